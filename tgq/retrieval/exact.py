@@ -1,0 +1,223 @@
+"""Exact top-K by inner product over a pool that arrives in blocks.
+
+What a score is. `np.matmul` returns a pair's inner product with noise in its last bits that depends on the shape of the
+matrices around it. So matmul only chooses candidates here; every score that is kept is computed again for its pair alone
+(`score_pairs`: one fixed summation order) and rounded to 6 decimals. Two scores are tied when these rounded values are equal;
+ties go to the lower position. The order is total and transitive, and the answer is the same for any cut of the pool into
+blocks, of the blocks into tiles, and of the queries into calls.
+
+Why it is exact. A candidate list holds K + SLACK items. With `noise` a bound on |matmul - score|, the list is complete when
+the best value that it let go, plus noise, stays under the K-th score that was found. Where that cannot be shown (a crowd of
+near-ties, or more excluded items than SLACK) the block is gone through again for those queries, without a limit on the list.
+
+Positions should follow a pseudo-random order of the items (a hash of item_id), so that a tie favours nobody: with positions in
+catalog order an encoder that gives one vector to everything would seem to find its neighbours in the same group of rows.
+
+Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory Q * (K + SLACK) * 12 bytes plus one tile. Blocks of
+8,192 rows or more keep the merging under a tenth of that. A pool in which most vectors coincide costs some ten times as much.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+SLACK = 16
+QUERY_TILE, POOL_TILE = 4096, 1024  # the product of a tile is 16 MiB: large enough for BLAS, small enough to be read back from cache
+STEP = 1e-6  # scores are rounded to multiples of this
+MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+NO_IMAGE = 0  # the image code of an item without a picture; such items are nobody's duplicate
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the pool.
+
+    vectors: float32 [n, D]. positions: int64 [n], unique over the whole pool, in [0, 2**32 - 1).
+    images: uint64 [n], a hash of the picture's bytes (0: no picture); categories: int64 [n], codes.
+    """
+
+    vectors: np.ndarray
+    positions: np.ndarray
+    images: np.ndarray | None = None
+    categories: np.ndarray | None = None
+
+    def __post_init__(self):
+        n = len(self.vectors)
+        for name in ("positions", "images", "categories"):
+            column = getattr(self, name)
+            if column is not None and len(column) != n:
+                raise ValueError(f"block: {len(column)} {name} for {n} vectors")
+        if n and not 0 <= int(np.min(self.positions)) <= int(np.max(self.positions)) < 2**32 - 1:
+            raise ValueError("block: positions must lie in [0, 2**32 - 1)")
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """What a query must not find. positions: int64 [Q], the query's own place in the pool (-1: it has none).
+    images: uint64 [Q]; items with the same non-zero image code are left out too (None: they stay)."""
+
+    positions: np.ndarray | None = None
+    images: np.ndarray | None = None
+
+    def rows(self, rows: slice | np.ndarray) -> "Exclude":
+        return Exclude(
+            None if self.positions is None else self.positions[rows], None if self.images is None else self.images[rows]
+        )
+
+    def mask(self, block: Block, columns: np.ndarray) -> np.ndarray:
+        """True where `block`'s row columns[i, j] is hidden from query i; bool, shape of `columns`."""
+        hidden = np.zeros(columns.shape, bool)
+        if self.positions is not None:
+            hidden |= block.positions[columns] == self.positions[:, None]
+        if self.images is not None:
+            if block.images is None:
+                raise ValueError("same-image items cannot be excluded: the block has no image codes")
+            codes = block.images[columns]
+            hidden |= (codes == self.images[:, None]) & (codes != NO_IMAGE)
+        return hidden
+
+
+def search_blocks(
+    queries: np.ndarray, blocks: Iterable[Block], k: int, exclude: Exclude = Exclude()
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items of the pool for every query.
+
+    Args:
+        queries: float32 [Q, D]. blocks: the pool, read once, in any order. k: at least 1.
+
+    Returns:
+        scores float32 [Q, k] (rounded to 6 decimals, descending), positions int64 [Q, k]; ties by ascending position;
+        where the pool has fewer than k items that may be found: score -inf, position -1.
+
+    Raises:
+        ValueError: k < 1, widths differ, a vector is not finite, or image codes are needed and absent.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    queries = as_matrix(queries, "queries")
+    best = np.full((len(queries), k), MISSING)
+    for block in blocks:
+        vectors = as_matrix(block.vectors, "block", width=queries.shape[1])
+        for start in range(0, len(queries) if len(vectors) else 0, QUERY_TILE):
+            rows = slice(start, start + QUERY_TILE)
+            _search_tile(queries[rows], vectors, block, exclude.rows(rows), best[rows])
+    return unpack(best)
+
+
+def merge_top(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The top k of the union of disjoint pools, from the (scores, positions) that `search_blocks` gave for each of them."""
+    keys = [np.where(positions < 0, MISSING, pack(scores, positions)) for scores, positions in parts]
+    merged = np.sort(np.concatenate(keys, axis=1), axis=1)[:, :k]
+    short = k - merged.shape[1]
+    return unpack(np.pad(merged, ((0, 0), (0, short)), constant_values=MISSING) if short > 0 else merged)
+
+
+def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Scores of query i with vectors[columns[i, j]]: float32, shape of `columns` int64 [Q, m], -inf where a column is -1.
+
+    A pair's score depends on its two vectors alone (one processor family; between AVX2 and AVX-512 the float32 sums may
+    differ by 1e-7 before rounding).
+    """
+    scores = np.empty(columns.shape, np.float32)
+    if columns.size:
+        columns = np.ascontiguousarray(columns, np.int64)
+        faiss.fvec_inner_products_by_idx(
+            faiss.swig_ptr(scores), faiss.swig_ptr(queries), faiss.swig_ptr(vectors), faiss.swig_ptr(columns),
+            queries.shape[1], *columns.shape,
+        )  # fmt: skip
+    return (np.rint(scores / STEP, dtype=np.float64) * STEP + 0.0).astype(np.float32)  # + 0.0: no negative zero
+
+
+def pack(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """uint64 keys whose ascending order is (score descending, position ascending); one sort then does the merging."""
+    return (~ordered(scores)).astype(np.uint64) << np.uint64(32) | positions.astype(np.uint64)
+
+
+def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(scores float32, positions int64) of `pack`ed keys; a MISSING key gives (-inf, -1)."""
+    upper = ~(keys >> np.uint64(32)).astype(np.uint32)
+    scores = np.where(upper >> 31, upper & np.uint32(0x7FFF_FFFF), ~upper).view(np.float32)
+    missing = keys == MISSING
+    positions = (keys & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    return np.where(missing, np.float32(-np.inf), scores), np.where(missing, -1, positions)
+
+
+def ordered(values: np.ndarray) -> np.ndarray:
+    """uint32 whose order is that of the float32 values (IEEE 754: flip all bits of negatives, the sign bit of the rest)."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
+
+
+def as_matrix(vectors: np.ndarray, name: str, width: int | None = None) -> np.ndarray:
+    """C-contiguous float32 [n, D]. Raises ValueError for another shape or width, or a value that is not finite."""
+    matrix = np.ascontiguousarray(vectors, np.float32)
+    if matrix.ndim != 2 or (width is not None and matrix.shape[1] != width):
+        raise ValueError(f"{name}: expected [n, {width or 'D'}], found {list(matrix.shape)}")
+    if not np.isfinite(matrix.sum()) and not np.isfinite(matrix).all():
+        raise ValueError(f"{name}: a vector is not finite")
+    return matrix
+
+
+def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """float32 [Q]: how far a matmul entry may lie from `score_pairs` of the same pair.
+
+    Any order of summation errs by at most D * u * |q| * |v| with u = 2**-24 (Higham, Accuracy and Stability of Numerical
+    Algorithms, 3.1); both sides err, and rounding adds half a step.
+    """
+    widest = np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max(initial=0.0))
+    lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+    return (1.01 * 2 * queries.shape[1] * 2**-24 * lengths * widest + STEP).astype(np.float32)
+
+
+def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(first column, queries @ vectors[columns].T) for `width` columns at a time, in one buffer that is used again."""
+    buffer = np.empty(len(queries) * width, np.float32)
+    for first in range(0, len(vectors), width):
+        columns = vectors[first : first + width]
+        tile = buffer[: len(queries) * len(columns)].reshape(len(queries), len(columns))
+        yield first, np.matmul(queries, columns.T, out=tile)
+
+
+def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndarray) -> None:
+    """Merges one block into `best` (keys [q, k], ascending, changed in place)."""
+    k, noise = best.shape[1], noise_bound(queries, vectors)
+    # A heap starts at the value that an item must reach to matter, so later blocks touch it rarely.
+    floor = unpack(best[:, -1])[0] - noise
+    width = min(k + SLACK, len(vectors))
+    values = np.repeat(floor[:, None], width, axis=1)
+    columns = np.full((len(queries), width), -1, np.int64)
+    heap = faiss.float_minheap_array_t()
+    heap.nh, heap.k, heap.val, heap.ids = len(queries), width, faiss.swig_ptr(values), faiss.swig_ptr(columns)
+    for first, tile in product_tiles(queries, vectors, POOL_TILE):
+        heap.addn(tile.shape[1], faiss.swig_ptr(tile), first, 0, len(queries))
+    touched = np.flatnonzero((columns >= 0).any(axis=1))
+    if not len(touched):
+        return
+    _merge(queries[touched], vectors, block, exclude.rows(touched), columns[touched], best, touched)
+    dropped = np.where(columns[:, 0] >= 0, values[:, 0], -np.inf)  # a heap's top is its least: all that it let go is below
+    if width < len(vectors):
+        for row in np.flatnonzero(dropped + noise >= unpack(best[:, -1])[0]):
+            if dropped[row] > -np.inf:
+                _search_row(queries[row : row + 1], vectors, block, exclude.rows(slice(row, row + 1)), best, row, noise[row])
+
+
+def _search_row(query, vectors, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float) -> None:
+    """The same for a single query, with no limit on the number of candidates."""
+    for first, tile in product_tiles(query, vectors, QUERY_TILE):
+        floor = unpack(best[row : row + 1, -1])[0][0] - noise
+        columns = first + np.flatnonzero(tile[0] >= floor)
+        if len(columns):
+            _merge(query, vectors, block, exclude, columns[None], best, np.array([row]))
+
+
+def _merge(queries, vectors, block: Block, exclude: Exclude, columns: np.ndarray, best: np.ndarray, rows: np.ndarray) -> None:
+    """Adds candidates (columns int64 [q, m] of `block`, -1: none) to best[rows]."""
+    keys = pack(score_pairs(queries, vectors, columns), block.positions[columns])
+    keys[(columns < 0) | exclude.mask(block, columns)] = MISSING
+    # A second look at a block offers items that are there already; a key is one item's, so equal keys are one item.
+    merged = np.sort(np.concatenate([best[rows], keys], axis=1), axis=1)
+    merged[:, 1:][merged[:, 1:] == merged[:, :-1]] = MISSING
+    merged.sort(axis=1)
+    best[rows] = merged[:, : best.shape[1]]
