@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -234,16 +235,35 @@ class TextTower(Tower):
 
 def _load(folder: Path) -> nn.Module:
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # a bar per tower per worker process says nothing to a night's reader
     try:
-        return AutoModel.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32
-        )
+        with quiet_transformers():
+            model, info = AutoModel.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"model folder {folder} cannot be loaded ({reason})", "save it with save_pretrained") from None
+    missing = [name for name in sorted(info["missing_keys"]) if not name.startswith("pooler.")]  # no tower uses a pooler
+    if missing:
+        raise ModelError(f"the weights of {folder} lack '{missing[0]}' and {len(missing) - 1} more",
+                         "give the whole checkpoint; what is missing would be random")
+    return model
+
+
+@contextmanager
+def quiet_transformers():
+    """No progress bar and no report per tower per worker process; what is wrong is raised instead."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _tokenizer(folder: Path):

@@ -1,0 +1,46 @@
+"""The hybrid-query connector of TGQ-Former (arXiv 2605.17366)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgq.encoder.attention import Block
+
+
+class HybridConnector(nn.Module):
+    """Metadata-anchored and exploratory queries, one call over the picture's tokens.
+
+    `Q_txt = Conv1D(H_txt) W_Q`: the text tokens are compressed along their length, then projected. `Q_rnd` is learned.
+    Both cross-attend to `H_img` in the same blocks. Queries do not attend to each other, so that the exploratory
+    stream stays free of the metadata (ours: the paper does not say; so are the counts, depth and width).
+    """
+
+    def __init__(self, config, image_width: int, image_length: int, text_width: int, text_length: int):
+        super().__init__()
+        width = config.width
+        self.n_anchored, self.n_exploratory = config.anchored_queries, config.exploratory_queries
+        self.window = -(-text_length // self.n_anchored)
+        self.text_norm = nn.LayerNorm(text_width)
+        self.compress = nn.Conv1d(text_width, width, kernel_size=self.window, stride=self.window)
+        self.to_query = nn.Linear(width, width)
+        self.exploratory = nn.Parameter(torch.randn(self.n_exploratory, width) * 0.02)
+        self.image_in = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width))
+        self.position = nn.Parameter(torch.randn(image_length, width) * 0.02)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+
+    def anchored_queries(self, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        """`[B, L, Dt]`, `[B, L]` to `Q_txt [B, n_anchored, width]`. Masked tokens are zero, whatever they held."""
+        text = self.text_norm(text_tokens) * mask[..., None]
+        text = F.pad(text.transpose(1, 2), (0, self.window * self.n_anchored - text.shape[1]))
+        return self.to_query(self.compress(text).transpose(1, 2))
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        free = self.exploratory.expand(len(image_tokens), -1, -1)
+        queries = torch.cat([self.anchored_queries(text_tokens, mask), free], dim=1)
+        image = self.image_in(image_tokens) + self.position
+        for block in self.blocks:
+            queries = block(queries, image)
+        return self.norm(queries)

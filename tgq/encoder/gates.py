@@ -1,0 +1,41 @@
+"""Dual gates: how much each stream of connector tokens counts, per channel and per item."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DualGates(nn.Module):
+    """`beta = 2 sigmoid(G(u)) - 1`, `E~ = E (1 + beta)`, one gate per stream (arXiv 2605.17366).
+
+    The metadata gate sees `[S_title, f_img, summary(E_txt), summary(E_rnd)]`, the exploratory gate
+    `[f_img, summary(E_rnd)]`; a summary is the stream's mean. Each G ends in zeros, so training starts at the identity
+    (ours). `f_img` enters at unit length, an unknown `S_title` as 0.
+    """
+
+    def __init__(self, width: int, image_width: int, hidden: int = 64):
+        super().__init__()
+        self.metadata = _gate(1 + image_width + 2 * width, hidden, width)
+        self.exploratory = _gate(image_width + width, hidden, width)
+
+    def forward(
+        self, anchored: Tensor, exploratory: Tensor, image: Tensor, agreement: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Streams `[B, n, D]`, `f_img [B, Dg]`, `S_title [B]` to both modulated streams and both gates `[B, D]`.
+
+        The gates are `1 + beta`, in (0, 2).
+        """
+        image, known = F.normalize(image, dim=-1), agreement.nan_to_num(0.0)[:, None]
+        e_txt, e_rnd = anchored.mean(1), exploratory.mean(1)
+        on_metadata = 2 * torch.sigmoid(self.metadata(torch.cat([known, image, e_txt, e_rnd], dim=-1)))
+        on_exploratory = 2 * torch.sigmoid(self.exploratory(torch.cat([image, e_rnd], dim=-1)))
+        return anchored * on_metadata[:, None], exploratory * on_exploratory[:, None], on_metadata, on_exploratory
+
+
+def _gate(inputs: int, hidden: int, width: int) -> nn.Sequential:
+    gate = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, width))
+    nn.init.zeros_(gate[-1].weight)
+    nn.init.zeros_(gate[-1].bias)
+    return gate

@@ -1,0 +1,132 @@
+"""Heads: from the connector's tokens to one unit vector per item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgq.encoder import hub
+from tgq.encoder.attention import GuidedPooling
+from tgq.encoder.features import Features
+from tgq.errors import ModelError
+
+
+class PlainFusion(nn.Module):
+    """A linear map of the frozen towers' pooled features: `W_i u(f_img - mean) + W_t u(f_txt - mean)`, u = unit length.
+
+    The strong base of the light head. `W` starts as a random projection, which keeps the cosine of the concatenated
+    features up to noise; `fit` replaces it by their principal components, which keeps it exactly as far as they go.
+    A side that is missing is a learned vector.
+    """
+
+    def __init__(self, image_width: int, text_width: int, dim: int):
+        super().__init__()
+        self.image = nn.Parameter(torch.randn(dim, image_width) / dim**0.5)
+        self.text = nn.Parameter(torch.randn(dim, text_width) / dim**0.5)
+        self.null_image = nn.Parameter(torch.randn(dim) * 0.1 / dim**0.5)
+        self.null_text = nn.Parameter(torch.randn(dim) * 0.1 / dim**0.5)
+        self.register_buffer("image_mean", torch.zeros(image_width))
+        self.register_buffer("text_mean", torch.zeros(text_width))
+
+    def forward(self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
+        """`[B, Dg]`, `[B]`, `[B, Dp]`, `[B]` to `[B, De]`, not normalised."""
+        seen = F.linear(F.normalize(image - self.image_mean, dim=-1), self.image)
+        read = F.linear(F.normalize(text - self.text_mean, dim=-1), self.text)
+        return torch.where(has_image[:, None], seen, self.null_image) + torch.where(has_text[:, None], read, self.null_text)
+
+    @torch.no_grad()
+    def fit(self, image: Tensor, text: Tensor, image_weight: float, shrink: float) -> None:
+        """Set means and maps from pooled features `[n, Dg]` and `[n, Dp]` of the same n items; no labels.
+
+        The map is the leading principal directions of `[w u_img, (1-w) u_txt]`, w = `image_weight`, each divided by
+        `(variance + mean variance) ** (shrink / 2)`: 0 keeps the cosine of the concatenation, 1 evens the directions out
+        (whitening with a floor, so that the smallest ones are not blown up).
+        """
+        self.image_mean.copy_(image.mean(0))
+        self.text_mean.copy_(text.mean(0))
+        both = torch.cat([image_weight * F.normalize(image - self.image_mean, dim=-1),
+                          (1 - image_weight) * F.normalize(text - self.text_mean, dim=-1)], dim=-1)
+        variance, directions = torch.linalg.eigh(both.T @ both / len(both))
+        keep = min(len(self.image), len(variance))
+        variance, directions = variance[-keep:].clamp(min=0), directions[:, -keep:]
+        scaled = directions * ((variance + variance.mean()) / variance.mean()) ** (-shrink / 2)
+        maps = torch.zeros(len(self.image), both.shape[1])
+        maps[:keep] = scaled.T
+        self.image.copy_(maps[:, : image.shape[1]] * image_weight)
+        self.text.copy_(maps[:, image.shape[1]:] * (1 - image_weight))
+
+
+class LightHead(nn.Module):
+    """Plain fusion plus the connector as a zero-initialised addition; no language model.
+
+    The connector adds twice: its tokens, pooled and mapped (the paper's tokens, our head), and a shift of f_img
+    towards the grid cells that the tokens point at (`GuidedPooling`, ours). Both start at exactly zero, so an
+    untrained light head is its plain fusion.
+    """
+
+    def __init__(self, config, image_width: int, pooled_width: int, text_width: int):
+        super().__init__()
+        self.base = PlainFusion(pooled_width, text_width, config.dim)
+        self.pooling = GuidedPooling(image_width, config.width, config.pooling_heads)
+        same = image_width == pooled_width  # a pair's pooled feature lives in another space than its tokens
+        self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
+        self.tokens = nn.Linear(2 * config.width, config.dim)
+        nn.init.zeros_(self.tokens.weight)
+        nn.init.zeros_(self.tokens.bias)
+
+    def forward(self, features: Features, image_tokens: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
+        """Modulated streams `[B, n, D]` to `[B, De]`, not normalised."""
+        shift = self.shift(self.pooling(image_tokens, torch.cat([anchored, exploratory], dim=1)))
+        fused = self.base(features.image + shift, features.has_image, features.text, features.has_text)
+        return fused + self.tokens(torch.cat([anchored.mean(1), exploratory.mean(1)], dim=-1))
+
+
+class LLMHead(nn.Module):
+    """Connector tokens next to metadata tokens in a language model with LoRA; the state at the last one is mapped.
+
+    The sequence is `[visual tokens, metadata tokens, end]`, padded on the right of a causal model, so that neither
+    padding nor neighbours in the batch reach the position that is read. Base weights stay frozen and outside of what
+    is saved. Cost grows with the LLM's: B * (n + text length) tokens.
+    """
+
+    def __init__(self, config, relative_to: Path | None = None):
+        super().__init__()
+        from peft import LoraConfig, get_peft_model
+        from transformers import AutoModel, AutoTokenizer
+
+        if not config.llm:
+            raise ModelError("head 'llm' without a language model", "set llm to a model folder or hub name")
+        self.folder, self.text_length = hub.resolve(config.llm, relative_to), config.text_length
+        self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(self.folder, use_safetensors=True, local_files_only=True, trust_remote_code=False)
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(f"the tokenizer of {self.folder} has no end token", "set eos_token in its configuration")
+        lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
+        self.llm = get_peft_model(model, lora)
+        self.visual_in = nn.Linear(config.width, model.config.hidden_size)
+        self.out = nn.Linear(model.config.hidden_size, config.dim)
+
+    def forward(self, features: Features, image_tokens: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
+        """Modulated streams `[B, n, D]` and the metadata texts to `[B, De]`, not normalised."""
+        visual = self.visual_in(torch.cat([anchored, exploratory], dim=1))
+        ids, mask = self._tokenize(features.metadata, visual.device)
+        embeds = torch.cat([visual, self.llm.get_input_embeddings()(ids).to(visual.dtype)], dim=1)
+        mask = torch.cat([mask.new_ones(visual.shape[:2]), mask], dim=1)
+        states = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
+        return self.out(states[torch.arange(len(states)), mask.sum(1) - 1].to(self.out.weight.dtype))
+
+    def _tokenize(self, texts: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+        end = self.tokenizer.eos_token_id
+        rows = [self.tokenizer(t, truncation=True, max_length=self.text_length, add_special_tokens=False)["input_ids"]
+                for t in texts]
+        rows = [torch.tensor([*row, end]) for row in rows]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids.to(device), (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)
+
+    def merge(self) -> None:
+        """Fold the adapters into the base weights: faster, and for inference only."""
+        self.llm = self.llm.merge_and_unload()
