@@ -1,4 +1,4 @@
-"""Pictures of every kind that shops upload, made here with Pillow, and the ways in which they arrive broken."""
+"""Pictures of every kind that shops upload, made here with Pillow, and the ways they arrive broken."""
 
 import io
 import pickle
@@ -24,10 +24,11 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
 
 def photo(width=480, height=640) -> Image.Image:
     """Smooth colours with four different corners, so that turning and clipping show."""
-    y, x = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return Image.fromarray((np.stack([x, y, 1 - x * y], axis=-1) * 255).astype(np.uint8))
 
 
+DEFAULT = ImageLimits()
 PHOTO = photo()
 STORED = {name: encoded(PHOTO, name) for name in FORMATS}
 # Small ones for the fuzzer, in the containers whose readers have the most to parse.
@@ -44,7 +45,7 @@ def difference(one: Image.Image, other: Image.Image) -> float:
     return float(np.abs(np.asarray(one, dtype=float) - np.asarray(other.convert("RGB"), dtype=float)).mean())
 
 
-def reason(data: bytes, limits: ImageLimits = ImageLimits()) -> str:
+def reason(data: bytes, limits: ImageLimits = DEFAULT) -> str:
     with pytest.raises(ImageError) as decoding:
         decode_image(data, limits)
     with pytest.raises(ImageError) as verifying:
@@ -75,19 +76,25 @@ def test_an_animation_gives_its_first_frame(name):
 
 
 def test_cmyk_jpeg_keeps_its_colours():
-    """Pillow writes CMYK as Adobe does, inverted and marked; read without the inversion, the picture is a negative."""
+    """Pillow writes CMYK as Adobe does, inverted and marked; read as it stands, the picture is a negative."""
     data = encoded(PHOTO.convert("CMYK"), "JPEG", quality=95)
     assert b"Adobe" in data[:200]
     assert difference(decode_image(data), PHOTO) < 3
     unmarked = data.replace(b"\xff\xee\x00\x0eAdobe", b"\xff\xe0\x00\x0eother", 1)
-    assert unmarked != data and difference(decode_image(unmarked), PHOTO) < 3  # browsers take it as inverted, too
+    assert (
+        unmarked != data and difference(decode_image(unmarked), PHOTO) < 3
+    )  # browsers take it as inverted, too
 
 
 def test_cmyk_with_a_broken_profile_is_still_a_picture():
     data = encoded(PHOTO.convert("CMYK"), "JPEG", icc_profile=b"not a profile" * 20)
     assert difference(decode_image(data), PHOTO) < 6
-    rgb_profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()  # of the wrong colour space
-    assert difference(decode_image(encoded(PHOTO.convert("CMYK"), "JPEG", icc_profile=rgb_profile)), PHOTO) < 6
+    rgb_profile = ImageCms.ImageCmsProfile(
+        ImageCms.createProfile("sRGB")
+    ).tobytes()  # of the wrong colour space
+    assert (
+        difference(decode_image(encoded(PHOTO.convert("CMYK"), "JPEG", icc_profile=rgb_profile)), PHOTO) < 6
+    )
 
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF"])
@@ -100,7 +107,9 @@ def test_16_bit_grey_is_scaled_and_not_clipped(name):
 def test_16_bit_colour_png_is_scaled():
     width, height = 5, 3
     row = b"\0" + struct.pack(">HHH", 65535, 32768, 0) * width
-    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    chunk = lambda kind, body: (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * height)) + chunk(b"IEND", b"")
     assert decode_image(data).getpixel((2, 1)) == (255, 128, 0)
@@ -137,13 +146,17 @@ def test_transparent_parts_lie_on_white(mode):
 
 def test_1_bit():
     stripes = Image.fromarray(np.tile(np.array([[0, 255]], dtype=np.uint8), (8, 4))).convert("1")
-    assert sorted(c for _, c in decode_image(encoded(stripes, "PNG")).getcolors()) == [(0, 0, 0), (255, 255, 255)]
+    assert sorted(c for _, c in decode_image(encoded(stripes, "PNG")).getcolors()) == [
+        (0, 0, 0),
+        (255, 255, 255),
+    ]
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied_once(name, orientation):
-    turns = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    turns = [None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+             Image.Transpose.FLIP_TOP_BOTTOM,
              Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE,
              Image.Transpose.ROTATE_270]  # fmt: skip
     undo = turns[orientation - 1]  # what the camera did to the upright picture
@@ -157,7 +170,13 @@ def test_exif_rotation_is_applied_once(name, orientation):
 
 
 def test_a_target_scales_jpegs_and_never_goes_under_it():
-    for width, height, target in [(1600, 1200, 224), (449, 447, 224), (448, 4000, 224), (300, 100, 224), (225, 226, 28)]:
+    for width, height, target in [
+        (1600, 1200, 224),
+        (449, 447, 224),
+        (448, 4000, 224),
+        (300, 100, 224),
+        (225, 226, 28),
+    ]:
         data = encoded(photo(width, height), "JPEG")
         got = decode_image(data, target=target).size
         assert min(got) >= min(target, width, height)
@@ -175,7 +194,8 @@ def test_target_property(width, height, target):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 500, b"hello", b"<html><body>404</body></html>", b"%PDF-1.7 ...", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"<svg/>",
+    [b"", b"\0" * 500, b"hello", b"<html><body>404</body></html>", b"%PDF-1.7 ...", b"%!PS-Adobe-3.0 EPSF-3.0\n",
+     b"<svg/>",
      b"P6 2 2 255 " + b"\0" * 12, b"\0\0\0\x18ftypheic" + b"\0" * 100],
 )  # fmt: skip
 def test_what_is_not_an_image(data):
@@ -206,7 +226,9 @@ def test_too_many_bytes():
 
 def huge(width: int, height: int, name: str) -> bytes:
     """A few bytes that claim to be a huge picture."""
-    data = bytearray(encoded(Image.new("RGB", (16, 16)), name, **({"lossless": True} if name == "WEBP" else {})))
+    data = bytearray(
+        encoded(Image.new("RGB", (16, 16)), name, **({"lossless": True} if name == "WEBP" else {}))
+    )
     if name == "PNG":
         data[16:24] = struct.pack(">II", width, height)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -303,6 +325,7 @@ def test_any_damage_gives_a_picture_or_an_image_error(data, flips, keep):
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"MM\0*",
-                        b"RIFF\xff\0\0\0WEBPVP8X", b"\0\0\0\x1cftypavif"]), st.binary(max_size=300))  # fmt: skip
+                        b"RIFF\xff\0\0\0WEBPVP8X", b"\0\0\0\x1cftypavif"]),
+       st.binary(max_size=300))  # fmt: skip
 def test_garbage_gives_an_image_error(magic, garbage):
     only_image_errors(magic + garbage)

@@ -1,7 +1,8 @@
 """Bytes to an RGB picture, or to a named reason why not.
 
-A catalog's pictures come from strangers. Everything that shops really upload is handled (animated, CMYK, 16-bit, palette,
-transparent, rotated); everything that would harm the night is refused from the header, before a pixel is allocated.
+A catalog's pictures come from strangers. Everything that shops really upload is handled (animated, CMYK,
+16-bit, palette, transparent, rotated); everything that would harm the night is refused from the header,
+before a pixel is allocated.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from PIL import Image, ImageCms, ImageFile, features
 # Raster formats only: EPS, PDF, WMF and their kind start interpreters, and are never tried.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features.check("avif") else ())
 
-# A real progressive JPEG has about ten scans. Each one costs a pass over the whole picture, so thousands of empty ones in a
-# small file keep a core busy for hours.
+# A real progressive JPEG has about ten scans. Each one costs a pass over the whole picture, so thousands of
+# empty ones in a small file keep a core busy for hours.
 MAX_JPEG_SCANS = 500
 
-# Pictures above this size are decoded one at a time in a process: sixteen threads with a gigabyte each would kill the worker.
+# Pictures above this size are decoded one at a time in a process: sixteen threads with a gigabyte each would
+# kill the worker.
 LARGE_PIXELS = 16_000_000
 _one_large_picture = threading.Lock()
 
@@ -41,8 +43,8 @@ class ImageError(Exception):
     """A picture that cannot be used.
 
     Attributes:
-        reason: one of 'unreadable', 'too_large', 'decompression_bomb', 'truncated', 'not_an_image', 'unsupported_scheme',
-            'path_outside_catalog', 'host_not_allowed', 'not_found', 'timeout'.
+        reason: one of 'unreadable', 'too_large', 'decompression_bomb', 'truncated', 'not_an_image',
+            'unsupported_scheme', 'path_outside_catalog', 'host_not_allowed', 'not_found', 'timeout'.
         detail: one line for the person who looks after the catalog.
     """
 
@@ -50,7 +52,9 @@ class ImageError(Exception):
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
-    def __reduce__(self):  # the default would rebuild from the joined message, and fail on its way from a worker
+    def __reduce__(
+        self,
+    ):  # the default would rebuild from the joined message, and fail on its way from a worker
         return type(self), (self.reason, self.detail)
 
 
@@ -66,10 +70,11 @@ class ImageLimits:
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), target: int | None = None) -> Image.Image:
-    """Decode the first frame of `data` to an upright RGB picture; transparent parts lie on white. Thread-safe.
+    """Decode the first frame of `data` to an upright RGB picture, transparent parts on white. Thread-safe.
 
-    With `target`, a JPEG is scaled down by 2, 4 or 8 inside its DCT as far as both sides stay >= `target` pixels, which is
-    several times faster than decoding it whole; a picture already smaller than `target` keeps its size.
+    With `target`, a JPEG is scaled down by 2, 4 or 8 inside its DCT as far as both sides stay >= `target`
+    pixels, which is several times faster than decoding it whole; a picture already smaller than `target`
+    keeps its size.
 
     Raises:
         ImageError: whatever is wrong with `data`, never anything else.
@@ -85,9 +90,9 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), target: int |
 
 
 def verify_image(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int, str]:
-    """Check that `data` decodes, at the lowest cost: a JPEG at one eighth of its size. Returns (width, height, format).
+    """Check that `data` decodes, at the lowest cost: a JPEG at one eighth of its size.
 
-    Width and height are as displayed, after EXIF rotation; format is Pillow's name, e.g. 'JPEG'.
+    Returns (width, height, format). Width and height are as displayed, after EXIF rotation; format is Pillow's name, e.g. 'JPEG'.
 
     Raises:
         ImageError: exactly where `decode_image` would.
@@ -104,7 +109,9 @@ def verify_image(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int,
     return width, height, str(image.format)
 
 
-def _load(data: bytes, limits: ImageLimits, target: int | None) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
+def _load(
+    data: bytes, limits: ImageLimits, target: int | None
+) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
     """The loaded picture in its own mode, and the size in its header."""
     if not data:
         raise ImageError("not_an_image", "the file is empty")
@@ -129,7 +136,8 @@ def _check_header(image: ImageFile.ImageFile, data: bytes, limits: ImageLimits) 
         raise ImageError("unreadable", f"a picture of {width} x {height} pixels")
     if width * height > limits.max_pixels:
         raise ImageError(
-            "decompression_bomb", f"{width} x {height} pixels, above the limit of {limits.max_pixels:,} pixels"
+            "decompression_bomb",
+            f"{width} x {height} pixels, above the limit of {limits.max_pixels:,} pixels",
         )
     if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError("decompression_bomb", f"{scans:,} JPEG scans, above the limit of {MAX_JPEG_SCANS}")
@@ -164,7 +172,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey on its full range; 32-bit and float, which have no agreed white, from their lowest to their highest value.
+    """16-bit grey on its full range; 32-bit and float, which have no agreed white, from lowest to highest.
 
     `Image.convert` would clip at 255 and leave a white page.
     """
@@ -182,7 +190,7 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    """Through the picture's own ICC profile where it has a usable one, as browsers do; else by Pillow's plain formula.
+    """Through the picture's own ICC profile where that is usable, as browsers do; else by Pillow's plain formula.
 
     The inversion that Adobe writes into CMYK JPEGs is undone by Pillow's reader.
     """
@@ -216,9 +224,9 @@ def _named(error: Exception, data: bytes) -> ImageError:
 
 
 _MAGIC = (
-    (b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"),
-    (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "PSD"), (b"<svg", "SVG"), (b"<?xml", "XML"), (b"<!DOCTYPE", "HTML"),
-    (b"<html", "HTML"),
+    (b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"), (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "PSD"), (b"<svg", "SVG"), (b"<?xml", "XML"),
+    (b"<!DOCTYPE", "HTML"), (b"<html", "HTML"),
 )  # fmt: skip
 
 
