@@ -1,0 +1,199 @@
+"""The drawn catalog: composes styles, photography and metadata, and writes the folder."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tgq.demo.defects import broken_rows
+from tgq.demo.draws import seeded
+from tgq.demo.noise import describe
+from tgq.demo.scene import photograph
+from tgq.demo.styles import Style, Variant, style
+from tgq.errors import UsageError
+
+VERSION = 1  # of what is drawn; raised with every change of the pictures or texts
+DISTRACTED = 0.35  # the share of pictures that show other products beside the item
+DISTRACTOR_POOL = 400  # distractors are styles of the same catalog, from its first ones so that `items` has no say
+CHUNK = 50  # items per task
+ROW_GROUP = 5000  # rows per Parquet row group
+
+_TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
+SCHEMA = pa.schema([
+    ("item_id", _TEXT), ("title", _TEXT), ("brand", _TEXT), ("category", _TEXT), ("attributes", _TEXT), ("description", _TEXT),
+    ("price", _REAL), ("image", _TEXT), ("group_id", _TEXT), ("variant_id", _TEXT), ("view", _TEXT), ("is_primary", _FLAG),
+    ("fine_class", _TEXT),
+    # the truth, which no encoder may see
+    ("overlay", _TEXT), ("background", _TEXT), ("prop", _TEXT), ("distractors", pa.int32()), ("box", pa.list_(pa.float32())),
+    ("title_noise", _TEXT), ("missing_brand", _FLAG), ("missing_attributes", pa.int32()), ("true_brand", _TEXT),
+    ("true_color", _TEXT), ("true_material", _TEXT), ("true_pattern", _TEXT), ("true_attributes", _TEXT), ("defect", _TEXT),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CatalogSummary:
+    """What was drawn: sound items, their styles and product types, and rows broken on purpose."""
+
+    out: Path
+    items: int
+    styles: int
+    types: int
+    bad_rows: int
+
+
+def draw_catalog(out: Path | str, items: int = 2000, seed: int = 0, size: int = 224, workers: int | None = None,
+                 progress: Callable[[int, int], None] | None = None, bad_rows: int = 0) -> CatalogSummary:  # fmt: skip
+    """Draws a catalog of `items` items into the folder `out`.
+
+    The folder holds `catalog.parquet` (SCHEMA; one row per item), `images/` and `SOURCE.md`. The bytes depend on items,
+    seed, size and bad_rows only, not on workers; item i is the same for every `items` > i. The last style may be cut
+    short, so its group can be smaller than two. Cost grows linearly with items and with size squared, some 8 ms per item
+    and core at 224 px. With more than one worker the calling program must be importable (spawned processes).
+
+    Args:
+        out: folder, made if absent; a catalog drawn earlier is replaced, any other is left alone.
+        items: how many sound items.
+        seed: other seeds give other styles.
+        size: side of the square pictures in pixels, at least 64.
+        workers: processes; all cores by default.
+        progress: called with (items drawn, items) from time to time.
+        bad_rows: how many rows to append that a careful reader must refuse, one defect each in turn.
+
+    Raises:
+        UsageError: out holds a catalog that was not drawn here, or a number is out of range.
+    """
+    out = Path(out)
+    for name, value, least in (("items", items, 1), ("size", size, 64), ("bad_rows", bad_rows, 0)):
+        if value < least:
+            raise UsageError(f"{name} is {value}", f"give {least} or more")
+    _clear(out)
+    plan = list(_plan(items, seed))
+    chunks = [plan[i : i + CHUNK] for i in range(0, items, CHUNK)]
+    draw = functools.partial(_draw_chunk, str(out), seed, size)
+    workers = min(workers or os.cpu_count() or 1, len(chunks))
+    written = out / "catalog.parquet.partial"
+    with pq.ParquetWriter(written, SCHEMA) as writer:
+        rows: list[dict] = []
+        for part in _mapped(draw, chunks, workers):
+            rows += part
+            if progress:
+                progress(part[-1].pop("_done"), items)
+            if len(rows) >= ROW_GROUP:
+                writer.write_table(pa.Table.from_pylist(rows[:ROW_GROUP], SCHEMA))
+                rows = rows[ROW_GROUP:]
+        rows += broken_rows(out, bad_rows, seed)
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+    styles = {k for _, k, _ in plan}
+    types = {style(seed, k).product.name for k in styles}
+    (out / "SOURCE.md").write_text(_source(items, seed, size, bad_rows))
+    os.replace(written, out / "catalog.parquet")
+    return CatalogSummary(out, items, len(styles), len(types), bad_rows)
+
+
+def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> Iterator[list[dict]]:
+    if workers == 1:
+        yield from map(draw, chunks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(draw, chunks)
+
+
+def _plan(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
+    """(item, style, variant) in the catalog's order."""
+    item = index = 0
+    while True:
+        for v in range(len(style(seed, index).variants)):
+            if item == items:
+                return
+            yield item, index, v
+            item += 1
+        index += 1
+
+
+def _draw_chunk(out: str, seed: int, size: int, plan: list[tuple[int, int, int]]) -> list[dict]:
+    rows = [draw_item(Path(out), seed, size, *step) for step in plan]
+    rows[-1]["_done"] = plan[-1][0] + 1
+    return rows
+
+
+def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) -> dict:
+    """Draws one item: writes its picture, returns its row."""
+    r = seeded(seed, "item", item)
+    theirs = style(seed, index)
+    variant = theirs.variants[v]
+    photo, traits = photograph(r, theirs, variant, _others(r, theirs), size)
+    text = describe(r, theirs, variant, traits)
+    name = f"images/{item // 1000:04d}/{item:07d}.jpg"
+    data = io.BytesIO()
+    photo.image.save(data, "JPEG", quality=r.randint(62, 92))
+    path = out / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.getvalue())
+    truth = {"color": variant.colour, "material": theirs.material, "pattern": theirs.pattern, **traits, **({"size": variant.size} if variant.size else {})}
+    return {
+        "item_id": f"{seed}-{item:07d}", "title": text.title, "brand": text.brand, "category": theirs.product.path,
+        "attributes": json.dumps(text.attributes), "description": text.description, "price": theirs.price, "image": name,
+        "group_id": theirs.group_id, "variant_id": f"{theirs.group_id}-{variant.name}", "view": photo.view, "is_primary": True,
+        "fine_class": theirs.product.name, "overlay": photo.overlay, "background": photo.background, "prop": photo.prop,
+        "distractors": photo.distractors, "box": list(photo.box), "title_noise": text.title_noise,
+        "missing_brand": text.missing_brand, "missing_attributes": text.missing_attributes, "true_brand": theirs.brand.name,
+        "true_color": variant.colour, "true_material": theirs.material, "true_pattern": theirs.pattern,
+        "true_attributes": json.dumps(truth), "defect": "",
+    }  # fmt: skip
+
+
+def _others(r, own: Style) -> list[tuple[Style, Variant]]:
+    """The products beside the item: none, or one to three of other product types."""
+    if r.random() >= DISTRACTED:
+        return []
+    chosen: list[Style] = []
+    for _ in range(r.choice((1, 1, 2, 3))):
+        while True:
+            other = style(own.seed, r.randrange(DISTRACTOR_POOL))
+            if other.product.name not in {own.product.name, *(s.product.name for s in chosen)}:
+                break
+        chosen.append(other)
+    return [(s, r.choice(s.variants)) for s in chosen]
+
+
+def _clear(out: Path) -> None:
+    """Makes room: removes a catalog drawn earlier; anything else of that name stays and is an error."""
+    source = out / "SOURCE.md"
+    drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
+    if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):
+        raise UsageError(f"{out} holds a catalog or images that were not drawn by this command", "name another folder, or remove them")
+    shutil.rmtree(out / "images", ignore_errors=True)
+    (out / "catalog.parquet").unlink(missing_ok=True)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    source.write_text(_TITLE)  # a draw that is cut short can be started again
+
+
+_TITLE = "# A drawn catalog\n"
+
+
+def _source(items: int, seed: int, size: int, bad_rows: int) -> str:
+    return _TITLE + f"""
+Every product, brand and picture here is invented and drawn by `tgq demo-catalog`; nothing is a photograph.
+
+- items: {items}
+- seed: {seed}
+- picture size: {size} px
+- rows broken on purpose: {bad_rows} (column `defect`)
+- drawing version: {VERSION}
+
+`group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay` on are ground truth
+about the picture and the text; an encoder must not see them.
+"""
+
+

@@ -1,0 +1,159 @@
+"""Photography: puts a product into a picture, with the nuisances of a real shop, and says what it did."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from PIL import Image, ImageFilter
+
+from tgq.demo.backgrounds import background
+from tgq.demo.canvas import Canvas
+from tgq.demo.overlays import overlay
+from tgq.demo.props import hand, person, still_life
+from tgq.demo.styles import Style, Variant
+
+Box = tuple[float, float, float, float]
+VIEWS = ("front", "front", "front", "mirrored", "tilted", "close-up")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A product cut out: its picture, and where the drawing's unit square lies around it."""
+
+    image: Image.Image  # RGBA, cropped to the product
+    unit: float  # pixels of the drawing's unit
+    corner: tuple[float, float]  # the drawing's origin, in pixels from the picture's upper left corner
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture and the truth about it."""
+
+    image: Image.Image
+    box: Box
+    view: str
+    background: str
+    overlay: str
+    prop: str
+    distractors: int
+
+
+def cut_out(style: Style, variant: Variant, side: int, turn: float = 0.0, mirrored: bool = False) -> tuple[Cut, dict[str, str]]:
+    """Draws a variant so that its longer side is `side` pixels; returns it with the traits that the drawing showed."""
+    step = max(16, side // 4)  # few canvas sizes, so that textures are made once
+    px = -(-2 * side // step) * step
+    shape = style.shape()
+    canvas = Canvas(px, style.look(variant), shape)
+    style.product.draw(canvas, shape)
+    image = canvas.image
+    if turn:
+        image = image.rotate(turn, Image.Resampling.BILINEAR)
+    if mirrored:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    x0, y0, x1, y1 = image.getchannel("A").getbbox() or (0, 0, px, px)
+    scale = side / max(x1 - x0, y1 - y0)
+    size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
+    small = image.resize(size, Image.Resampling.BOX if scale < 0.6 else Image.Resampling.BILINEAR, (x0, y0, x1, y1))
+    return Cut(small, px * scale, (-x0 * scale, -y0 * scale)), shape.traits
+
+
+def photograph(r: random.Random, style: Style, variant: Variant, others: list[tuple[Style, Variant]], size: int) -> tuple[Photo, dict[str, str]]:
+    """A size x size picture of a variant, with `others` beside it; returns it with the traits of the style.
+
+    With others in the frame all are alike in size, place and order: nothing but the metadata singles out the item.
+    """
+    canvas, kind = background(r, size)
+    view = "front" if others else r.choice(VIEWS)
+    worn = style.product.stance == "worn" and view in ("front", "mirrored") and not others
+    prop = "none"
+    if worn and r.random() < 0.35:
+        prop = "person"
+    elif r.random() < 0.16:
+        prop = r.choice(("hand", "still life"))
+    if others:
+        box, traits = _group(r, canvas, style, variant, others)
+    else:
+        share = r.uniform(1.0, 1.35) if view == "close-up" else r.uniform(0.45, 0.62) if prop == "person" else r.uniform(0.6, 0.9)
+        turn = r.uniform(8, 28) * r.choice((-1, 1)) if view == "tilted" else 0.0
+        cut, traits = cut_out(style, variant, round(size * share), turn, view == "mirrored")
+        x, y = _place(r, size, cut.image.size, view == "close-up")
+        if prop == "still life":
+            still_life(r, canvas)
+        if prop == "person":
+            person(r, canvas, style.product.path, (x + cut.corner[0], y + cut.corner[1]), cut.unit)
+        _put(canvas, cut.image, x, y, style.product.stance)
+        box = _clip(x, y, cut.image.size, size)
+    if prop == "hand":
+        hand(r, canvas, box)
+    canvas = _expose(r, canvas)
+    marks = overlay(r, canvas)
+    return Photo(canvas, box, view, kind, marks, prop, len(others)), traits
+
+
+def _place(r: random.Random, size: int, item: tuple[int, int], close: bool) -> tuple[int, int]:
+    if close:  # the middle of the item stays in the middle third
+        return tuple(round(size * r.uniform(0.4, 0.6) - side / 2) for side in item)  # type: ignore[return-value]
+    return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]
+
+
+def _group(r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]) -> tuple[Box, dict[str, str]]:
+    size = canvas.width
+    cast = [(style, variant), *others]
+    order = list(range(len(cast)))
+    r.shuffle(order)
+    if len(cast) == 2 and r.random() < 0.5:
+        spots = [(0.28, 0.5), (0.72, 0.5)]
+    elif len(cast) == 3 and r.random() < 0.4:
+        spots = [(0.2, 0.55), (0.5, 0.5), (0.8, 0.55)]
+    else:
+        spots = r.sample([(0.28, 0.29), (0.72, 0.29), (0.28, 0.71), (0.72, 0.71)], len(cast))
+    side = r.uniform(0.4, 0.54) if len(cast) < 4 else r.uniform(0.36, 0.46)
+    box: Box = (0, 0, 1, 1)
+    traits: dict[str, str] = {}
+    for spot, who in zip(spots, order, strict=False):
+        theirs, dressed = cast[who]
+        cut, told = cut_out(theirs, dressed, round(size * side * r.uniform(0.9, 1.1)), 0.0, r.random() < 0.3)
+        w, h = cut.image.size
+        x, y = (round(min(max(size * (c + r.uniform(-0.04, 0.04)) - n / 2, 0), size - n)) for c, n in zip(spot, (w, h), strict=True))
+        _put(canvas, cut.image, x, y, theirs.product.stance)
+        if who == 0:
+            box, traits = _clip(x, y, (w, h), size), told
+    return box, traits
+
+
+def _put(canvas: Image.Image, item: Image.Image, x: int, y: int, stance: str) -> None:
+    """Pastes an item with its shadow: a dark patch under what stands, a soft copy behind what lies or hangs."""
+    w, h = item.size
+    if stance == "stands":
+        sw, sh = max(8, w), max(6, round(w * 0.16))
+        dark = Image.new("L", (sw // 2 + 8, sh // 2 + 8), 0)
+        dark.paste(Image.radial_gradient("L").point(lambda v: max(0, 150 - round(v * 1.2))).resize((sw // 2, sh // 2)), (4, 4))
+        dark = dark.resize((dark.width * 2, dark.height * 2), Image.Resampling.BILINEAR)
+        at = (x + w // 2 - dark.width // 2, y + h - dark.height // 2 - 1)
+    else:
+        pad = 8
+        dark = Image.new("L", (w // 4 + 2 * pad // 4, h // 4 + 2 * pad // 4), 0)
+        dark.paste(item.getchannel("A").resize((max(1, w // 4), max(1, h // 4))).point(lambda v: v * 90 // 255), (pad // 4, pad // 4))
+        dark = dark.filter(ImageFilter.BoxBlur(1)).resize((w + 2 * pad, h + 2 * pad), Image.Resampling.BILINEAR)
+        at = (x - pad + max(2, w // 40), y - pad + max(2, w // 30))
+    canvas.paste((24, 22, 26), (*at, at[0] + dark.width, at[1] + dark.height), dark)
+    canvas.paste(item, (x, y), item)
+
+
+def _clip(x: int, y: int, item: tuple[int, int], size: int) -> Box:
+    edges = (x, y, x + item[0], y + item[1])
+    return tuple(min(max(e / size, 0.0), 1.0) for e in edges)  # type: ignore[return-value]
+
+
+def _expose(r: random.Random, image: Image.Image) -> Image.Image:
+    """Brightness, contrast, colour cast, and now and then a picture slightly out of focus."""
+    bright, contrast = r.uniform(0.82, 1.14), r.uniform(0.85, 1.12)
+    cast = (1 + r.gauss(0, 0.02), 1.0, 1 + r.gauss(0, 0.025))
+    table = [min(255, max(0, round(((v - 128) * contrast + 128) * bright * c))) for c in cast for v in range(256)]
+    image = image.point(table)
+    if r.random() < 0.08:
+        image = image.filter(ImageFilter.GaussianBlur(image.width * r.uniform(0.002, 0.006)))
+    return image
+
+
