@@ -1,5 +1,7 @@
 """Exact search against the plain definition: all scores, one sort."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def plain_search(queries, pool, positions, k, own=None, images=None, query_image
 
 def cut(pool, positions, images, edges):
     bounds = [0, *sorted(edges), len(pool)]
-    return [Block(pool[a:b], positions[a:b], images[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [Block(pool[a:b], positions[a:b], images[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def unit(rng, n, dim, clusters=12, spread=0.5):
@@ -73,13 +75,17 @@ def test_real_valued_vectors_in_any_blocks_give_bitwise_equal_answers():
     queries, own = pool[480:900], positions[480:900]
     whole = search_blocks(queries, [Block(pool, positions)], 20, Exclude(own))
     for edges in ([1], [100, 1500], list(range(0, 3000, 77))):
-        part = search_blocks(queries, cut(pool, positions, np.zeros(3000, np.uint64), edges), 20, Exclude(own))
+        part = search_blocks(
+            queries, cut(pool, positions, np.zeros(3000, np.uint64), edges), 20, Exclude(own)
+        )
         np.testing.assert_array_equal(whole[0], part[0])
         np.testing.assert_array_equal(whole[1], part[1])
     for rows in (slice(0, 1), slice(17, 200)):
         part = search_blocks(queries[rows], [Block(pool, positions)], 20, Exclude(own[rows]))
         np.testing.assert_array_equal(whole[1][rows], part[1])
-    true = np.sort(np.where(own[:, None] == positions, -np.inf, queries.astype(float) @ pool.T.astype(float)))[:, ::-1]
+    true = np.sort(
+        np.where(own[:, None] == positions, -np.inf, queries.astype(float) @ pool.T.astype(float))
+    )[:, ::-1]
     np.testing.assert_allclose(whole[0], true[:, :20], atol=2e-6)
     assert not (whole[1] == own[:, None]).any()
 
@@ -87,7 +93,9 @@ def test_real_valued_vectors_in_any_blocks_give_bitwise_equal_answers():
 def test_an_encoder_that_collapsed_returns_the_first_positions():
     pool = np.tile(unit(np.random.default_rng(0), 1, 32), (5000, 1))
     positions = np.random.default_rng(1).permutation(5000).astype(np.int64)
-    scores, found = search_blocks(pool[:3], [Block(pool[:2000], positions[:2000]), Block(pool[2000:], positions[2000:])], 50)
+    scores, found = search_blocks(
+        pool[:3], [Block(pool[:2000], positions[:2000]), Block(pool[2000:], positions[2000:])], 50
+    )
     np.testing.assert_array_equal(found, np.tile(np.arange(50), (3, 1)))
     np.testing.assert_allclose(scores, 1, atol=1e-6)
 
@@ -107,7 +115,10 @@ def test_parts_of_a_pool_merge_to_the_whole():
     rng = np.random.default_rng(7)
     pool, positions = unit(rng, 900, 24), rng.permutation(900).astype(np.int64)
     whole = search_blocks(pool[:50], [Block(pool, positions)], 30)
-    parts = [search_blocks(pool[:50], [Block(pool[a:b], positions[a:b])], 30) for a, b in ((0, 10), (10, 400), (400, 900))]
+    parts = [
+        search_blocks(pool[:50], [Block(pool[a:b], positions[a:b])], 30)
+        for a, b in ((0, 10), (10, 400), (400, 900))
+    ]
     for got, wanted in zip(merge_top(parts, 30), whole, strict=True):
         np.testing.assert_array_equal(got, wanted)
     assert (merge_top(parts[:1], 30)[1][:, 10:] == -1).all()
@@ -132,7 +143,8 @@ def test_a_pair_scores_the_same_wherever_it_stands(dim):
     rng = np.random.default_rng(dim)
     row, query = rng.standard_normal(dim).astype(np.float32), rng.standard_normal((1, dim)).astype(np.float32)
     scores = {
-        float(score_pairs(query, np.tile(row, (place + 1, 1)), np.array([[place]]))[0, 0]) for place in range(9)
+        float(score_pairs(query, np.tile(row, (place + 1, 1)), np.array([[place]]))[0, 0])
+        for place in range(9)
     }
     assert len(scores) == 1
 

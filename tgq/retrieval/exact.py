@@ -24,7 +24,10 @@ import faiss
 import numpy as np
 
 SLACK = 16
-QUERY_TILE, POOL_TILE = 4096, 1024  # the product of a tile is 16 MiB: large enough for BLAS, small enough to be read back from cache
+QUERY_TILE, POOL_TILE = (
+    4096,
+    1024,
+)  # the product of a tile is 16 MiB: large enough for BLAS, small enough to be read back from cache
 STEP = 1e-6  # scores are rounded to multiples of this
 MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 NO_IMAGE = 0  # the image code of an item without a picture; such items are nobody's duplicate
@@ -63,7 +66,8 @@ class Exclude:
 
     def rows(self, rows: slice | np.ndarray) -> "Exclude":
         return Exclude(
-            None if self.positions is None else self.positions[rows], None if self.images is None else self.images[rows]
+            None if self.positions is None else self.positions[rows],
+            None if self.images is None else self.images[rows],
         )
 
     def mask(self, block: Block, columns: np.ndarray) -> np.ndarray:
@@ -79,8 +83,11 @@ class Exclude:
         return hidden
 
 
+NOTHING = Exclude()
+
+
 def search_blocks(
-    queries: np.ndarray, blocks: Iterable[Block], k: int, exclude: Exclude = Exclude()
+    queries: np.ndarray, blocks: Iterable[Block], k: int, exclude: Exclude = NOTHING
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k best items of the pool for every query.
 
@@ -127,7 +134,9 @@ def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -
             faiss.swig_ptr(scores), faiss.swig_ptr(queries), faiss.swig_ptr(vectors), faiss.swig_ptr(columns),
             queries.shape[1], *columns.shape,
         )  # fmt: skip
-    return (np.rint(scores / STEP, dtype=np.float64) * STEP + 0.0).astype(np.float32)  # + 0.0: no negative zero
+    return (np.rint(scores.astype(np.float64) / STEP) * STEP + 0.0).astype(
+        np.float32
+    )  # + 0.0: no negative zero
 
 
 def pack(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -196,14 +205,26 @@ def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndar
     if not len(touched):
         return
     _merge(queries[touched], vectors, block, exclude.rows(touched), columns[touched], best, touched)
-    dropped = np.where(columns[:, 0] >= 0, values[:, 0], -np.inf)  # a heap's top is its least: all that it let go is below
+    dropped = np.where(
+        columns[:, 0] >= 0, values[:, 0], -np.inf
+    )  # a heap's top is its least: all that it let go is below
     if width < len(vectors):
         for row in np.flatnonzero(dropped + noise >= unpack(best[:, -1])[0]):
             if dropped[row] > -np.inf:
-                _search_row(queries[row : row + 1], vectors, block, exclude.rows(slice(row, row + 1)), best, row, noise[row])
+                _search_row(
+                    queries[row : row + 1],
+                    vectors,
+                    block,
+                    exclude.rows(slice(row, row + 1)),
+                    best,
+                    row,
+                    noise[row],
+                )
 
 
-def _search_row(query, vectors, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float) -> None:
+def _search_row(
+    query, vectors, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float
+) -> None:
     """The same for a single query, with no limit on the number of candidates."""
     for first, tile in product_tiles(query, vectors, QUERY_TILE):
         floor = unpack(best[row : row + 1, -1])[0][0] - noise
@@ -212,7 +233,9 @@ def _search_row(query, vectors, block: Block, exclude: Exclude, best: np.ndarray
             _merge(query, vectors, block, exclude, columns[None], best, np.array([row]))
 
 
-def _merge(queries, vectors, block: Block, exclude: Exclude, columns: np.ndarray, best: np.ndarray, rows: np.ndarray) -> None:
+def _merge(
+    queries, vectors, block: Block, exclude: Exclude, columns: np.ndarray, best: np.ndarray, rows: np.ndarray
+) -> None:
     """Adds candidates (columns int64 [q, m] of `block`, -1: none) to best[rows]."""
     keys = pack(score_pairs(queries, vectors, columns), block.positions[columns])
     keys[(columns < 0) | exclude.mask(block, columns)] = MISSING
