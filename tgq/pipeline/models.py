@@ -1,0 +1,39 @@
+"""The night's encoder by its versions, and one loaded copy of it per process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+
+from tgq.encoder.device import choose_device, choose_dtype
+from tgq.encoder.model import TGQFormer
+
+
+@functools.lru_cache(maxsize=4)
+def versions_of(folder: str) -> tuple[str, str]:
+    """(model_version, tower_version) of an encoder folder, 16 hex digits each.
+
+    The tower version covers both towers' weights and preprocessing: the key under which frozen features are kept.
+
+    Raises:
+        ModelError: the folder or one of its towers is missing or incomplete.
+    """
+    encoder = TGQFormer.from_pretrained(folder)
+    towers = hashlib.sha256(f"{encoder.vision.fingerprint}|{encoder.text.fingerprint}".encode()).hexdigest()
+    return encoder.model_version, towers[:16]
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(folder: str, device: str, dtype: str, gpu: str | None = None, cores: int = 0) -> TGQFormer:
+    """The encoder, loaded once per worker process, on the device that the settings and the scheduler chose.
+
+    Raises:
+        DeviceError: a GPU was asked for and is absent.
+        ModelError: as `versions_of`.
+    """
+    import torch
+
+    if cores:
+        torch.set_num_threads(cores)
+    place = choose_device(device, gpu)
+    return TGQFormer.from_pretrained(folder, device=place, dtype=choose_dtype(dtype, place))
