@@ -1,0 +1,105 @@
+"""Poisson bootstrap by cluster: confidence intervals for means over queries, computed in parts.
+
+The plain bootstrap draws n queries with replacement, which needs all of them in one place. In the Poisson bootstrap (Hanley and
+MacGibbon 2006; Chamandy et al. 2012, "Estimating uncertainty for massive data streams") each query instead gets, in each of
+B replicates, an independent Poisson(1) weight. Here that weight is a hash of (cluster, replicate, seed): any worker computes it
+for its own rows, and the sums over the rows add up, so partitioning and order cannot change an interval.
+
+The cluster, not the query, is drawn. Queries of one product group look for each other's members and share pictures and titles, so
+they succeed or fail together; drawn one by one they would pass for independent evidence and intervals would come out too narrow.
+With no groups the key is the query's own hash. (Field and Welsh 2007, "Bootstrapping clustered data".)
+
+Cost: rows x B weights in chunks, one matmul [B, rows] x [rows, M]; memory of the result B * (M + 1) doubles.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+REPLICATES = 1000
+_CHUNK = 1024
+# Poisson(1) by inversion of a 32-bit uniform: the weight is the number of these bounds at or below it. Weights over 12 have
+# probability 6e-11, under the resolution of 32 bits.
+_BOUNDS = np.floor(2.0**32 * np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.arange(1, 12)]))).astype(
+    np.uint32
+)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over some rows of replicate weight x value: float64 [B, M], and of replicate weight: float64 [B, M] (a NaN value has
+    no weight in its column). `+` joins disjoint rows."""
+
+    values: np.ndarray
+    weights: np.ndarray
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(self.values + other.values, self.weights + other.weights)
+
+
+def poisson_weights(keys: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """Poisson(1) weights, uint8 [n, B]; row i is a function of keys[i] (uint64) and seed alone."""
+    stream = _splitmix64(np.arange(replicates, dtype=np.uint64) + (np.uint64(seed) << np.uint64(32)))
+    uniform = (_splitmix64(np.asarray(keys, np.uint64)[:, None] ^ stream[None]) >> np.uint64(32)).astype(
+        np.uint32
+    )
+    weights = np.zeros(uniform.shape, np.uint8)
+    for bound in _BOUNDS:
+        weights += uniform >= bound
+    return weights
+
+
+def partial(values: np.ndarray, keys: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Sums:
+    """The sums of a part of the queries: values float [n, M] (NaN: no opinion), keys uint64 [n] (cluster ids)."""
+    values = np.asarray(values, np.float64)
+    sums = np.zeros((2, replicates, values.shape[1]))
+    for start in range(0, len(values), _CHUNK):
+        chunk = values[start : start + _CHUNK]
+        weights = poisson_weights(keys[start : start + _CHUNK], replicates, seed).astype(np.float64).T
+        known = ~np.isnan(chunk)
+        sums[0] += weights @ np.where(known, chunk, 0.0)
+        sums[1] += weights @ known.astype(np.float64)
+    return Sums(*sums)
+
+
+def total(parts: Iterable[Sums]) -> Sums:
+    """The sums of all parts. Raises ValueError when there is none."""
+    parts = list(parts)
+    if not parts:
+        raise ValueError("no partial sums to add")
+    return sum(parts[1:], parts[0])
+
+
+def interval(sums: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of each mean: (low, high), float64 [M] each, NaN where no replicate has weight."""
+    return _percentiles(_means(sums), level)
+
+
+def difference_interval(first: Sums, second: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of mean(first) - mean(second), paired: both sums come from the same queries, keys, B and seed, so
+    that each replicate weighs both systems alike and what they have in common cancels."""
+    return _percentiles(_means(first) - _means(second), level)
+
+
+def _means(sums: Sums) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums.values / sums.weights
+
+
+def _percentiles(replicates: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    tail = (1 - level) / 2
+    bounds = np.full((2, replicates.shape[1]), np.nan)
+    for column in range(replicates.shape[1]):
+        known = replicates[:, column][~np.isnan(replicates[:, column])]
+        if len(known):
+            bounds[:, column] = np.quantile(known, [tail, 1 - tail])
+    return bounds[0], bounds[1]
+
+
+def _splitmix64(x: np.ndarray) -> np.ndarray:
+    """The output function of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64 bits; arithmetic wraps."""
+    x = x + np.uint64(0x9E37_79B9_7F4A_7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return x ^ (x >> np.uint64(31))
