@@ -35,7 +35,7 @@ setup(
         "faiss-cpu>=1.12,<2",
         "mlflow>=3.10,<4",
         "great-expectations>=1.10,<2",
-        "pillow>=11,<13",
+        "pillow>=11,<14",
         "omegaconf>=2.3,<3",
         "pydantic>=2.10,<3",
         "typer>=0.16,<1",

@@ -116,11 +116,11 @@ class EncoderSettings(Section):
 class EmbedSettings(Section):
     """How the embed step is cut and fed."""
 
-    batch_images: Positive = 32
+    batch_tokens: Positive = 4096  # visual + text tokens that one batch is filled to
     task_items: Positive = 128
-    slice_items: Positive | None = None  # none: four tasks for every core or GPU
+    slice_items: Positive | None = None  # what one commit holds; none: four tasks for every core or GPU
     decode_threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the task has cores
-    prefetch_batches: Positive = 2
+    prefetch_mb: Positive = 256  # decoded pictures that may wait for the model
     retry_quarantined: bool = False
 
 
@@ -226,10 +226,11 @@ class Loaded:
     origins: Mapping[str, str]
 
     def origin(self, key: str) -> str:
-        """The layer that set `key` last, also where it set a whole group above it."""
+        """The layer that set `key` last, also where it set a whole group above it or a part below."""
         parts = key.split(".")
-        candidates = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
-        return next((self.origins[c] for c in candidates if c in self.origins), "built-in default")
+        above = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+        below = [k for k in self.origins if k.startswith(key + ".")]
+        return next((self.origins[c] for c in (*above, *below) if c in self.origins), "built-in default")
 
 
 def data_folder(name: str) -> Path:
@@ -312,7 +313,7 @@ def _read(path: Path, shown: str) -> DictConfig:
 def _dotted(text: str, origin: str) -> DictConfig:
     key, equals, _ = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{origin}: not of the form key.path=value", "write for example --set embed.batch_images=16")
+        raise ConfigError(f"{origin}: not of the form key.path=value", "write for example --set embed.task_items=64")
     try:
         return OmegaConf.from_dotlist([text])
     except (YAMLError, OmegaConfBaseException) as e:

@@ -24,16 +24,12 @@ def versions_of(folder: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoder(folder: str, device: str, dtype: str, gpu: str | None = None, cores: int = 0) -> TGQFormer:
-    """The encoder, loaded once per worker process, on the device that the settings and the scheduler chose.
+def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
+    """The encoder, loaded once per worker process.
 
     Raises:
         DeviceError: a GPU was asked for and is absent.
         ModelError: as `versions_of`.
     """
-    import torch
-
-    if cores:
-        torch.set_num_threads(cores)
-    place = choose_device(device, gpu)
-    return TGQFormer.from_pretrained(folder, device=place, dtype=choose_dtype(dtype, place))
+    place = choose_device(device)
+    return TGQFormer.from_pretrained(folder, device=place, dtype=choose_dtype(place, dtype))

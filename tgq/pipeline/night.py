@@ -6,19 +6,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from tgq.config import Settings, flat
-from tgq.errors import TgqError, UsageError
+from tgq.errors import GateError, TgqError, UsageError
 from tgq.pipeline.warehouse import Warehouse
 
 RUN_STEP = "nightly"
@@ -81,9 +82,14 @@ class Night:
     @property
     def model_folder(self) -> str:
         """The encoder's folder, with `default` resolved to the bundled one."""
-        path = self.settings.encoder.path
-        bundled = Path(__file__).parent.parent / "encoder" / "pretrained" / "default"
-        return str(bundled) if path == "default" else str(Path(path).expanduser().resolve())
+        return model_folder(self.settings)
+
+
+def model_folder(settings: Settings) -> str:
+    """The encoder's folder, with `default` resolved to the bundled one."""
+    path = settings.encoder.path
+    bundled = Path(__file__).parent.parent / "encoder" / "pretrained" / "default"
+    return str(bundled) if path == "default" else str(Path(path).expanduser().resolve())
 
 
 def config_digest(settings: Settings) -> str:
@@ -110,47 +116,61 @@ def new_run_id(now: datetime) -> str:
 
 
 def open_night(
-    spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, resume: bool = True
+    spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, begins: bool = True
 ) -> Night:
-    """Open the warehouse and take up the unfinished run of the same configuration, or begin a new one.
+    """Open the warehouse and find the run to take part in, or begin one.
 
     A killed night left its row `running`; taking up its run id makes the second attempt's tables and counts those of an
     undisturbed run.
+
+    Args:
+        run_id: take part in this run, whatever its state; a scheduler passes the same id to every step.
+        begins: this is a whole night or its first step: only an interrupted run of the same configuration is taken up, else
+            a new one begins. A later step joins the run that began last instead, and its catalog.
+
+    Raises:
+        UsageError: a run id with other characters than letters, digits and - _ . : +, or a later step without any run.
     """
     warehouse = Warehouse(spark, settings.warehouse)
-    digest = config_digest(settings)
+    progress = progress or Silent()
     now = datetime.now(timezone.utc)
-    if run_id is not None and (not run_id or not all(c.isalnum() or c in "-_.:+" for c in run_id) or run_id.startswith(".")):
+    if run_id is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,199}", run_id)):
         raise UsageError(f"run id {run_id!r}", "use letters, digits and - _ . : + only")
     runs = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP)
-    wanted = F.col("run_id") == run_id if run_id else (F.col("status") == "running") & (F.col("config_digest") == digest)
-    found: Row | None = runs.where(wanted).orderBy(F.desc("started_at")).first() if resume or run_id else None
+    if run_id is not None:
+        runs = runs.where(F.col("run_id") == run_id)
+    elif begins:
+        runs = runs.where((F.col("status") == "running") & (F.col("config_digest") == config_digest(settings)))
+    found = runs.orderBy(F.desc("started_at")).first()
     if found:
-        started = found["started_at"].replace(tzinfo=timezone.utc)
-        night = Night(spark, settings, warehouse, found["run_id"], started, progress or Silent())
-        if run_id is None:
-            night.progress.say(f"taking up run {night.run_id}, which was interrupted")
-        return night
-    night = Night(spark, settings, warehouse, run_id or new_run_id(now), now, progress or Silent())
-    record(night, RUN_STEP, "running", now, None, StepResult())
+        if settings.catalog.path is None:
+            catalog = settings.catalog.model_copy(update={"path": json.loads(found["detail"]).get("catalog")})
+            settings = settings.model_copy(update={"catalog": catalog})
+        if begins and run_id is None:
+            progress.say(f"taking up run {found['run_id']}, which was interrupted")
+        return Night(spark, settings, warehouse, found["run_id"], found["started_at"].replace(tzinfo=timezone.utc), progress)
+    if not begins and run_id is None:
+        raise UsageError(f"no run in {warehouse.root}", "begin with `tgq ingest` or `tgq nightly`")
+    night = Night(spark, settings, warehouse, run_id or new_run_id(now), now, progress)
+    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": settings.catalog.path}))
     return night
 
 
-@contextlib.contextmanager
-def step_record(night: Night, step: str) -> Iterator[StepResult]:
-    """Time a step, and write its row to `pipeline_runs` whether it ends well or not."""
+def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -> StepResult:
+    """Run a step, time it, and write its row to `pipeline_runs` whether it ends well or not."""
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    result = StepResult()
     try:
-        yield result
-    except BaseException as e:
-        result.seconds = time.perf_counter() - clock
-        result.figures["error"] = str(e) if isinstance(e, TgqError) else f"{type(e).__name__}: {str(e)[:500]}"
+        result = function(night)
+    except Exception as e:
+        error = str(e) if isinstance(e, TgqError) else f"{type(e).__name__}: {str(e)[:500]}"
+        status = "refused" if isinstance(e, GateError) else "failed"
+        failed = StepResult(status=status, seconds=round(time.perf_counter() - clock, 3), figures={"error": error})
         with contextlib.suppress(Exception):  # the first error is the one to show
-            record(night, step, "failed", started, datetime.now(timezone.utc), result)
+            record(night, step, status, started, datetime.now(timezone.utc), failed)
         raise
-    result.seconds = time.perf_counter() - clock
+    result.seconds = round(time.perf_counter() - clock, 3)
     record(night, step, result.status, started, datetime.now(timezone.utc), result)
+    return result
 
 
 def record(

@@ -40,7 +40,7 @@ class Warehouse:
 
     def __init__(self, spark: SparkSession, settings: WarehouseSettings, create: bool = True):
         self.spark = spark
-        self.root = _absolute(settings.path)
+        self.root = absolute(settings.path)
         self.schema = settings.metastore_schema or SESSION_SCHEMA
         self.in_metastore = settings.metastore_schema is not None
         if not _IDENTIFIER.fullmatch(self.schema):
@@ -140,5 +140,6 @@ def ensure_writable(root: str) -> None:
         raise WarehouseError(f"the warehouse {root} is not writable ({e.strerror})", "choose another --warehouse or mend its permissions") from e
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """The warehouse's root: URIs as they are, folders resolved."""
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())

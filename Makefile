@@ -1,0 +1,61 @@
+# Two commands do everything, set-up included:
+#   make nightly   the whole night on the drawn demo catalog, or CATALOG=folder [CONF="local catalogs/luma"] [WAREHOUSE=folder]
+#   make test      the test suite
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= python3
+CATALOG ?= demo
+WAREHOUSE ?= warehouse
+ITEMS ?= 2000
+SEED ?= 0
+CONF ?= $(if $(filter demo,$(CATALOG)),local catalogs/demo,local)
+OPTIONS ?=
+TGQ := $(VENV)/bin/tgq
+
+.PHONY: nightly test test-airflow setup java clean doctor
+
+nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
+	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
+
+test: setup
+	@$(VENV)/bin/python -m pytest $(OPTIONS)
+
+setup: java $(VENV)/.installed $(VENV)/.prepared
+
+# first of all: without Java nothing else is worth the wait
+java:
+	@home="$${JAVA_HOME:+$$JAVA_HOME/bin/}"; found=$$("$${home}java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -1); \
+	if [ -z "$$found" ]; then echo "tgq: no Java found: install a Java runtime 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 1; fi; \
+	if [ "$$found" -lt 17 ]; then echo "tgq: Java $$found found, 17 or newer is needed: install it (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 1; fi
+
+$(VENV)/.installed: setup.py constraints.txt
+	@echo "installing into $(VENV) (two minutes the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tgq: Python %d.%d found, 3.10 or newer is needed: set PYTHON=python3.11" % sys.version_info[:2])'
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.prepared: $(VENV)/.installed
+	@echo "preparing Delta's JARs and the tower weights (once)"
+	@$(TGQ) setup
+	@touch $@
+
+demo/catalog.parquet: | setup
+	@$(TGQ) demo-catalog demo --items $(ITEMS) --seed $(SEED) --force
+
+doctor: setup
+	@$(TGQ) doctor
+
+# Airflow pins many packages, so it lives in an environment of its own
+test-airflow: .venv-airflow/.installed
+	@.venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
+
+.venv-airflow/.installed: setup.py
+	@$(PYTHON) -m venv .venv-airflow
+	@.venv-airflow/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.venv-airflow/bin/uv pip install --quiet --python .venv-airflow/bin/python 'apache-airflow>=3.0,<4' 'apache-airflow-providers-apache-spark>=5,<7' pytest
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-airflow demo warehouse build *.egg-info

@@ -1,0 +1,380 @@
+"""The command line. Every step of the night is a command; `jobs/*.py` call the same commands under spark-submit.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the quality gate said no.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from tgq import config
+from tgq.errors import GateError, SourceError, TgqError, UsageError
+
+if TYPE_CHECKING:
+    from tgq.pipeline.night import Night
+
+app = typer.Typer(
+    name="tgq", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    help="Nightly item embeddings on Spark: incremental, complete, measured on the full pool, gated.\n\n"
+    "Start with [bold]tgq doctor[/bold], then [bold]tgq demo-catalog demo[/bold] and [bold]tgq nightly --catalog demo[/bold].",
+)  # fmt: skip
+index_app = typer.Typer(help="FAISS shards: build tonight's, list generations, go back to an earlier one.", invoke_without_command=True)
+config_app = typer.Typer(help="Settings: what they are and where each value came from.", no_args_is_help=True)
+app.add_typer(index_app, name="index")
+app.add_typer(config_app, name="config")
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+Profiles = Annotated[Optional[list[str]], typer.Option("--conf", "-c", help="Profile under conf/ (local, cluster, catalogs/luma) or a YAML file; repeat to merge in order.", show_default="local")]  # fmt: skip
+Sets = Annotated[Optional[list[str]], typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, e.g. --set embed.task_items=64; repeatable.")]  # fmt: skip
+Catalog = Annotated[Optional[str], typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
+WarehousePath = Annotated[Optional[str], typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
+RunId = Annotated[Optional[str], typer.Option("--run-id", help="Run to take part in; schedulers pass the same id to every step. Default: the interrupted run, else a new one.")]  # fmt: skip
+Summary = Annotated[Optional[Path], typer.Option("--summary", help="Write the run's figures to this file as JSON.", dir_okay=False)]
+
+
+def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> config.Loaded:
+    """Settings from the common options; `--catalog` and `--warehouse` are short for their keys."""
+    overrides = list(sets or [])
+    for key, value in (("catalog.path", catalog), ("warehouse.path", warehouse)):
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")
+    return config.load(profiles or ["local"], overrides)
+
+
+@contextlib.contextmanager
+def opened(loaded: config.Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
+    """A Night, with the warehouse held and the session closed at the end."""
+    from tgq.console import ConsoleProgress
+    from tgq.pipeline.lock import warehouse_lock
+    from tgq.pipeline.night import open_night
+    from tgq.pipeline.session import open_session
+    from tgq.pipeline.warehouse import absolute, ensure_writable
+
+    root = absolute(loaded.settings.warehouse.path)
+    ensure_writable(root)
+    with warehouse_lock(root):
+        spark = open_session(loaded.settings.spark)
+        try:
+            yield open_night(spark, loaded.settings, run_id, ConsoleProgress(err), begins)
+        finally:
+            spark.stop()
+
+
+def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, summary: Path | None) -> None:
+    """Run some steps of a night by name, print and write their figures; raises what the steps raise."""
+    from tgq.console import metrics_table, steps_table
+    from tgq.pipeline.nightly import Nightly
+
+    with opened(loaded, run_id, begins="ingest" in names) as night:
+        nightly = Nightly(night)
+        try:
+            nightly.run(names)
+        finally:
+            report = nightly.summary()
+            if summary:
+                summary.parent.mkdir(parents=True, exist_ok=True)
+                summary.write_text(json.dumps(report, indent=2, default=str) + "\n")
+            if report["steps"]:
+                out.print(steps_table(report))
+            if report["metrics"]:
+                out.print(metrics_table(report["metrics"]))
+            for label in ("report", "manifest", "mlflow_run"):
+                if report.get(label):
+                    out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)
+
+
+def _need_catalog(loaded: config.Loaded) -> None:
+    path = loaded.settings.catalog.path
+    if not path:
+        raise UsageError("no catalog was named", "give --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
+    if "://" not in path and not Path(path).expanduser().exists():
+        raise SourceError(f"the catalog {path} does not exist", "give --catalog an existing folder or table")
+
+
+@app.command()
+def nightly(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what a night would do, write nothing.")] = False,
+) -> None:  # fmt: skip
+    """The whole night: ingest, validate, embed, index, neighbours, evaluate, publish behind the gate, report.
+
+    Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
+    """
+    loaded = settings_of(profiles, sets, catalog, warehouse)
+    _need_catalog(loaded)
+    if dry_run:
+        from tgq.pipeline.nightly import rehearse
+
+        for line in rehearse(loaded.settings):
+            out.print(line)
+        return
+    from tgq.pipeline.nightly import STEPS
+
+    run_steps(loaded, list(STEPS), run_id, summary)
+
+
+def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = False) -> None:
+    def command(
+        profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+        run_id: RunId = None, summary: Summary = None,
+    ) -> None:  # fmt: skip
+        loaded = settings_of(profiles, sets, catalog, warehouse)
+        if catalog_needed:
+            _need_catalog(loaded)
+        run_steps(loaded, steps, run_id, summary)
+
+    app.command(name=name, help=text)(command)
+
+
+_step("ingest", "Read the catalog, find what changed, quarantine what cannot be used.", ["ingest"], catalog_needed=True)
+_step("embed", "Embed the items whose content has no embedding under this model.", ["embed"])
+_step("neighbors", "Exact nearest neighbours of every item, staged until published.", ["neighbors"])
+_step("evaluate", "Exact full-pool metrics and the gate's verdict (exit 3 when it says no).", ["evaluate"])
+_step("publish", "Publish the run's staged shards and neighbours, if the gate passed them.", ["publish"])
+_step("report", "Write the run's HTML report again from the tables.", ["report"])
+
+
+@app.command()
+def validate(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    suite: Annotated[str, typer.Option(help="catalog, embeddings or all.")] = "all",
+) -> None:  # fmt: skip
+    """Run the Great Expectations suites; a failed critical expectation exits 1."""
+    suites = {"catalog": ["validate_catalog"], "embeddings": ["validate_embeddings"]}
+    suites["all"] = suites["catalog"] + suites["embeddings"]
+    if suite not in suites:
+        raise UsageError(f"no suite named '{suite}'", f"choose one of {sorted(suites)}")
+    run_steps(settings_of(profiles, sets, catalog, warehouse), suites[suite], run_id, summary)
+
+
+@index_app.callback()
+def index_build(
+    context: typer.Context,
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+) -> None:  # fmt: skip
+    """Build tonight's FAISS shards, staged until published; only categories that changed are rebuilt."""
+    if context.invoked_subcommand is None:
+        run_steps(settings_of(profiles, sets, catalog, warehouse), ["index"], run_id, summary)
+
+
+@index_app.command("list")
+def index_list(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
+    """The published generations, the current one marked."""
+    from tgq.console import table
+    from tgq.pipeline.index import generations
+    from tgq.pipeline.warehouse import absolute
+
+    root = absolute(settings_of(profiles, sets, None, warehouse).settings.warehouse.path)
+    rows = [[("* " if g.current else "  ") + g.generation, g.model_version, g.n_shards, g.n_items, g.created_at] for g in generations(root)]
+    out.print(table("Generations", ["generation", "model", "shards", "items", "published"], rows))
+
+
+@index_app.command("rollback")
+def index_rollback(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+    to: Annotated[Optional[str], typer.Option(help="Generation to go back to; default: the one before the current.")] = None,
+) -> None:  # fmt: skip
+    """Go back to an earlier generation: shards, neighbours and the current view together."""
+    from tgq.pipeline.lock import warehouse_lock
+    from tgq.pipeline.publish import rollback
+    from tgq.pipeline.session import open_session
+    from tgq.pipeline.warehouse import Warehouse, absolute
+
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    with warehouse_lock(absolute(settings.warehouse.path)):
+        spark = open_session(settings.spark)
+        try:
+            generation = rollback(Warehouse(spark, settings.warehouse, create=False), to)
+        finally:
+            spark.stop()
+    out.print(f"published generation is now {generation}")
+
+
+@app.command()
+def search(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+    item: Annotated[Optional[str], typer.Option(help="Search by an item's id.")] = None,
+    text: Annotated[Optional[str], typer.Option(help="Search by words.")] = None,
+    image: Annotated[Optional[Path], typer.Option(help="Search by a picture file.")] = None,
+    category: Annotated[Optional[str], typer.Option(help="Only this category or what lies under it, e.g. 'Women > Tops'.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+) -> None:  # fmt: skip
+    """Search the published shards by item id, by words or by a picture.
+
+    Example: tgq search --text "red running shoe" --category Footwear
+    """
+    from tgq.console import table
+    from tgq.pipeline.search import search as find
+
+    if sum(x is not None for x in (item, text, image)) != 1:
+        raise UsageError("search needs exactly one of --item, --text and --image", "name one of them")
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    hits = find(settings, item_id=item, text=text, image=image, category=category, k=k)
+    if as_json:
+        for hit in hits:
+            print(json.dumps(hit, ensure_ascii=False))
+        return
+    rows = [[n + 1, f"{h['score']:.4f}", h["item_id"], h["title"], h["brand"], h["category"]] for n, h in enumerate(hits)]
+    out.print(table("Hits", ["rank", "score", "item", "title", "brand", "category"], rows, numeric_from=99))
+
+
+@app.command()
+def train(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder.")],
+    catalogs: Annotated[list[str], typer.Option("--catalog", help="FOLDER or FOLDER=PROFILE; repeatable.")],
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    epochs: Annotated[Optional[int], typer.Option(min=1, help="At most this many; stops early on the validation groups.")] = None,
+    cache: Annotated[Optional[Path], typer.Option(help="Folder for cached tower features.")] = None,
+    tracking_uri: Annotated[Optional[str], typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
+) -> None:  # fmt: skip
+    """Train the connector and head over frozen tower features, on the catalogs' train groups.
+
+    Example: tgq train my-encoder --catalog demo=catalogs/demo --seed 1
+    """
+    from tgq.training.run import run_training
+
+    run_training(out_folder, catalogs, seed=seed, epochs=epochs, cache=cache, tracking_uri=tracking_uri, say=err.print)
+
+
+@app.command()
+def tables(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+    sql: Annotated[Optional[str], typer.Option(help="Run one query and print its rows.")] = None,
+    file: Annotated[Optional[Path], typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/coverage.sql.", exists=True, dir_okay=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 50,
+) -> None:  # fmt: skip
+    """List the tables and views with rows and versions, or run SQL over them."""
+    from tgq.console import table
+    from tgq.pipeline.publish import define_views, statements
+    from tgq.pipeline.session import open_session
+    from tgq.pipeline.warehouse import TABLES, Warehouse
+
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    spark = open_session(settings.spark)
+    try:
+        store = Warehouse(spark, settings.warehouse, create=False)
+        views = define_views(spark, store)
+        if sql is None and file is None:
+            rows = [[name, store.read(name).count(), store.version(name), store.location(name)] for name in TABLES]
+            rows += [[view, None, None, "view"] for view in views]
+            out.print(table("Tables", ["name", "rows", "version", "place"], rows))
+            return
+        for statement in statements(file.read_text() if file else sql):
+            frame = spark.sql(statement)
+            if frame.columns:
+                rows = [[_short(v) for v in row] for row in frame.limit(limit).collect()]
+                out.print(table(statement.splitlines()[0][:80], frame.columns, rows, numeric_from=99))
+    except Exception as e:
+        from pyspark.errors import PySparkException
+
+        if isinstance(e, PySparkException):
+            raise UsageError(f"SQL: {str(e).splitlines()[0][:300]}", "see `tgq tables` for the names") from e
+        raise
+    finally:
+        spark.stop()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+@config_app.command("show")
+def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None) -> None:
+    """Print every setting with the file, variable or flag that it came from."""
+    from tgq.console import table
+
+    loaded = settings_of(profiles, sets, catalog, warehouse)
+    rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in config.flat(loaded.settings).items()]
+    out.print(table("Settings", ["key", "value", "from"], rows, numeric_from=99))
+
+
+@app.command("demo-catalog")
+def demo_catalog(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to draw into; created.")],
+    items: Annotated[int, typer.Option(min=1, help="How many items.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Another seed draws other styles.")] = 0,
+    size: Annotated[int, typer.Option(min=32, max=2048, help="Picture side in pixels.")] = 224,
+    bad_rows: Annotated[int, typer.Option(min=0, help="Add so many broken rows, to see the quarantine at work.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Draw over an existing catalog.")] = False,
+) -> None:  # fmt: skip
+    """Draw a catalog: products in scenes with banners, clutter and noisy metadata; the ground truth is kept."""
+    from tgq.console import ConsoleProgress
+    from tgq.demo.catalog import draw_catalog
+
+    if (out_folder / "catalog.parquet").exists() and not force:
+        raise UsageError(f"{out_folder} already holds a catalog", "choose another folder, or give --force")
+    progress = ConsoleProgress(err)
+    progress.start("draw", items)
+    summary = draw_catalog(out_folder, items=items, seed=seed, size=size, bad_rows=bad_rows, progress=lambda done, total: progress.update(done))
+    progress.finish()
+    out.print(f"drew {items} items into {out_folder}: {summary}")
+
+
+@app.command()
+def setup() -> None:
+    """Prepare this machine once: Delta's JARs and the default towers' weights into the local cache."""
+    from tgq.encoder.hub import prepare_towers
+    from tgq.pipeline.session import delta_jars
+
+    out.print(f"{len(delta_jars())} JARs, towers: {', '.join(sorted(prepare_towers()))}")
+
+
+@app.command()
+def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePath = None) -> None:
+    """Check Java, Delta's JARs, memory, GPU, model files and warehouse access, a line each."""
+    from tgq.doctor import checks
+
+    failed = 0
+    for name, ok, text in checks(settings_of(profiles, sets, None, warehouse).settings):
+        failed += not ok
+        out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="")
+        out.print(text, markup=False, soft_wrap=True)
+    if failed:
+        raise TgqError(f"{failed} check(s) failed", "mend what is marked FAIL")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the console script and of `jobs/*.py`; always exits with one of the four codes."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        code = app(args=list(argv) if argv is not None else None, standalone_mode=False)
+    except TgqError as e:
+        err.print(f"tgq: {e}", style="red" if not isinstance(e, GateError) else "yellow", markup=False, soft_wrap=True)
+        code = e.exit_code
+    except typer.Exit as e:
+        code = e.exit_code
+    except Exception as e:
+        import click
+
+        if isinstance(e, click.ClickException) or hasattr(e, "format_message"):
+            err.print(f"tgq: {e.format_message()}", style="red", markup=False)
+            code = 2
+        elif type(e).__name__ in ("Abort",):
+            code = 130
+        else:
+            raise
+    except KeyboardInterrupt:
+        err.print("tgq: interrupted; run the same command again to go on where it stopped", markup=False)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What a person sees: a progress bar on a terminal, a line now and then in a log, tables of figures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+LOG_EVERY_S = 15.0
+
+
+class ConsoleProgress:
+    """Progress (see tgq.pipeline.night) on a console: a bar where it is a terminal, a line every 15 s where it is a log."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.bar: Progress | None = None
+
+    def start(self, label: str, total: int) -> None:
+        self.label, self.total, self.begun, self.logged = label, total, time.monotonic(), time.monotonic()
+        if self.console.is_terminal and total:
+            self.bar = Progress(
+                TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+                console=self.console, transient=True,
+            )  # fmt: skip
+            self.bar.start()
+            self.task = self.bar.add_task(label, total=total, rate="", note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        rate = done / max(now - self.begun, 1e-9)
+        if self.bar:
+            self.bar.update(self.task, completed=done, rate=f"{rate:.1f}/s", note=note)
+        elif now - self.logged >= LOG_EVERY_S and done:
+            self.logged = now
+            left = (self.total - done) / rate
+            self.say(f"{self.label}: {done}/{self.total} items, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}")
+
+    def finish(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def say(self, line: str) -> None:
+        self.console.print(f"  {line}", highlight=False, markup=False)
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
+    """A rich table; columns from `numeric_from` on are right-aligned."""
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for n, column in enumerate(columns):
+        out.add_column(column, justify="right" if n >= numeric_from else "left", overflow="fold")
+    for row in rows:
+        out.add_row(*("" if cell is None else str(cell) for cell in row))
+    return out
+
+
+def steps_table(summary: Mapping[str, Any]) -> Table:
+    """Per step: status, seconds, rows in, embedded, unchanged, quarantined, inactive."""
+    names = ("rows_in", "embedded", "unchanged", "quarantined", "inactive")
+    rows = [
+        [step, s["status"], f"{s['seconds']:.1f}", *(s.get(name) for name in names)] for step, s in summary["steps"].items()
+    ]
+    return table(f"Run {summary['run_id']}", ["step", "status", "seconds", *(n.replace("_", " ") for n in names)], rows)
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The overall figures of the encoder beside the frozen baselines, with intervals, in percent."""
+
+    def cell(figure: Mapping[str, Any] | None) -> str:
+        if not figure:
+            return "-"
+        value = f"{100 * figure['value']:.1f}"
+        low, high = figure.get("ci_low"), figure.get("ci_high")
+        return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
+
+    systems = list(metrics)
+    names = list(dict.fromkeys(name for system in systems for name in metrics[system]))
+    return table("Retrieval, full pool, % [95 % interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])
