@@ -194,7 +194,8 @@ def test_target_property(width, height, target):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * 500, b"hello", b"<html><body>404</body></html>", b"%PDF-1.7 ...", b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    [b"", b"\0" * 500, b"hello", b"<html><body>404</body></html>", b"%PDF-1.7 ...",
+     b"%!PS-Adobe-3.0 EPSF-3.0\n",
      b"<svg/>",
      b"P6 2 2 255 " + b"\0" * 12, b"\0\0\0\x18ftypheic" + b"\0" * 100],
 )  # fmt: skip

@@ -92,7 +92,7 @@ def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), target: int |
 def verify_image(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int, str]:
     """Check that `data` decodes, at the lowest cost: a JPEG at one eighth of its size.
 
-    Returns (width, height, format). Width and height are as displayed, after EXIF rotation; format is Pillow's name, e.g. 'JPEG'.
+    Returns (width, height, format): the sides as displayed, after EXIF rotation, and Pillow's name, e.g. 'JPEG'.
 
     Raises:
         ImageError: exactly where `decode_image` would.
@@ -190,7 +190,7 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    """Through the picture's own ICC profile where that is usable, as browsers do; else by Pillow's plain formula.
+    """Through the picture's own ICC profile where it is usable, as browsers do; else by Pillow's formula.
 
     The inversion that Adobe writes into CMYK JPEGs is undone by Pillow's reader.
     """
@@ -225,7 +225,8 @@ def _named(error: Exception, data: bytes) -> ImageError:
 
 _MAGIC = (
     (b"\xff\xd8", "JPEG"), (b"\x89PNG", "PNG"), (b"GIF8", "GIF"), (b"BM", "BMP"), (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"), (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "PSD"), (b"<svg", "SVG"), (b"<?xml", "XML"),
+    (b"MM\0*", "TIFF"), (b"%PDF", "PDF"), (b"%!PS", "EPS"), (b"8BPS", "PSD"), (b"<svg", "SVG"),
+    (b"<?xml", "XML"),
     (b"<!DOCTYPE", "HTML"), (b"<html", "HTML"),
 )  # fmt: skip
 

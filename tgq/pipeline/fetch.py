@@ -61,7 +61,7 @@ class FetchOptions:
 
 
 class _Transient(Exception):
-    """Worth another attempt: carries the error to raise after the last, and the pause the server asked for."""
+    """Worth another attempt: holds the error to raise after the last, and the pause the server asked for."""
 
     def __init__(self, error: ImageError, pause_s: float = 0.0):
         self.error, self.pause_s = error, pause_s
@@ -69,7 +69,7 @@ class _Transient(Exception):
 
 
 class Fetcher:
-    """Reads URIs under `options`. Thread-safe and picklable: connections are opened on first use, in each process.
+    """Reads URIs under `options`. Thread-safe, picklable: connections are opened on first use, in each process.
 
     Local paths are absolute, or `file://`: the caller resolves relative ones against the catalog's folder.
     Web servers are reached directly, never through a proxy, because only then is the address that answers
