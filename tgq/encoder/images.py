@@ -109,10 +109,19 @@ def verify_image(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int,
     return width, height, str(image.format)
 
 
+def verify_header(data: bytes, limits: ImageLimits = ImageLimits()) -> None:
+    """Check what the header says and no pixel: cheaper still, and a picture that ends early passes.
+
+    Raises:
+        ImageError: unknown format, too many bytes, pixels or scans.
+    """
+    _load(data, limits, target=None, pixels=False)
+
+
 def _load(
-    data: bytes, limits: ImageLimits, target: int | None
+    data: bytes, limits: ImageLimits, target: int | None, pixels: bool = True
 ) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
-    """The loaded picture in its own mode, and the size in its header."""
+    """The picture in its own mode, loaded if `pixels`, and the size in its header."""
     if not data:
         raise ImageError("not_an_image", "the file is empty")
     if len(data) > limits.max_bytes:
@@ -123,8 +132,9 @@ def _load(
         _check_header(image, data, limits)
         if target is not None:
             image.draft(None, (target, target))  # only JPEG listens
-        with _turn_of(image):
-            image.load()
+        if pixels:
+            with _turn_of(image):
+                image.load()
         return image, size
     except Exception as error:  # Pillow's readers raise some fifteen classes on hostile bytes
         raise _named(error, data) from None
