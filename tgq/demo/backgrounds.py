@@ -56,7 +56,7 @@ def _studio(r: random.Random, size: int) -> Image.Image:
 
 def _wood(r: random.Random, size: int) -> Image.Image:
     tone = r.choice(((196, 154, 108), (150, 106, 70), (112, 78, 54), (214, 190, 156), (170, 160, 150)))
-    grain = texture("wood", 256)
+    grain = texture("wood", 256).getchannel(0)
     image = Image.new("RGB", (size, size))
     n = r.randint(3, 7)
     for k in range(n):

@@ -21,6 +21,10 @@ class Brand:
     colour: RGB
 
 
+PAINTS: dict[str, RGB] = {
+    "dark": (44, 44, 48), "metal": (188, 192, 198), "wood": (176, 128, 82), "white": (244, 244, 240),
+    "glass": (196, 218, 226), "rubber": (58, 58, 60), "screen": (26, 30, 40), "brass": (210, 174, 88),
+}  # fmt: skip
 MARKS = ("ring", "star", "triangle", "diamond", "bars", "hexagon", "cross", "moon", "letter", "wave")
 
 
@@ -39,7 +43,7 @@ class Canvas:
     """A px x px transparent sheet; a drawing speaks in shares of its side.
 
     Paints are names: main (with the style's pattern), plain (the main colour without it), second, deep and pale (the
-    main colour darker and lighter), dark, metal, wood, white, skin; or an RGB triple. Parts cover what was drawn
+    main colour darker and lighter), those of PAINTS, or an RGB triple. Parts cover what was drawn
     before. Cost grows with the area of the parts' bounding boxes.
     """
 
@@ -49,25 +53,14 @@ class Canvas:
         self.alpha = Image.new("L", (px, px), 0)
         self._glossy = look.material in GLOSSY
         self._surfaces: dict[str, Image.Image] = {}
-
-    @property
-    def image(self) -> Image.Image:
-        """The sheet as RGBA."""
-        image = self.colour.copy()
-        image.putalpha(self.alpha)
-        return image
+        main = look.main
+        self._paints: dict[str, RGB] = {
+            **PAINTS, "main": main, "plain": main, "second": look.second, "deep": shade(main, -0.35), "pale": shade(main, 0.45),
+        }  # fmt: skip
 
     def rgb(self, paint: str | RGB) -> RGB:
         """The plain colour of a paint."""
-        if not isinstance(paint, str):
-            return paint
-        main = self.look.main
-        return {
-            "main": main, "plain": main, "second": self.look.second, "deep": shade(main, -0.35),
-            "pale": shade(main, 0.45), "dark": (44, 44, 48), "metal": (188, 192, 198), "wood": (176, 128, 82),
-            "white": (244, 244, 240), "skin": (222, 176, 146), "glass": (196, 218, 226), "rubber": (58, 58, 60),
-            "screen": (26, 30, 40),
-        }[paint]  # fmt: skip
+        return self._paints[paint] if isinstance(paint, str) else paint
 
     def part(self, outline: Outline, paint: str | RGB = "main", light: str = "flat", edge: float = 0.35,
              opacity: float = 1.0) -> None:  # fmt: skip
@@ -86,7 +79,7 @@ class Canvas:
         if edge:
             rim = shade(self.rgb(paint), -edge if luminance(self.rgb(paint)) > 0.14 else edge * 0.7)
             width = max(1, round(px * 0.006))
-            ImageDraw.Draw(self.colour).line([*points, points[0]], fill=rim, width=width, joint="curve")
+            ImageDraw.Draw(self.colour).line([*points, points[0]], fill=rim, width=width)
 
     def _lit(self, paint: str | RGB, kind: str, area: tuple[int, int, int, int]) -> Image.Image:
         size = (area[2] - area[0], area[3] - area[1])
@@ -106,8 +99,7 @@ class Canvas:
             image = patterned(self.px, self.rgb(paint), self.look.second, pattern, self.shape)
             kind = "wood" if paint == "wood" else TEXTURES.get(self.look.material)
             if kind:
-                tile = texture(kind, self.px)
-                image = ImageChops.multiply(image, Image.merge("RGB", (tile, tile, tile)))
+                image = ImageChops.multiply(image, texture(kind, self.px))
             self._surfaces[paint] = image
         return self._surfaces[paint]
 
@@ -141,6 +133,11 @@ class Canvas:
         far = sum(abs(a - b) for a, b in zip(under, brand.colour, strict=True)) > 160
         colour = self.rgb(paint) if paint else brand.colour if far else contrast(under)
         draw_mark(ImageDraw.Draw(self.colour), brand, x * self.px, y * self.px, size * self.px, colour)
+
+    def text(self, x: float, y: float, text: str, size: float, paint: str | RGB) -> None:
+        """A few letters, centred at x, y."""
+        px = max(4, round(size * self.px))
+        ImageDraw.Draw(self.colour).text((x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm")
 
 
 def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: float, colour: RGB) -> None:

@@ -80,9 +80,9 @@ def light(kind: str, glossy: bool) -> Image.Image:
     return Image.fromarray(np.clip(value, 0, 255).astype(np.uint8))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def texture(kind: str, px: int) -> Image.Image:
-    """A tile of px x px grey values near white, to be multiplied onto a surface drawn at twice its final size."""
+    """A px x px tile of greys near white, to be multiplied onto a surface drawn at twice its final size."""
     noise = np.random.Generator(np.random.PCG64(len(kind) * 7919 + ord(kind[0])))
     y, x = np.mgrid[0:px, 0:px] / max(px, 1)
     grain = noise.random((px, px))
@@ -105,7 +105,7 @@ def texture(kind: str, px: int) -> Image.Image:
         value = 246 - 16 * noise.random((px, 1)) - 6 * grain
     else:  # fine
         value = 252 - 16 * grain
-    return Image.fromarray(np.clip(value, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(value, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _blotches(noise: np.random.Generator, px: int, cells: int) -> np.ndarray:

@@ -1,3 +1,15 @@
 """The product types, a module per department; importing this package registers them all."""
 
-from tgq.demo.types import apparel, bags, footwear, furniture, kitchen  # noqa: F401
+from tgq.demo.types import (  # noqa: F401
+    accessories,
+    apparel,
+    bags,
+    electronics,
+    footwear,
+    furniture,
+    garden,
+    home,
+    kitchen,
+    sports,
+    toys,
+)

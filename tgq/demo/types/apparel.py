@@ -179,3 +179,113 @@ def trousers(c: Canvas, s: Shape) -> None:
         for side in (-1, 1):
             c.line(curve([(0.5, 0.1), (0.5 + side * 0.03, 0.15), (0.5 + side * 0.02, 0.2)], closed=False), 0.008, "white")
     c.mark(0.5 + hip * 0.6, 0.16, 0.04)
+
+
+@product("Clothing > Bottoms > Shorts", ("Shorts", "Bermuda Shorts", "Summer Shorts"), ("cotton", "linen", "denim", "polyester"), (15, 59), patterns=CLOTH, stance="worn", sizes=SIZES)
+def shorts(c: Canvas, s: Shape) -> None:
+    waist, leg = s.num("waist", 0.19, 0.24), s.num("leg", 0.17, 0.24)
+    top, bottom, out = 0.2, s.num("length", 0.58, 0.84), s.num("flare", 0.02, 0.1)
+    for side in (-1, 1):
+        c.part([(0.5, top), (0.5 + side * waist, top), (0.5 + side * (waist + 0.04), top + 0.16), (0.5 + side * (waist + out), bottom), (0.5 + side * (waist + out - leg), bottom + 0.01), (0.5, top + 0.28)], "main", "cloth")
+        if s.chance("cuff", 0.4):
+            c.part(limb((0.5 + side * (waist + out + 0.004), bottom - 0.02), (0.5 + side * (waist + out - leg), bottom - 0.01), 0.045, 0.045), "second", "flat")
+        if s.chance("side stripe", 0.3):
+            c.part([(0.5 + side * (waist - 0.03), top), (0.5 + side * waist, top), (0.5 + side * (waist + out), bottom), (0.5 + side * (waist + out - 0.035), bottom)], "second", "flat")
+        if s.chance("cargo", 0.35):
+            x = 0.5 + side * (waist - 0.03)
+            c.part(box(x - 0.07, bottom - 0.22, x + 0.07, bottom - 0.09, 0.012), "plain", "flat")
+            c.line([(x - 0.07, bottom - 0.185), (x + 0.07, bottom - 0.185)], 0.008, "deep")
+        c.line(curve([(0.5 + side * waist * 0.5, top + 0.06), (0.5 + side * waist * 0.75, top + 0.13), (0.5 + side * (waist + 0.02), top + 0.15)], closed=False), 0.006, "deep")
+    band = s.num("band", 0.04, 0.075)
+    c.part(box(0.5 - waist - 0.004, top - 0.01, 0.5 + waist + 0.004, top - 0.01 + band, 0.012), s.pick("band paint", ("main", "second", "deep")), "flat")
+    c.line([(0.5, top + band), (0.5, top + 0.28)], 0.006, "deep")
+    if s.trait("waist", ("drawstring", "button", "elastic")) == "drawstring":
+        for side in (-1, 1):
+            c.line(curve([(0.5, top + 0.025), (0.5 + side * 0.04, top + 0.09), (0.5 + side * 0.03, top + 0.15)], closed=False), 0.011, "white")
+    elif s.traits["waist"] == "button":
+        c.part(ellipse(0.5, top + band / 2 - 0.01, 0.016, 0.016), "metal", "ball")
+    c.mark(0.5 + waist * 0.6, bottom - 0.06, 0.05)
+
+
+@product("Clothing > Skirts > Skirts", ("Skirt", "A-Line Skirt", "Flared Skirt"), ("cotton", "linen", "denim", "wool", "velvet"), (19, 79), patterns=CLOTH, stance="worn", sizes=SIZES)
+def skirt(c: Canvas, s: Shape) -> None:
+    waist, hem, bottom = s.num("waist", 0.11, 0.15), s.num("hem", 0.18, 0.42), s.num("length", 0.6, 0.94)
+    top, bend = 0.14, s.num("bend", 0.4, 0.85)
+    side = curve([(waist, top), (waist + (hem - waist) * bend, top + (bottom - top) * 0.5), (hem, bottom)], closed=False)
+    wave = s.num("wave", 0.0, 0.035)
+    n = s.count("folds", 2, 8)
+    edge = [(0.5 + hem - 2 * hem * k / (4 * n), bottom + wave * (1 + math.sin(k * math.pi / 2))) for k in range(4 * n + 1)]
+    c.part([(0.5 - x, y) for x, y in side[::-1]] + [(0.5 + x, y) for x, y in side] + edge, "main", "cloth")
+    style = s.trait("style", ("pleated", "plain", "tiered", "button front"))
+    if style == "pleated":
+        for k in range(1, 2 * n):
+            t = k / n - 1
+            c.line([(0.5 + waist * t, top + 0.03), (0.5 + hem * t, bottom + wave)], 0.006, "deep")
+    elif style == "tiered":
+        for t in (0.4, 0.7):
+            y, w = top + (bottom - top) * t, waist + (hem - waist) * (bend * min(1, t * 2) + (1 - bend) * max(0, t * 2 - 1))
+            c.line([(0.5 - w, y), (0.5 + w, y)], 0.018, "second")
+    elif style == "button front":
+        for k in range(5):
+            c.part(ellipse(0.5, top + 0.08 + (bottom - top - 0.1) * k / 5, 0.014, 0.014), "white", "ball")
+    c.part(box(0.5 - waist - 0.006, top - 0.03, 0.5 + waist + 0.006, top + s.num("band", 0.01, 0.05), 0.012), s.pick("band paint", ("second", "plain", "deep")), "flat")
+    if s.chance("bow", 0.25):
+        for side_ in (-1, 1):
+            c.part([(0.5, top), (0.5 + side_ * 0.07, top - 0.035), (0.5 + side_ * 0.07, top + 0.045)], "second", "flat")
+    c.mark(0.5 + hem * 0.6, bottom - 0.07, 0.05)
+
+
+@product("Clothing > Underwear > Socks", ("Socks", "Crew Socks", "Ankle Socks"), ("cotton", "wool", "knit"), (4, 19), patterns=CLOTH, stance="lies", sizes=("35-38", "39-42", "43-46"))
+def socks(c: Canvas, s: Shape) -> None:
+    top, w = s.num("top", 0.05, 0.45), s.num("leg", 0.1, 0.14)
+    foot, thick = s.num("foot", 0.3, 0.4), s.num("foot thick", 0.14, 0.18)
+    for dx, dy in ((0.08, -0.02), (-0.06, 0.04)):
+        x, heel = 0.58 + dx, 0.76 + dy
+        y = top + dy
+        c.part(curve([(x - w, y), (x + w, y), (x + w, heel - 0.16), (x + w + 0.015, heel), (x + w * 0.3, heel + 0.1), (x - foot + 0.03, heel + 0.11), (x - foot - 0.04, heel + 0.03), (x - foot + 0.04, heel - thick + 0.08), (x - w * 0.9, heel - thick)], steps=5), "main", "ball")
+        if s.chance("heel", 0.6):
+            c.part(curve([(x + w + 0.005, heel - 0.07), (x + w + 0.015, heel), (x + w * 0.3, heel + 0.1), (x + w * 0.05, heel + 0.02)]), "second", "flat")
+        if s.chance("toe", 0.6):
+            c.part(curve([(x - foot + 0.07, heel + 0.11), (x - foot - 0.03, heel + 0.08), (x - foot - 0.035, heel + 0.01), (x - foot + 0.06, heel - 0.05)]), "second", "flat")
+        c.part(box(x - w - 0.006, y - 0.015, x + w + 0.006, y + s.num("cuff", 0.03, 0.1), 0.02), s.pick("cuff paint", ("second", "plain", "deep", "white")), "round")
+        if s.chance("rings", 0.4):
+            for k in range(2):
+                c.line([(x - w, y + 0.14 + 0.05 * k), (x + w, y + 0.14 + 0.05 * k)], 0.02, "second")
+        c.mark(x, y + 0.2, 0.06)
+
+
+@product("Clothing > Tops > Jackets", ("Jacket", "Zip Jacket", "Windbreaker", "Bomber Jacket"), ("nylon", "leather", "denim", "fleece"), (39, 240), patterns=PLAIN, stance="worn", sizes=SIZES, weight=1.3)
+def jacket(c: Canvas, s: Shape) -> None:
+    neck, shoulder, width, bottom = _top(c, s, (0.4, 0.52), (0.62, 0.9), cuff=s.pick("cuff", ("second", "deep", "main")))
+    collar = s.trait("collar", ("stand-up", "lapel", "fur"))
+    c.part(ellipse(0.5, 0.1, neck, 0.05), "deep", "hollow")
+    if collar == "stand-up":
+        for side in (-1, 1):
+            c.part([(0.5 + side * 0.006, 0.155), (0.5 + side * neck * 0.9, 0.055), (0.5 + side * neck * 1.25, 0.125)], s.pick("collar paint", ("plain", "second")), "flat")
+    elif collar == "lapel":
+        low = s.num("lapel", 0.26, 0.4)
+        c.part([(0.5 - neck, 0.09), (0.5 + neck, 0.09), (0.5, low)], "second", "hollow")
+        for side in (-1, 1):
+            c.part([(0.5 + side * neck, 0.08), (0.5 + side * (neck + 0.06), 0.2), (0.5 + side * (neck + 0.02), 0.215), (0.5, low + 0.01)], "main", "flat")
+    else:
+        c.part(curve([(0.5 - neck * 1.5, 0.09), (0.5, 0.05), (0.5 + neck * 1.5, 0.09), (0.5 + neck * 1.2, 0.2), (0.5, 0.16), (0.5 - neck * 1.2, 0.2)]), (206, 184, 150), "ball")
+    c.line([(0.5, 0.16 if collar != "lapel" else 0.4), (0.5, bottom + 0.01)], 0.016, s.pick("zip", ("metal", "dark", "second")))
+    yoke = s.trait("front", ("plain", "quilted", "chest band", "patch pockets"))
+    if yoke == "quilted":
+        for k in range(s.count("rows", 4, 8)):
+            y = 0.24 + (bottom - 0.27) * k / s.count("rows", 4, 8)
+            c.line([(0.5 - width * 0.97, y), (0.49, y + 0.015)], 0.007, "deep")
+            c.line([(0.51, y + 0.015), (0.5 + width * 0.97, y)], 0.007, "deep")
+    elif yoke == "chest band":
+        c.part(box(0.5 - width * 0.98, 0.34, 0.49, 0.42), "second", "flat")
+        c.part(box(0.51, 0.34, 0.5 + width * 0.98, 0.42), "second", "flat")
+    elif yoke == "patch pockets":
+        for side in (-1, 1):
+            x = 0.5 + side * width * 0.52
+            c.part(box(x - 0.055, 0.28, x + 0.055, 0.39, 0.01), "main", "flat")
+            c.line([(x - 0.055, 0.31), (x + 0.055, 0.31)], 0.008, "deep")
+    for side in (-1, 1):
+        x = 0.5 + side * width * 0.5
+        c.line([(x, bottom - 0.2), (x + side * 0.04, bottom - 0.09)], 0.01, "deep")
+    c.part(box(0.5 - width - 0.004, bottom - 0.025, 0.5 + width + 0.004, bottom + 0.025, 0.015), s.pick("hem paint", ("second", "deep", "plain")), "flat")
+    c.mark(0.5 + width * 0.5, 0.25, 0.05)

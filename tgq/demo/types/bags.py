@@ -47,7 +47,7 @@ def handbag(c: Canvas, s: Shape) -> None:
     arch = curve([(0.5 - span, top + 0.06), (0.5 - span * 0.95, top - rise * 0.6), (0.5, top - rise), (0.5 + span * 0.95, top - rise * 0.6), (0.5 + span, top + 0.06)], closed=False)
     if kind == "chain":
         for x, y in arch[::2]:
-            c.part(ellipse(x, y, 0.014, 0.014), (206, 170, 84), "ball")
+            c.part(ellipse(x, y, 0.014, 0.014), "brass", "ball")
     else:
         if kind == "double":
             c.tube([(x + 0.03, y - 0.03) for x, y in arch], 0.026, "deep")
@@ -61,16 +61,16 @@ def handbag(c: Canvas, s: Shape) -> None:
         w = (upper + lower) / 2
         c.part(curve([(0.5 - upper, top - 0.005), (0.5 + upper, top - 0.005), (0.5 + w * 0.95, y - 0.06), (0.5, y + s.num("flap point", -0.02, 0.05)), (0.5 - w * 0.95, y - 0.06)]),
                s.pick("flap paint", ("plain", "second", "deep")), "flat")
-        c.part(box(0.47, y - 0.05, 0.53, y + 0.015, 0.012), (212, 176, 90), "flat")
+        c.part(box(0.47, y - 0.05, 0.53, y + 0.015, 0.012), "brass", "flat")
     elif closure == "zip":
-        c.line([(0.5 - upper + 0.02, top + 0.02), (0.5 + upper - 0.02, top + 0.02)], 0.014, (206, 170, 84))
+        c.line([(0.5 - upper + 0.02, top + 0.02), (0.5 + upper - 0.02, top + 0.02)], 0.014, "brass")
         if s.chance("tassel", 0.5):
             x = 0.5 + upper - 0.06
             c.line([(x, top + 0.02), (x + 0.015, top + 0.1)], 0.012, "second")
             c.part([(x + 0.005, top + 0.09), (x + 0.03, top + 0.09), (x + 0.045, top + 0.21), (x - 0.01, top + 0.21)], "second", "round")
     else:
         for side in (-1, 1):
-            c.part(ellipse(0.5 + side * 0.014, top - 0.012, 0.017, 0.017), (212, 176, 90), "ball")
+            c.part(ellipse(0.5 + side * 0.014, top - 0.012, 0.017, 0.017), "brass", "ball")
     if s.chance("front pocket", 0.35):
         c.part(box(0.5 - lower * 0.6, bottom - 0.2, 0.5 + lower * 0.6, bottom - 0.04, 0.03), "plain", "flat")
     if s.chance("trim", 0.4):

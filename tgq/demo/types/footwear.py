@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tgq.demo.canvas import Canvas
 from tgq.demo.draws import Shape
-from tgq.demo.outline import along, box, curve
-from tgq.demo.products import PLAIN, product
+from tgq.demo.outline import along, box, curve, ellipse, limb
+from tgq.demo.products import CLOTH, PLAIN, product
 
 SIZES = ("38", "39", "40", "41", "42", "43")
 
@@ -111,3 +111,59 @@ def pump(c: Canvas, s: Shape) -> None:
             c.part([(x, y), (x + side * 0.07, y - 0.045), (x + side * 0.07, y + 0.045)], "second", "flat")
     c.line([(toe - 0.01, ground - 0.005), (0.3, ground - 0.005)], 0.014, "dark")
     c.mark(0.82, high - 0.03, 0.045)
+
+
+@product("Shoes > Sandals > Flip-flops", ("Flip-Flops", "Sandals", "Beach Slippers"), ("rubber", "leather", "plastic"), (6, 49), patterns=CLOTH, stance="lies", sizes=SIZES)
+def flip_flop(c: Canvas, s: Shape) -> None:
+    ball, heel, long = s.num("ball", 0.12, 0.155), s.num("heel", 0.085, 0.115), s.num("length", 0.35, 0.43)
+    kind = s.trait("strap", ("toe post", "cross", "double band"))
+    for side in (-1, 1):
+        x = 0.5 + side * 0.19
+
+        def sole(k: float, x: float = x, side: int = side) -> list[tuple[float, float]]:
+            return curve([(x - side * 0.02, 0.5 - long * k), (x + side * ball * 0.75 * k, 0.5 - long * 0.8 * k), (x + side * ball * k, 0.5 - long * 0.4 * k), (x + side * heel * 0.9 * k, 0.5 + 0.05),
+                          (x + side * heel * k, 0.5 + long * 0.75 * k), (x, 0.5 + long * k), (x - side * heel * k, 0.5 + long * 0.75 * k), (x - side * heel * 0.75 * k, 0.5), (x - side * ball * k, 0.5 - long * 0.5 * k), (x - side * ball * 0.75 * k, 0.5 - long * 0.88 * k)])
+
+        c.part(sole(1.0), s.pick("rim", ("deep", "dark", "second", "white")), "flat")
+        c.part(sole(0.92), "main", "flat")
+        w, paint = s.num("band", 0.03, 0.06), s.pick("band paint", ("second", "deep", "dark"))
+        if kind == "toe post":
+            post = (x - side * 0.015, 0.5 - long * 0.55)
+            for end in (-1, 1):
+                c.tube(curve([post, (x + end * ball * 0.6, 0.5 - long * 0.32), (x + end * ball * 0.9, 0.5 + 0.02)], closed=False), w, paint)
+            c.part(ellipse(*post, 0.02, 0.02), paint, "ball")
+        elif kind == "cross":
+            c.part(limb((x - ball * 0.98, 0.5 - long * 0.6), (x + ball * 0.98, 0.5 - long * 0.1), w * 1.7, w * 1.7), paint, "tube")
+            c.part(limb((x + ball * 0.98, 0.5 - long * 0.6), (x - ball * 0.98, 0.5 - long * 0.1), w * 1.7, w * 1.7), paint, "tube")
+        else:
+            for t in (0.58, 0.18):
+                c.part(limb((x - ball, 0.5 - long * t), (x + ball, 0.5 - long * t), w * 1.8, w * 1.8), paint, "tube")
+                c.part(box(x + side * ball * 0.5 - 0.02, 0.5 - long * t - w, x + side * ball * 0.5 + 0.02, 0.5 - long * t + w, 0.006), "metal", "flat")
+        c.mark(x, 0.5 + long * 0.68, 0.07)
+
+
+@product("Shoes > Formal shoes > Loafers", ("Loafers", "Slip-On Shoes", "Penny Loafers", "Moccasins"), ("leather", "suede", "patent leather", "velvet"), (45, 190), sizes=SIZES)
+def loafer(c: Canvas, s: Shape) -> None:
+    ground, sole, heel = 0.72, s.num("sole", 0.02, 0.045), s.num("heel", 0.02, 0.06)
+    base, toe = ground - sole, s.num("toe", 0.04, 0.08)
+    high, back = s.num("vamp", 0.14, 0.22), s.num("back", 0.2, 0.3)
+    front = s.num("toe height", 0.07, 0.12)
+    mouth = s.num("mouth", 0.4, 0.5)
+    c.part(curve([(mouth, base - high), (0.7, base - high - 0.01), (0.93, base - back), (0.88, base - back * 0.5), (0.6, base - high * 0.7)]), "deep", "hollow")
+    c.part(curve([(toe + 0.01, base), (toe, base - front), (toe + 0.13, base - front - 0.045), (mouth - 0.06, base - high - 0.03), (mouth, base - high)], closed=False)
+           + curve([(mouth + 0.03, base - high * 0.85), (0.66, base - high * 0.62), (0.82, base - back * 0.86), (0.93, base - back), (0.955, base - back * 0.5), (0.945, base)], closed=False), "main", "ball")
+    c.line(curve([(toe + 0.03, base - front * 0.9), (toe + 0.15, base - front * 0.75), (mouth - 0.05, base - high * 0.7)], closed=False), 0.012, "deep")
+    kind = s.trait("trim", ("penny strap", "tassel", "buckle", "plain"))
+    if kind in ("penny strap", "buckle"):
+        c.part([(mouth - 0.13, base - high - 0.005), (mouth - 0.04, base - high - 0.03), (mouth + 0.07, base - 0.015), (mouth - 0.06, base - 0.015)], s.pick("strap", ("deep", "second")), "flat")
+        c.part(box(mouth - 0.1, base - high * 0.82, mouth - 0.02, base - high * 0.6, 0.012), "brass" if kind == "buckle" else "dark", "flat")
+    elif kind == "tassel":
+        for dx in (-0.03, 0.03):
+            c.line([(mouth - 0.08, base - high * 0.9), (mouth - 0.09 + dx, base - high * 0.55)], 0.012, "deep")
+            c.part(limb((mouth - 0.09 + dx, base - high * 0.55), (mouth - 0.1 + dx * 1.3, base - high * 0.2), 0.018, 0.045), "second", "round")
+    if s.chance("heel tab", 0.4):
+        c.part(curve([(0.945, base - back * 0.95), (0.955, base - back * 0.5), (0.945, base - 0.01), (0.86, base - 0.01), (0.88, base - back * 0.6)]), "second", "flat")
+    paint = s.pick("sole paint", ("dark", (150, 108, 70), "white", "deep"))
+    c.part([(toe, base), (toe + 0.02, ground), (0.66, ground), (0.68, ground - 0.005), (0.955, ground - 0.005), (0.955, base)], paint, "flat")
+    c.part(box(0.72, ground - 0.01, 0.955, ground + heel, 0.008), paint, "flat")
+    c.mark(0.78, base - 0.09, 0.05)

@@ -146,5 +146,99 @@ def lamp(c: Canvas, s: Shape) -> None:
             c.line([(0.5 - w, y), (0.5 + w, y)], 0.016, "second")
     if s.chance("pull", 0.3):
         c.line([(0.56, end), (0.56, end + 0.09)], 0.006, "dark")
-        c.part(ellipse(0.56, end + 0.1, 0.014, 0.014), (212, 176, 90), "ball")
+        c.part(ellipse(0.56, end + 0.1, 0.014, 0.014), "brass", "ball")
     c.mark(0.5, ground - 0.016, 0.04)
+
+
+@product("Furniture > Seating > Stools", ("Stool", "Bar Stool", "Counter Stool"), ("oak", "metal", "walnut", "leather"), (25, 160))
+def stool(c: Canvas, s: Shape) -> None:
+    top, ground, w = s.num("top", 0.12, 0.5), 0.94, s.num("seat", 0.15, 0.23)
+    paint, leg = s.pick("leg paint", ("wood", "metal", "dark", "plain", "brass")), s.num("leg", 0.022, 0.045)
+    splay = s.num("splay", -0.02, 0.09)
+    if s.trait("base", ("four legs", "three legs", "pedestal")) == "pedestal":
+        c.part(ellipse(0.5, ground - 0.02, s.num("foot", 0.15, 0.21), 0.035), paint, "flat")
+        c.tube([(0.5, top), (0.5, ground - 0.03)], leg * 1.4, paint)
+        c.line(ellipse(0.5, top + (ground - top) * 0.62, 0.1, 0.025), 0.016, paint)
+    else:
+        inner = (0.4, -0.4) if s.traits["base"] == "four legs" else (0.0,)
+        for t in inner:
+            c.tube([(0.5 + w * t, top + 0.03), (0.5 + (w + splay) * t, ground - 0.05)], leg * 0.85, paint)
+        y = top + (ground - top) * s.num("ring at", 0.45, 0.75)
+        x = (w - 0.03) + (splay + 0.03) * (y - top) / (ground - top)
+        c.tube([(0.5 - x, y), (0.5 + x, y)], leg * 0.75, paint)
+        for side in (-1, 1):
+            c.tube([(0.5 + side * (w - 0.03), top + 0.03), (0.5 + side * (w + splay), ground)], leg, paint)
+    if s.chance("low back", 0.3):
+        high = s.num("back", 0.08, 0.11)
+        c.part(curve([(0.5 - w, top), (0.5 - w - 0.01, top - high), (0.5, top - high - 0.015), (0.5 + w + 0.01, top - high), (0.5 + w, top)]), "deep", "round")
+    thick = s.num("cushion", 0.03, 0.09)
+    c.part(box(0.5 - w, top, 0.5 + w, top + thick, thick * 0.4), "main", "tube")
+    c.part(ellipse(0.5, top, w, s.num("seat depth", 0.02, 0.05)), "main", "flat")
+    c.mark(0.5, top + thick * 0.6, 0.045)
+
+
+@product("Furniture > Storage > Bookcases", ("Bookcase", "Shelf", "Shelving Unit", "Display Shelf"), ("oak", "walnut", "metal", "bamboo"), (39, 320))
+def bookcase(c: Canvas, s: Shape) -> None:
+    w, top, ground = s.num("width", 0.17, 0.34), s.num("top", 0.05, 0.24), 0.9
+    post, board = s.num("post", 0.018, 0.045), s.num("board", 0.018, 0.035)
+    rows = s.count("rows", 2, 5)
+    for x in (0.5 - w + 0.03, 0.5 + w - 0.03):
+        c.part(box(x - 0.018, ground - 0.02, x + 0.018, ground + 0.05), "dark", "flat")
+    if s.trait("back", ("closed", "open")) == "closed":
+        c.part(box(0.5 - w, top, 0.5 + w, ground), s.pick("back paint", ("deep", "second", "pale")), "hollow")
+    columns = s.count("columns", 1, 2)
+    for i in range(rows):
+        floor = top + (ground - top) * (i + 1) / rows
+        high = (ground - top) / rows
+        for j in range(columns):
+            x0, x1 = 0.5 - w + post + 2 * w * j / columns, 0.5 - w + 2 * w * (j + 1) / columns - post
+            what = s.pick(f"on {i} {j}", ("books", "books", "nothing", "vase", "box", "drawer"))
+            if what == "books":
+                x, k = x0 + 0.01, 0
+                while x < x0 + (x1 - x0) * s.num(f"books {i} {j}", 0.4, 0.95) - 0.03:
+                    bw, bh = s.num(f"b {i} {j} {k}", 0.016, 0.036), high * s.num(f"h {i} {j} {k}", 0.5, 0.78)
+                    c.part(box(x, floor - bh, x + bw, floor), s.pick(f"c {i} {j} {k}", ((178, 60, 52), (48, 92, 140), (226, 190, 110), (80, 120, 90), (236, 230, 216), (70, 62, 84))), "flat")
+                    x, k = x + bw, k + 1
+            elif what == "vase":
+                xm = (x0 + x1) / 2
+                c.part(curve([(xm - 0.015, floor - high * 0.7), (xm + 0.015, floor - high * 0.7), (xm + 0.04, floor - high * 0.25), (xm + 0.02, floor), (xm - 0.02, floor), (xm - 0.04, floor - high * 0.25)]), "second", "round")
+            elif what == "box":
+                c.part(box(x0 + 0.02, floor - high * 0.45, x1 - 0.02, floor, 0.008), (206, 180, 146), "flat")
+            elif what == "drawer":
+                c.part(box(x0, floor - high + board, x1, floor), "main", "flat")
+                c.part(ellipse((x0 + x1) / 2, floor - high * 0.45, 0.013, 0.013), "metal", "ball")
+        c.part(box(0.5 - w, floor - board / 2, 0.5 + w, floor + board / 2), "main", "tube")
+    c.part(box(0.5 - w - s.num("cornice", 0.0, 0.02), top - board, 0.5 + w + s.num("cornice", 0.0, 0.02), top + board / 2), "main", "tube")
+    for k in range(columns + 1):
+        x = 0.5 - w + 2 * w * k / columns
+        c.part(box(x - post / 2, top, x + post / 2, ground), "main", "round")
+    c.mark(0.5, top - board * 0.2, 0.03)
+
+
+@product("Furniture > Storage > Dressers", ("Dresser", "Chest of Drawers", "Sideboard"), ("oak", "walnut", "wood", "bamboo"), (79, 490))
+def dresser(c: Canvas, s: Shape) -> None:
+    w, top, bottom = s.num("width", 0.24, 0.43), s.num("top", 0.24, 0.46), s.num("bottom", 0.78, 0.86)
+    ground = 0.92
+    paint = s.pick("leg paint", ("plain", "dark", "metal", "wood"))
+    for side in (-1, 1):
+        x = 0.5 + side * (w - 0.05)
+        c.part(limb((x, bottom - 0.01), (x + side * s.num("splay", 0.0, 0.03), ground), 0.045, s.num("leg", 0.018, 0.045)), paint, "round")
+    c.part(box(0.5 - w, top, 0.5 + w, bottom, 0.008), "main", "flat")
+    rows, columns = s.count("rows", 2, 4), s.count("columns", 1, 3)
+    kind, metal = s.trait("pulls", ("knobs", "bars", "cut-outs")), s.pick("pull paint", ("brass", "metal", "dark"))
+    front = s.pick("front", ("main", "second", "pale"))
+    for i in range(rows):
+        for j in range(columns):
+            x0, x1 = 0.5 - w + 0.015 + (2 * w - 0.015) * j / columns, 0.5 - w + (2 * w - 0.015) * (j + 1) / columns
+            y0, y1 = top + 0.04 + (bottom - top - 0.05) * i / rows, top + 0.03 + (bottom - top - 0.05) * (i + 1) / rows
+            c.part(box(x0, y0, x1, y1, s.num("corner", 0.0, 0.02)), front, "flat")
+            x, y = (x0 + x1) / 2, (y0 + y1) / 2
+            if kind == "knobs":
+                for dx in (-0.25, 0.25) if x1 - x0 > 0.3 else (0,):
+                    c.part(ellipse(x + dx * (x1 - x0), y, 0.014, 0.014), metal, "ball")
+            elif kind == "bars":
+                c.part(box(x - 0.05, y - 0.009, x + 0.05, y + 0.009, 0.008), metal, "tube")
+            else:
+                c.part(ellipse(x, y0, 0.035, 0.02, 0, 180), "dark", "none")
+    c.part(box(0.5 - w - 0.015, top - 0.012, 0.5 + w + 0.015, top + 0.025, 0.006), s.pick("top paint", ("plain", "deep", "white")), "tube")
+    c.mark(0.5 + w * 0.86, bottom - 0.035, 0.035)

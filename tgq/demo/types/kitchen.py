@@ -7,7 +7,7 @@ import math
 from tgq.demo.canvas import Canvas
 from tgq.demo.draws import Shape
 from tgq.demo.outline import box, curve, ellipse, limb, mirror, profile
-from tgq.demo.products import CLOTH, PLAIN, product
+from tgq.demo.products import CLOTH, product
 
 
 @product("Kitchen > Cups > Mugs", ("Mug", "Coffee Mug", "Tea Cup"), ("ceramic", "porcelain", "steel"), (5, 29), patterns=CLOTH, weight=1.8)
@@ -155,6 +155,81 @@ def wine_glass(c: Canvas, s: Shape) -> None:
         w = belly * 0.93
         c.part(profile([(w, top + deep * (1 - fill * 0.9)), (belly * 0.82, top + deep * 0.75), (belly * 0.5, end - 0.045), (0.02, end - 0.015)]), s.pick("drink", ((128, 20, 48), (232, 200, 110), (232, 130, 130))), "round", opacity=0.85)
     if s.chance("gold rim", 0.35):
-        c.line([(0.5 - rim, top + 0.006), (0.5 + rim, top + 0.006)], 0.014, (212, 176, 90))
+        c.line([(0.5 - rim, top + 0.006), (0.5 + rim, top + 0.006)], 0.014, "brass")
     c.line([(0.5 - belly * 0.7, top + deep * 0.3), (0.5 - belly * 0.74, top + deep * 0.6)], 0.014, "white")
     c.mark(0.5, 0.925, 0.035)
+
+
+@product("Kitchen > Appliances > Toasters", ("Toaster", "Two-Slice Toaster", "Retro Toaster"), ("steel", "plastic", "metal"), (25, 119))
+def toaster(c: Canvas, s: Shape) -> None:
+    w, top, bottom = s.num("width", 0.28, 0.4), s.num("top", 0.34, 0.46), 0.8
+    r = s.num("round", 0.05, 0.18)
+    if s.chance("bread", 0.6):
+        for dx in (-0.13, 0.07)[: s.count("slices", 1, 2)]:
+            c.part(curve([(0.5 + dx - 0.09, top + 0.05), (0.5 + dx - 0.1, top - 0.08), (0.5 + dx, top - 0.11), (0.5 + dx + 0.1, top - 0.08), (0.5 + dx + 0.09, top + 0.05)]), (206, 150, 88), "flat")
+    for x in (0.5 - w * 0.75, 0.5 + w * 0.75):
+        c.part(box(x - 0.04, bottom - 0.02, x + 0.04, bottom + 0.035, 0.012), "dark", "flat")
+    c.part(box(0.5 - w, top, 0.5 + w, bottom, r), "main", "tube")
+    c.part(box(0.5 - w * 0.72, top + 0.005, 0.5 + w * 0.72, top + 0.03, 0.012), "dark", "none")
+    paint = s.pick("panel", ("second", "metal", "deep", "dark"))
+    if s.trait("finish", ("band", "side panels", "plain")) == "band":
+        c.part(box(0.5 - w, bottom - 0.1, 0.5 + w, bottom, 0.03), paint, "tube")
+    elif s.traits["finish"] == "side panels":
+        for side in (-1, 1):
+            x = 0.5 + side * w
+            c.part(box(min(x, x - side * 0.09), top + 0.01, max(x, x - side * 0.09), bottom, r * 0.7), paint, "round")
+    x = 0.5 + w * s.num("lever at", 0.55, 0.8)
+    c.line([(x, top + 0.1), (x, bottom - 0.12)], 0.016, "dark")
+    c.part(box(x - 0.045, top + s.num("lever", 0.09, 0.2), x + 0.045, top + s.num("lever", 0.09, 0.2) + 0.04, 0.015), "dark", "tube")
+    for k in range(s.count("knobs", 1, 3)):
+        c.part(ellipse(0.5 - w * 0.6 + 0.1 * k, bottom - 0.08, 0.03, 0.03), s.pick("knob", ("metal", "white", "dark")), "ball")
+    c.mark(0.5, (top + bottom) / 2, 0.09)
+
+
+@product("Kitchen > Cookware > Pots", ("Pot", "Cooking Pot", "Casserole", "Stockpot"), ("steel", "metal", "ceramic"), (25, 189), sizes=("2 l", "4 l", "6 l"))
+def pot(c: Canvas, s: Shape) -> None:
+    w, top, bottom = s.num("width", 0.26, 0.34), s.num("top", 0.34, 0.54), s.num("bottom", 0.8, 0.86)
+    taper = s.num("taper", -0.02, 0.06)
+    paint = s.pick("handles", ("dark", "metal", "plain", "wood", "brass"))
+    y = top + s.num("handle at", 0.05, 0.12)
+    for side in (-1, 1):
+        x = 0.5 + side * (w - 0.01)
+        if s.trait("handles", ("loops", "ears")) == "loops":
+            c.tube(curve([(x, y), (x + side * 0.1, y + 0.005), (x + side * 0.1, y + 0.075), (x, y + 0.08)], closed=False), 0.03, paint)
+        else:
+            c.part(curve([(x, y), (x + side * 0.11, y - 0.01), (x + side * 0.11, y + 0.03), (x, y + 0.05)]), paint, "tube")
+    c.part(mirror([(w, top), *curve([(w, top), (w - taper * 0.2, (top + bottom) / 2), (w - taper, bottom - 0.02), (w - taper - 0.03, bottom)], closed=False)]), "main", "round")
+    high = s.num("lid", 0.05, 0.14)
+    clear = s.trait("lid", ("matching", "glass")) == "glass"
+    c.part(curve([(0.5 - w - 0.01, top), (0.5 - w * 0.7, top - high * 0.75), (0.5, top - high), (0.5 + w * 0.7, top - high * 0.75), (0.5 + w + 0.01, top)], closed=False), "glass" if clear else "plain", "ball")
+    c.part(box(0.5 - w - 0.018, top - 0.012, 0.5 + w + 0.018, top + 0.016, 0.012), "metal" if clear else "deep", "tube")
+    c.part(box(0.5 - s.num("knob", 0.025, 0.06), top - high - 0.045, 0.5 + s.num("knob", 0.025, 0.06), top - high + 0.005, 0.02), paint, "ball")
+    if s.chance("band", 0.35):
+        c.line([(0.5 - w + taper * 0.8, bottom - 0.06), (0.5 + w - taper * 0.8, bottom - 0.06)], 0.025, "second")
+    c.mark(0.5, (top + bottom) / 2 + 0.02, 0.1)
+
+
+@product("Kitchen > Plates > Plates", ("Plate", "Dinner Plate", "Serving Plate"), ("ceramic", "porcelain"), (4, 35), patterns=CLOTH, stance="lies")
+def plate(c: Canvas, s: Shape) -> None:
+    r = 0.44
+    kind = s.trait("shape", ("round", "square", "scalloped", "oval"))
+    n = s.count("scallops", 9, 15)
+
+    def ring(k: float) -> list[tuple[float, float]]:
+        if kind == "square":
+            return box(0.5 - r * 0.9 * k, 0.5 - r * 0.9 * k, 0.5 + r * 0.9 * k, 0.5 + r * 0.9 * k, r * s.num("corner", 0.15, 0.5))
+        if kind == "scalloped":
+            return curve([(0.5 + r * k * (1 + 0.035 * (-1) ** i) * math.cos(i * math.pi / n), 0.5 + r * k * (1 + 0.035 * (-1) ** i) * math.sin(i * math.pi / n)) for i in range(2 * n)], steps=3)
+        return ellipse(0.5, 0.5, r * k, r * k * (s.num("oval", 0.66, 0.8) if kind == "oval" else 1))
+
+    c.part(ring(1.0), "main", "ball")
+    well = s.num("well", 0.56, 0.74)
+    if s.chance("rim ring", 0.6):
+        c.line([*ring(s.num("ring at", 0.86, 0.96))], s.num("ring", 0.008, 0.025), s.pick("ring paint", ("second", "brass", "white")))
+    c.part(ring(well), s.pick("well paint", ("plain", "white", "second", "pale")), "hollow", edge=0.2)
+    c.part(ring(well * 0.94), s.pick("well paint", ("plain", "white", "second", "pale")), "flat", edge=0.12)
+    for k in range(s.count("dots", 0, 12)):
+        a = 360 * k / max(1, s.count("dots", 0, 12))
+        x, y = ellipse(0.5, 0.5, r * (well + 0.95) / 2 * 0.98, r * (well + 0.95) / 2 * (0.72 if kind == "oval" else 0.98), a, a + 1)[0]
+        c.part(ellipse(x, y, 0.018, 0.018), "second", "flat", edge=0.1)
+    c.mark(0.5, 0.5, 0.09)
