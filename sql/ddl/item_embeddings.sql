@@ -5,7 +5,7 @@ CREATE TABLE IF NOT EXISTS item_embeddings (
   content_hash     STRING NOT NULL,
   category         STRING,
   has_image        BOOLEAN,
-  agreement        FLOAT COMMENT 'image-title cosine S_title, NaN where a side is missing',
+  agreement        FLOAT COMMENT 'image-title cosine S_title, null where a side is missing',
   gate_metadata    FLOAT COMMENT 'mean 1 + beta of the metadata gate, in (0, 2)',
   gate_exploratory FLOAT COMMENT 'mean 1 + beta of the exploratory gate, in (0, 2)',
   run_id           STRING NOT NULL,

@@ -4,8 +4,8 @@ CREATE TABLE IF NOT EXISTS item_features (
   tower_version  STRING NOT NULL COMMENT 'fingerprint of both towers and their preprocessing',
   content_hash   STRING NOT NULL,
   run_id         STRING NOT NULL,
-  image_features BINARY COMMENT 'float16, little-endian, zeros without image',
-  text_features  BINARY COMMENT 'float16, little-endian, zeros without text'
+  image_features BINARY COMMENT 'float16, little-endian, null without image',
+  text_features  BINARY COMMENT 'float16, little-endian, null without text'
 )
 USING DELTA
 TBLPROPERTIES (

@@ -17,7 +17,7 @@ from tgq.encoder.device import choose_device, choose_dtype
 from tgq.encoder.engine import OUTPUT_SCHEMA, EmbeddingEngine, EngineOptions
 from tgq.encoder.images import ImageError, ImageLimits, decode_image
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.text import metadata_text
+from tgq.encoder.text import metadata_text, normalise
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import DeviceError
 
@@ -27,10 +27,8 @@ INPUT = pa.schema(
         ("image_uri", pa.string()),
         ("image_bytes", pa.binary()),
         ("image_hash", pa.string()),
-        ("title", pa.string()),
-        ("brand", pa.string()),
-        ("category", pa.string()),
-        ("attributes", pa.map_(pa.string(), pa.string())),
+        ("metadata_text", pa.string()),
+        ("encoder_title", pa.string()),
     ]
 )
 
@@ -82,8 +80,15 @@ def row(i: int, **changes) -> dict:
     }
 
 
+def texts(item: dict) -> dict:
+    """What the ingest step makes of an item's metadata."""
+    text = metadata_text(item["title"], item["brand"], item["category"], dict(item["attributes"] or {}))
+    return {"metadata_text": text, "encoder_title": normalise(item["title"])}
+
+
 def batches(rows: list[dict], size: int) -> list[pa.RecordBatch]:
-    return [pa.RecordBatch.from_pylist(rows[i : i + size], INPUT) for i in range(0, len(rows), size)]
+    ready = [{k: v for k, v in item.items() if k in INPUT.names} | texts(item) for item in rows]
+    return [pa.RecordBatch.from_pylist(ready[i : i + size], INPUT) for i in range(0, len(ready), size)]
 
 
 def tokens(encoder, rows: int) -> int:
@@ -201,7 +206,7 @@ def test_no_rows(encoder):
 
 
 def test_columns_may_be_absent(encoder):
-    source = pa.RecordBatch.from_pylist([{"item_id": "a", "title": "red shoe"}])
+    source = pa.RecordBatch.from_pylist([{"item_id": "a", "metadata_text": "red shoe"}])
     (out,) = EmbeddingEngine(encoder, read).run([source])
     assert out.column("status").to_pylist() == ["embedded"]
 

@@ -23,7 +23,6 @@ import pyarrow as pa
 import torch
 
 from tgq.encoder.images import ImageError, ImageLimits, decode_image
-from tgq.encoder.text import metadata_text, normalise
 
 OUTPUT_SCHEMA = pa.schema(
     [
@@ -42,16 +41,7 @@ OUTPUT_SCHEMA = pa.schema(
         ("embedding", pa.list_(pa.float32())),
     ]
 )
-INPUT_COLUMNS = (
-    "item_id",
-    "image_uri",
-    "image_bytes",
-    "image_hash",
-    "title",
-    "brand",
-    "category",
-    "attributes",
-)
+INPUT_COLUMNS = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
 WINDOW_BATCHES = 4  # the window never holds more than this many batches, however small the pictures
 
 
@@ -343,14 +333,13 @@ def _rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> It
                 uri=uri or None,
                 has_bytes=bool(stored),
                 picture_key=image_hash or (None if stored else uri) or None,
-                metadata=metadata_text(title, brand, category, dict(attributes or ())),
-                title=normalise(title),
+                metadata=metadata or "",
+                title=title or "",
             )
-            for i, (item_id, uri, stored, image_hash, title, brand, category, attributes) in enumerate(
-                zip(of("item_id"), of("image_uri"), has_bytes, of("image_hash"), of("title"), of("brand"),
-                    of("category"), of("attributes"), strict=True)
+            for i, (item_id, uri, stored, image_hash, metadata, title) in enumerate(
+                zip(of("item_id"), of("image_uri"), has_bytes, of("image_hash"), of("metadata_text"), of("encoder_title"), strict=True)
             )
-        ]  # fmt: skip
+        ]
         unfinished.append(rows)
         yield from rows
 
