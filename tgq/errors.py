@@ -62,6 +62,10 @@ class ValidationError(TgqError):
     """A critical expectation on the data failed; nothing downstream was touched."""
 
 
+class TrackingError(TgqError):
+    """MLflow does not answer, or refuses."""
+
+
 class AccountingError(TgqError):
     """Rows in do not equal embedded + unchanged + quarantined."""
 
