@@ -43,6 +43,7 @@ def query_metrics(
     ranks: np.ndarray,
     gains: np.ndarray | None = None,
     in_category_ranks: np.ndarray | None = None,
+    cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> QueryMetrics:
     """All metrics of all queries.
 
@@ -51,6 +52,7 @@ def query_metrics(
         ranks: int64 [P], at least 1, in any order within a query, no rank twice within a query.
         gains: float [P], positive weights for ndcg; None: 1 each.
         in_category_ranks: int64 [P]; None leaves in_category_hit_rate out.
+        cutoffs: the K of hit_rate, recall and in_category_hit_rate.
 
     Raises:
         ValueError: a rank under 1, a gain that is not positive, or lengths that disagree.
@@ -77,8 +79,8 @@ def query_metrics(
             return np.where(counts > 0, hits, np.nan)
 
         best = total(np.where(place == 0, ranks, 0))
-        columns = {Metric("hit_rate", k): share(best <= k) for k in CUTOFFS}
-        columns |= {Metric("recall", k): total(ranks <= k) / counts for k in CUTOFFS}
+        columns = {Metric("hit_rate", k): share(best <= k) for k in cutoffs}
+        columns |= {Metric("recall", k): total(ranks <= k) / counts for k in cutoffs}
         columns[Metric("mrr", None)] = share(1 / best)
         columns[Metric("map", None)] = total((place + 1) / ranks) / counts
         gained = total(np.where(ranks <= NDCG_CUTOFF, gains / np.log2(ranks + 1), 0))
@@ -88,7 +90,7 @@ def query_metrics(
         if in_category_ranks is not None:
             nearest = np.full(len(counts), np.iinfo(np.int64).max)
             np.minimum.at(nearest, np.repeat(np.arange(len(counts)), counts), in_category_ranks)
-            columns |= {Metric("in_category_hit_rate", k): share(nearest <= k) for k in CUTOFFS}
+            columns |= {Metric("in_category_hit_rate", k): share(nearest <= k) for k in cutoffs}
     return QueryMetrics(np.stack(list(columns.values()), axis=1).astype(np.float64), tuple(columns))
 
 

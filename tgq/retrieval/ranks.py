@@ -192,3 +192,24 @@ def _count_over(keys: np.ndarray, rows: np.ndarray, high: np.ndarray) -> np.ndar
     """int64 [p]: how many of the sorted (row, value) keys belong to row rows[i] and have a value over high[i]."""
     ends = np.searchsorted(keys, (rows + 1).astype(np.uint64) << np.uint64(32))
     return ends - np.searchsorted(keys, _row_keys(rows, high), "right")
+
+
+def listed_above(queries: np.ndarray, positives: Positives, listed: Positives) -> np.ndarray:
+    """int64 [P]: how many of a query's `listed` items stand above each of its positives.
+
+    For items that are neither hits nor misses: taken off the counts of `count_above`, they are as if not in the pool.
+    `listed` is ragged like `positives`; it must hold no item that is hidden from its query, and no item twice.
+    """
+    keys = [
+        pack(
+            score_pairs(queries[part.rows], part.vectors, np.arange(len(part.positions))[:, None])[:, 0],
+            part.positions,
+        )
+        for part in (positives, listed)
+    ]
+    rows, is_listed = np.concatenate([positives.rows, listed.rows]), np.repeat([0, 1], [len(k) for k in keys])
+    order = np.lexsort((np.concatenate(keys), rows))
+    above = np.empty(len(rows), np.int64)
+    above[order] = np.cumsum(is_listed[order])
+    pairs = slice(0, len(positives.positions))
+    return above[pairs] - listed.offsets[positives.rows]
