@@ -40,7 +40,7 @@ Sets = Annotated[Optional[list[str]], typer.Option("--set", "-s", metavar="KEY=V
 Catalog = Annotated[Optional[str], typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
 WarehousePath = Annotated[Optional[str], typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
 RunId = Annotated[Optional[str], typer.Option("--run-id", help="Run to take part in; schedulers pass the same id to every step. Default: the interrupted run, else a new one.")]  # fmt: skip
-Summary = Annotated[Optional[Path], typer.Option("--summary", help="Write the run's figures to this file as JSON.", dir_okay=False)]
+Summary = Annotated[Optional[str], typer.Option("--summary", metavar="FILE", help="Write the run's figures as JSON to this file or object-store URI.")]
 
 
 def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> config.Loaded:
@@ -71,7 +71,7 @@ def opened(loaded: config.Loaded, run_id: str | None, begins: bool) -> Iterator[
             spark.stop()
 
 
-def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, summary: Path | None) -> None:
+def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:
     """Run some steps of a night by name, print and write their figures; raises what the steps raise."""
     from tgq.console import metrics_table, steps_table
     from tgq.pipeline.nightly import Nightly
@@ -83,8 +83,7 @@ def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, s
         finally:
             report = nightly.summary()
             if summary:
-                summary.parent.mkdir(parents=True, exist_ok=True)
-                summary.write_text(json.dumps(report, indent=2, default=str) + "\n")
+                write_summary(summary, report)
             if report["steps"]:
                 out.print(steps_table(report))
             if report["metrics"]:
@@ -92,6 +91,14 @@ def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, s
             for label in ("report", "manifest", "mlflow_run"):
                 if report.get(label):
                     out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)
+
+
+def write_summary(path: str, report: dict) -> None:
+    """Write the figures, whole or not at all: a scheduler on another machine reads them."""
+    from tgq.retrieval.files import Files
+
+    folder, name = os.path.split(path if "://" in path else os.path.abspath(path))
+    Files(folder).write(name, (json.dumps(report, indent=2, default=str) + "\n").encode())
 
 
 def _need_catalog(loaded: config.Loaded) -> None:
@@ -141,7 +148,23 @@ def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = Fal
 _step("ingest", "Read the catalog, find what changed, quarantine what cannot be used.", ["ingest"], catalog_needed=True)
 _step("embed", "Embed the items whose content has no embedding under this model.", ["embed"])
 _step("neighbors", "Exact nearest neighbours of every item, staged until published.", ["neighbors"])
-_step("evaluate", "Exact full-pool metrics and the gate's verdict (exit 3 when it says no).", ["evaluate"])
+
+
+@app.command()
+def evaluate(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no, for schedulers that branch on gate.passed of the summary.")] = False,
+) -> None:  # fmt: skip
+    """Exact full-pool metrics and the gate's verdict (exit 3 when it says no)."""
+    try:
+        run_steps(settings_of(profiles, sets, catalog, warehouse), ["evaluate"], run_id, summary)
+    except GateError as e:
+        if not no_fail:
+            raise
+        err.print(f"tgq: {e}", style="yellow", markup=False, soft_wrap=True)
+
+
 _step("publish", "Publish the run's staged shards and neighbours, if the gate passed them.", ["publish"])
 _step("report", "Write the run's HTML report again from the tables.", ["report"])
 
@@ -260,8 +283,8 @@ def tables(
 ) -> None:  # fmt: skip
     """List the tables and views with rows and versions, or run SQL over them."""
     from tgq.console import table
-    from tgq.pipeline.publish import define_views, statements
     from tgq.pipeline.session import open_session
+    from tgq.pipeline.views import define_views, statements
     from tgq.pipeline.warehouse import TABLES, Warehouse
 
     settings = settings_of(profiles, sets, None, warehouse).settings

@@ -1,0 +1,54 @@
+"""Views over the tables, for people and SQL: what is published, and what `sql/views/*.sql` makes of it.
+
+`published_items`, `published_embeddings` and `published_neighbors` are pinned to the Delta versions that the current manifest
+names. They move with the manifest and with nothing else: a night that is under way, or that the gate refused, or a rollback
+never shows a mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import SparkSession
+
+from tgq.config import data_folder
+from tgq.pipeline.warehouse import Warehouse, sql_string
+
+
+def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
+    """Create the pinned views and those of `sql/views/` over them; returns the names.
+
+    Before the first night is published the pinned views are empty.
+    """
+    from tgq.retrieval import manifest
+
+    current = manifest.load_current(warehouse.path("index"))
+    names = pin(warehouse, current.model_version, current.versions) if current else pin(warehouse, None, {})
+    for file in sorted((data_folder("sql") / "views").glob("*.sql")):
+        for statement in statements(file.read_text()):
+            spark.sql(statement)
+        names.append(file.stem)
+    return names
+
+
+def pin(warehouse: Warehouse, model_version: str | None, versions: Mapping[str, int]) -> list[str]:
+    """Point the published views at a model and at Delta versions, by table; None: nothing is published."""
+    of_model = "false" if model_version is None else f"model_version = {sql_string(model_version)}"
+    published = {
+        "published_items": ("catalog_items", "false" if model_version is None else "is_active"),
+        "published_embeddings": ("item_embeddings", of_model),
+        "published_neighbors": ("item_neighbors", of_model),
+    }
+    for view, (table, condition) in published.items():
+        source = warehouse.qualified(table)
+        if model_version is not None:
+            source += f" VERSION AS OF {int(versions[table])}"
+        warehouse.spark.sql(f"CREATE OR REPLACE VIEW {warehouse.schema}.{view} AS SELECT * FROM {source} WHERE {condition}")
+    return list(published)
+
+
+def statements(text: str) -> list[str]:
+    """The statements of a `.sql` file: full-line comments dropped, split at semicolons that end a line."""
+    lines = [line.rstrip() for line in text.splitlines() if not line.lstrip().startswith("--")]
+    parts = "\n".join([*lines, ""]).split(";\n")
+    return [part.strip() for part in parts if part.strip()]
