@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 
@@ -64,9 +65,6 @@ def _split(path: str) -> tuple[Files, str]:
 
 def remove_folder(path: str) -> None:
     """Delete a folder with all that is in it; nothing happens where there is none."""
-    if is_local(path):
-        shutil.rmtree(path, ignore_errors=True)
-        return
     system, inner = fsspec.core.url_to_fs(path)
     if system.exists(inner):
         system.rm(inner, recursive=True)
