@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -247,6 +248,16 @@ def gather_items(pool: Pool, columns: tuple[str, ...], positions: np.ndarray) ->
     if not parts:
         return pa.table({c: [] for c in columns})
     return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(order))))
+
+
+def find_positions(pool: Pool, ids: pa.Array) -> np.ndarray:
+    """int64 [n]: where the items of these distinct ids stand, -1 for one that is not in the pool. Reads every id once."""
+    positions = np.full(len(ids), -1, np.int64)
+    for block in pool.blocks:
+        places = pc.index_in(files.read_table(pool.file(block, "items"))["item_id"], value_set=ids)
+        found = places.is_valid().to_numpy()
+        positions[places.drop_null().to_numpy()] = block.start + np.flatnonzero(found)
+    return positions
 
 
 def item_frame(night: Night, pool: Pool) -> DataFrame:
