@@ -155,15 +155,19 @@ def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int
 
 
 def write_shard(
-    root: str | Path, shard: Shard, category: str, number: int, factory: str, members: str = ""
+    root: str | Path, shard: Shard, category: str, number: int, factory: str, members: str = "", details: pa.Table | None = None
 ) -> ShardFile:
     """Writes index and ids under `root`/index/shards, each whole or not at all.
+
+    details: columns to keep beside the ids, rows in the order of `shard.ids`; `read_details` gives them back.
 
     File names hold a slug and a hash of the category and the hash of the content: no category can name another folder, equal
     shards are one file, and a file is never overwritten by something else. Raises WarehouseError when it cannot be written.
     """
     data = memoryview(faiss.serialize_index(shard.index))
     table = pa.table({"item_id": pa.array(shard.ids, pa.string())})
+    for name in () if details is None else details.column_names:
+        table = table.append_column(name, details[name])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -197,6 +201,15 @@ def read_shard(root: str | Path, file: ShardFile) -> Shard:
             "rebuild this category's shards",
         )
     return Shard(index, ids)
+
+
+def read_details(root: str | Path, file: ShardFile) -> pa.Table:
+    """The ids of a shard and what `write_shard` was given beside them, in the order of its vectors.
+
+    Raises:
+        WarehouseError: the file is missing or not the manifest's.
+    """
+    return pa.ipc.open_file(_checked(Files(root), file.ids_path, file.ids_sha256)).read_all()
 
 
 def slug(category: str) -> str:
