@@ -1,7 +1,8 @@
-"""Attention, in one place."""
+"""Attention, in one place: over the picture for the connectors, and as weights for pooling it."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,25 +40,30 @@ class Block(nn.Module):
 class GuidedPooling(nn.Module):
     """The tower's own tokens, pooled where the connector's tokens point (ours, not the paper's).
 
-    Each head pools its share of the channels, unprojected, with attention weights that the connector's tokens set.
-    The score projection starts at zero: every weight is then 1/N, the result the plain mean and the shift zero.
+    Each head pools its share of the tower's channels, unprojected. Its weights over the N tokens are the mean of the
+    attention maps of all connector tokens. The score projection starts at zero: every weight is then 1/N, the result
+    the plain mean and the shift zero. No gradient reaches the tower's tokens, which makes it cheap.
     """
 
-    def __init__(self, image_width: int, width: int, heads: int, head_width: int = 32):
+    def __init__(self, width: int, heads: int, head_width: int = 32):
         super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(image_width)
+        self.heads, self.head_width = heads, head_width
         self.query = nn.Linear(width, heads * head_width)
-        self.key = nn.Linear(image_width, heads * head_width)
+        self.key = nn.Linear(width, heads * head_width)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
 
-    def forward(self, image_tokens: Tensor, tokens: Tensor) -> Tensor:
-        """`[B, N, Dv]`, `[B, n, D]` to the shift `[B, Dv]` from the mean of the tower's tokens."""
-        q = split_heads(self.query(tokens), self.heads)
-        k = split_heads(self.key(self.norm(image_tokens)), self.heads)
-        pooled = F.scaled_dot_product_attention(q, k, split_heads(image_tokens, self.heads))
-        return pooled.mean(2).flatten(1) - image_tokens.mean(1)
+    def weights(self, projected: Tensor, tokens: Tensor) -> Tensor:
+        """Projected picture `[B, N, D]` and connector tokens `[B, n, D]` to weights `[B, heads, N]`, each row of sum 1."""
+        q, k = split_heads(self.query(tokens), self.heads), split_heads(self.key(projected), self.heads)
+        scores = q @ k.transpose(-1, -2) / self.head_width**0.5
+        return scores.float().softmax(-1).mean(2)
+
+    def forward(self, image_tokens: Tensor, projected: Tensor, tokens: Tensor) -> Tensor:
+        """The shift `[B, Dv]` of the pooled feature from the mean of the tower's tokens `[B, N, Dv]`."""
+        count = image_tokens.shape[1]
+        away = (self.weights(projected, tokens) - 1 / count).to(image_tokens.dtype)
+        return torch.einsum("bhn,bnhd->bhd", away, image_tokens.unflatten(-1, (self.heads, -1))).flatten(1)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

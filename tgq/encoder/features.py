@@ -10,20 +10,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Features:
-    """B items after the towers. A side that an item lacks is all zeros (and, for text, all masked)."""
+    """B items after the towers. A text that an item lacks is all zeros and all masked."""
 
-    image_tokens: Tensor  # [B, N, Dv]
-    image: Tensor  # [B, Dg] pooled, f_img
+    image_tokens: Tensor  # [B, N, Dv], anything where the picture is missing
+    image: Tensor  # [B, Dg] pooled, f_img; zeros where the picture is missing
+    has_image: Tensor  # [B] bool
     text_tokens: Tensor  # [B, L, Dt]
     text_mask: Tensor  # [B, L] bool
     text: Tensor  # [B, Dp] pooled metadata text, f_txt
     title: Tensor  # [B, Dp] pooled title alone, f_title
     metadata: tuple[str, ...]  # the metadata texts, for a head that reads them with a tokenizer of its own
-
-    @property
-    def has_image(self) -> Tensor:
-        """`[B]` bool."""
-        return self.image.abs().sum(-1) > 0
 
     @property
     def has_text(self) -> Tensor:
@@ -37,12 +33,10 @@ class Features:
 
     def without(self, image: Tensor, text: Tensor) -> Features:
         """The same items with the picture, or the metadata, of those marked `[B]` taken away."""
-        zero = {name: getattr(self, name) * ~image.view(-1, *[1] * (getattr(self, name).ndim - 1))
-                for name in ("image_tokens", "image")}
-        zero |= {name: getattr(self, name) * ~text.view(-1, *[1] * (getattr(self, name).ndim - 1))
-                 for name in ("text_tokens", "text_mask", "text", "title")}
+        said = {name: getattr(self, name) * ~text.view(-1, *[1] * (getattr(self, name).ndim - 1))
+                for name in ("text_tokens", "text_mask", "text", "title")}
         metadata = tuple("" if gone else text for text, gone in zip(self.metadata, text.tolist(), strict=True))
-        return replace(self, **zero, metadata=metadata)
+        return replace(self, image=self.image * ~image[:, None], has_image=self.has_image & ~image, metadata=metadata, **said)
 
     def to(self, device: torch.device | str) -> Features:
         """The same items on another device, float32."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tgq.encoder import hub
 from tgq.encoder.attention import GuidedPooling
 from tgq.encoder.features import Features
+from tgq.encoder.towers import load_model, load_tokenizer
 from tgq.errors import ModelError
 
 
@@ -70,16 +71,17 @@ class LightHead(nn.Module):
     def __init__(self, config, image_width: int, pooled_width: int, text_width: int):
         super().__init__()
         self.base = PlainFusion(pooled_width, text_width, config.dim)
-        self.pooling = GuidedPooling(image_width, config.width, config.pooling_heads)
+        self.pooling = GuidedPooling(config.width, config.pooling_heads)
         same = image_width == pooled_width  # a pair's pooled feature lives in another space than its tokens
         self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
         self.tokens = nn.Linear(2 * config.width, config.dim)
         nn.init.zeros_(self.tokens.weight)
         nn.init.zeros_(self.tokens.bias)
 
-    def forward(self, features: Features, image_tokens: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
-        """Modulated streams `[B, n, D]` to `[B, De]`, not normalised."""
-        shift = self.shift(self.pooling(image_tokens, torch.cat([anchored, exploratory], dim=1)))
+    def forward(self, features: Features, projected: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
+        """Projected picture `[B, N, D]` and modulated streams `[B, n, D]` to `[B, De]`, not normalised."""
+        tokens = torch.cat([anchored, exploratory], dim=1)
+        shift = self.shift(self.pooling(features.image_tokens, projected, tokens))
         fused = self.base(features.image + shift, features.has_image, features.text, features.has_text)
         return fused + self.tokens(torch.cat([anchored.mean(1), exploratory.mean(1)], dim=-1))
 
@@ -95,13 +97,10 @@ class LLMHead(nn.Module):
     def __init__(self, config, relative_to: Path | None = None):
         super().__init__()
         from peft import LoraConfig, get_peft_model
-        from transformers import AutoModel, AutoTokenizer
-
         if not config.llm:
             raise ModelError("head 'llm' without a language model", "set llm to a model folder or hub name")
         self.folder, self.text_length = hub.resolve(config.llm, relative_to), config.text_length
-        self.tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModel.from_pretrained(self.folder, use_safetensors=True, local_files_only=True, trust_remote_code=False)
+        self.tokenizer, model = load_tokenizer(self.folder), load_model(self.folder)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(f"the tokenizer of {self.folder} has no end token", "set eos_token in its configuration")
         lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
@@ -109,7 +108,7 @@ class LLMHead(nn.Module):
         self.visual_in = nn.Linear(config.width, model.config.hidden_size)
         self.out = nn.Linear(model.config.hidden_size, config.dim)
 
-    def forward(self, features: Features, image_tokens: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
+    def forward(self, features: Features, projected: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
         """Modulated streams `[B, n, D]` and the metadata texts to `[B, De]`, not normalised."""
         visual = self.visual_in(torch.cat([anchored, exploratory], dim=1))
         ids, mask = self._tokenize(features.metadata, visual.device)

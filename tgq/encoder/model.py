@@ -117,8 +117,10 @@ class TGQFormer(nn.Module):
         v, t = self.vision, self.text
         aligned = v.is_pair and v.weights_sha256 == t.weights_sha256
         self.alignment = Alignment(v.pooled_width, t.pooled_width, config.alignment_dim, learned=not aligned)
-        self.null_image = nn.Parameter(torch.randn(v.width) * 0.02)
-        self.connector = connector_class(config.connector)(config, v.width, v.tokens_per_image, t.width, t.max_length)
+        self.image_in = nn.Sequential(nn.LayerNorm(v.width, elementwise_affine=False), nn.Linear(v.width, config.width))
+        self.null_image = nn.Parameter(torch.randn(config.width) * 0.02)
+        self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
+        self.connector = connector_class(config.connector)(config, t.width, t.max_length)
         self.gates = DualGates(config.width, v.pooled_width)
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
@@ -133,15 +135,16 @@ class TGQFormer(nn.Module):
     def forward(self, features: Features) -> Forward:
         """Tower features of B items to embeddings and what the losses need."""
         f = features
-        image_tokens = torch.where(f.has_image[:, None, None], f.image_tokens, self.null_image)
+        seen_or_null = torch.where(f.has_image[:, None, None], self.image_in(f.image_tokens), self.null_image)
+        projected = seen_or_null + self.position
         seen, titled = self.alignment(f.image, f.title)
         agreement = (seen * titled).sum(-1).masked_fill(~(f.has_image & f.has_title), float("nan"))
 
-        tokens = self.connector(image_tokens, f.text_tokens, f.text_mask)
+        tokens = self.connector(projected, f.text_tokens, f.text_mask)
         anchored, exploratory = tokens.split([self.connector.n_anchored, self.connector.n_exploratory], dim=1)
         anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
 
-        embedding = F.normalize(self.head(f, image_tokens, anchored, exploratory).float(), dim=-1)
+        embedding = F.normalize(self.head(f, projected, anchored, exploratory).float(), dim=-1)
         return Forward(embedding, agreement, anchored.mean(1), exploratory.mean(1), on_metadata, on_exploratory)
 
     @torch.no_grad()
@@ -164,7 +167,7 @@ class TGQFormer(nn.Module):
         rows = torch.tensor([place[value] for value in metadata], device=device, dtype=torch.long)
         titled = torch.tensor([place[value] for value in titles], device=device, dtype=torch.long)
         return Features(
-            tokens[at].float() * seen[:, None, None], pooled[at].float() * seen[:, None],
+            tokens[at].float(), pooled[at].float() * seen[:, None], seen,
             text_tokens[rows].float(), mask[rows], text[rows].float(), text[titled].float(), tuple(metadata),
         )
 

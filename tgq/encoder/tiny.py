@@ -17,12 +17,11 @@ WORDS = (
 ).split()
 
 
-def write_tiny_encoder(folder: str | Path, seed: int = 0, vision: str = "vit", **config) -> Path:
-    """Write an encoder with random towers under `folder/towers`, referred to by relative paths.
+def write_tiny_encoder(folder: str | Path, seed: int = 0, **config) -> Path:
+    """Write an encoder with a random ViT (32 px, 17 tokens) and a random BERT in `folder/towers`, by relative paths.
 
     Args:
         seed: another seed gives other weights, so another `model_version`.
-        vision: `vit` (32 px, 17 tokens) or `efficientnet` (64 px, 4 tokens).
         config: fields of EncoderConfig to set.
     """
     from transformers import BertConfig, BertModel
@@ -30,12 +29,13 @@ def write_tiny_encoder(folder: str | Path, seed: int = 0, vision: str = "vit", *
     folder = Path(folder)
     with torch.random.fork_rng(), quiet_transformers():
         torch.manual_seed(seed)
-        _write_vision(folder / "towers" / "vision", vision)
+        _write_vision(folder / "towers" / "vision")
         write_tiny_tokenizer(folder / "towers" / "text")
         bert = BertConfig(vocab_size=len(_vocabulary()), hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
                           intermediate_size=32, max_position_embeddings=32)
         BertModel(bert).save_pretrained(folder / "towers" / "text")
-        small = {"dim": 32, "width": 16, "heads": 2, "anchored_queries": 4, "exploratory_queries": 4, "text_length": 32}
+        small = {"dim": 32, "width": 16, "heads": 2, "anchored_queries": 4, "exploratory_queries": 4,
+                 "pooling_heads": 2, "text_length": 32}
         chosen = EncoderConfig(**{"vision": "towers/vision", "text": "towers/text", **small, **config})
         TGQFormer(chosen, relative_to=folder).save_pretrained(folder)
     return folder
@@ -58,11 +58,8 @@ def write_tiny_tokenizer(folder: str | Path) -> None:
     """Write a word-piece tokenizer that can spell any ASCII word."""
     from transformers import BertTokenizerFast
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.txt").write_text("\n".join(_vocabulary()) + "\n")
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"), eos_token="[SEP]", model_max_length=32)
-    tokenizer.save_pretrained(folder)
+    vocabulary = {token: i for i, token in enumerate(_vocabulary())}
+    BertTokenizerFast(vocab=vocabulary, eos_token="[SEP]", model_max_length=32).save_pretrained(folder)
 
 
 def _vocabulary() -> list[str]:
@@ -71,23 +68,20 @@ def _vocabulary() -> list[str]:
     return [*special, *"|,:.-'%&/()", *letters, *(f"##{letter}" for letter in letters), *WORDS]
 
 
-def _write_vision(folder: Path, kind: str) -> None:
-    from transformers import EfficientNetConfig, EfficientNetModel, ViTConfig, ViTModel
+def _write_vision(folder: Path) -> None:
+    from transformers import ViTConfig, ViTModel
 
-    if kind == "vit":
-        size = 32
-        model = ViTModel(ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                                   image_size=size, patch_size=8))
-    else:
-        size = 64
-        model = EfficientNetModel(EfficientNetConfig(
-            image_size=size, width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=32,
-            in_channels=[32, 8], out_channels=[8, 16], kernel_sizes=[3, 3], strides=[2, 2], expand_ratios=[1, 2],
-            num_block_repeats=[1, 1], depthwise_padding=[], batch_norm_eps=1e-3))
-    model.save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    ViTModel(ViTConfig(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+                       image_size=32, patch_size=8)).save_pretrained(folder)
+    write_preprocessor(folder, size)
+
+
+def write_preprocessor(folder: str | Path, size: dict[str, int]) -> None:
+    """Write a `preprocessor_config.json` that resizes to `size` and centres at a half."""
     preprocessor = {
-        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": size, "width": size},
-        "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size, "resample": 2,
+        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
         "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
+    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))

@@ -97,7 +97,7 @@ class Tower(nn.Module):
     def __init__(self, reference: str, relative_to: Path | None = None):
         super().__init__()
         self.folder = hub.resolve(reference, relative_to)
-        self.model = _load(self.folder)
+        self.model = load_model(self.folder)
         self.model.requires_grad_(False)
         self.eval()
 
@@ -173,7 +173,7 @@ class TextTower(Tower):
 
     def __init__(self, reference: str, max_length: int = 64, relative_to: Path | None = None):
         super().__init__(reference, relative_to)
-        self.tokenizer = _tokenizer(self.folder)
+        self.tokenizer = load_tokenizer(self.folder)
         if self.is_pair:
             _drop(self.model, "vision_model", "visual_projection")
         config = getattr(self.model.config, "text_config", self.model.config)
@@ -233,7 +233,8 @@ class TextTower(Tower):
         return hidden, (hidden * weight).sum(1) / weight.sum(1)
 
 
-def _load(folder: Path) -> nn.Module:
+def load_model(folder: Path) -> nn.Module:
+    """A transformers checkpoint from its safetensors, float32; ModelError where it cannot be had whole."""
     from transformers import AutoModel
 
     try:
@@ -266,14 +267,18 @@ def quiet_transformers():
         logging.set_verbosity(level)
 
 
-def _tokenizer(folder: Path):
+def load_tokenizer(folder: Path):
+    """The folder's tokenizer; ModelError where there is none, or one that knows no word."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"text tower {folder} has no usable tokenizer ({reason})", "save its tokenizer there") from None
+        raise ModelError(f"model folder {folder} has no usable tokenizer ({reason})", "save its tokenizer there") from None
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no vocabulary
+        raise ModelError(f"model folder {folder} has a tokenizer without a vocabulary", "save its tokenizer there")
+    return tokenizer
 
 
 def _sentence_pooling(folder: Path) -> str:

@@ -1,9 +1,10 @@
 """Connectors by name. Each is one file and one class behind one interface.
 
-    connector(H_img [B, N, Dv], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n_anchored + n_exploratory, width]
+    connector(H_img [B, N, width], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n_anchored + n_exploratory, width]
 
+`H_img` comes projected to the connector's width, with positions, once for the connector and for the head.
 `n_anchored` of the tokens, the first ones, follow the metadata; the others do not see it. A connector is built with
-`Connector(config, image_width, image_length, text_width, text_length)`.
+`Connector(config, text_width, text_length)`.
 """
 
 from __future__ import annotations

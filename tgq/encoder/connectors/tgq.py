@@ -17,17 +17,15 @@ class HybridConnector(nn.Module):
     stream stays free of the metadata (ours: the paper does not say; so are the counts, depth and width).
     """
 
-    def __init__(self, config, image_width: int, image_length: int, text_width: int, text_length: int):
+    def __init__(self, config, text_width: int, text_length: int):
         super().__init__()
         width = config.width
         self.n_anchored, self.n_exploratory = config.anchored_queries, config.exploratory_queries
         self.window = -(-text_length // self.n_anchored)
-        self.text_norm = nn.LayerNorm(text_width)
+        self.text_norm = nn.LayerNorm(text_width, elementwise_affine=False)
         self.compress = nn.Conv1d(text_width, width, kernel_size=self.window, stride=self.window)
         self.to_query = nn.Linear(width, width)
         self.exploratory = nn.Parameter(torch.randn(self.n_exploratory, width) * 0.02)
-        self.image_in = nn.Sequential(nn.LayerNorm(image_width), nn.Linear(image_width, width))
-        self.position = nn.Parameter(torch.randn(image_length, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
 
@@ -37,10 +35,9 @@ class HybridConnector(nn.Module):
         text = F.pad(text.transpose(1, 2), (0, self.window * self.n_anchored - text.shape[1]))
         return self.to_query(self.compress(text).transpose(1, 2))
 
-    def forward(self, image_tokens: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
-        free = self.exploratory.expand(len(image_tokens), -1, -1)
+    def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        free = self.exploratory.expand(len(image), -1, -1)
         queries = torch.cat([self.anchored_queries(text_tokens, mask), free], dim=1)
-        image = self.image_in(image_tokens) + self.position
         for block in self.blocks:
             queries = block(queries, image)
         return self.norm(queries)
