@@ -1,0 +1,30 @@
+"""The losses, as pure functions of a batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(queries: Tensor, positives: Tensor, scale: Tensor, known: Tensor) -> Tensor:
+    """Symmetric in-batch InfoNCE: row i of `queries [P, D]` belongs to row i of `positives [P, D]`, both unit length.
+
+    Args:
+        scale: inverse temperature.
+        known: `[P, P]` bool, pairs off the diagonal that must not count as negatives (same group, same picture).
+    """
+    logits = scale * queries @ positives.T
+    known = known & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits, target = logits.masked_fill(known, float("-inf")), torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:
+    """`L_rr = mean_k c_k^2`, `c_k` the correlation over the batch of both streams' channel k (arXiv 2605.17366).
+
+    `[B, D]` each, in float32 whatever comes in; a constant channel has no correlation and counts as 0.
+    """
+    a, b = (x.float() - x.float().mean(0) for x in (anchored, exploratory))
+    correlation = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-6)
+    return correlation.square().mean()

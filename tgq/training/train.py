@@ -1,0 +1,206 @@
+"""Training of the encoder's own part over cached tower features."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tgq.encoder.features import Features
+from tgq.encoder.heads import LightHead
+from tgq.encoder.model import TGQFormer
+from tgq.errors import SourceError, TgqError
+from tgq.training.dataset import TrainingSet
+from tgq.training.losses import info_nce, redundancy
+from tgq.training.sampling import PairSampler, known_pairs
+from tgq.training.split import split_of
+
+Log = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. All that is drawn at random follows `seed`."""
+
+    seed: int = 0
+    steps: int = 1200
+    pairs: int = 128  # positive pairs in a batch; every other pair of the batch is a negative
+    lr: float = 1e-3  # connector, gates and additions of the head
+    base_lr: float = 2e-4  # the head's linear base, which starts good
+    weight_decay: float = 0.02
+    warmup: float = 0.1  # share of the steps
+    temperature: float = 0.07  # at the start; learned
+    max_scale: float = 50.0  # cap of the learned inverse temperature
+    redundancy_weight: float = 0.1  # of L_rr
+    alignment_weight: float = 0.1  # of the image-title contrast that teaches S_title's space
+    stay_weight: float = 0.0  # of the squared distance of the linear base from where it began
+    drop_image: float = 0.05  # share of training items that lose their picture
+    drop_text: float = 0.1  # share that lose their metadata
+    image_weight: float = 0.5  # linear base at the start: share of the picture in the concatenation
+    shrink: float = 0.5  # linear base at the start: 0 plain principal components, 1 whitened
+    validation_share: float = 0.15  # of the training groups
+    evaluate_every: int = 100
+    patience: int = 5  # evaluations without a better one before stopping
+
+
+def train(
+    encoder: TGQFormer, rows: TrainingSet, config: TrainConfig, log: Log = lambda step, values: None
+) -> list[dict[str, float]]:
+    """Train in place; the encoder ends in eval mode with the weights of the best validation, rounded to float16.
+
+    Validation is the mean reciprocal rank on groups that are held out by hash, averaged over catalogs. Cost: about
+    `steps * 2 * pairs` passes of the connector; towers are never run.
+
+    Args:
+        rows: train groups only.
+        log: called with `(step, values)` at each evaluation.
+
+    Returns:
+        What was logged.
+
+    Raises:
+        SourceError: too few groups to train and validate on.
+        TgqError: the loss is no number.
+    """
+    torch.manual_seed(config.seed)
+    held_out = np.array([split_of(f"{g}:validation", config.validation_share) == "test" for g in rows.group])
+    if held_out.all() or not held_out.any():
+        raise SourceError(f"{len(set(rows.group))} groups are too few to train and validate", "give a larger catalog")
+    learning, validation = rows.subset(np.flatnonzero(~held_out)), rows.subset(np.flatnonzero(held_out))
+    if isinstance(encoder.head, LightHead):
+        _start_base(encoder, learning, config)
+    sampler, rng = PairSampler(learning, config.seed), np.random.default_rng(config.seed)
+    loss_of = Objective(encoder, config)
+    optimizer, schedule = _optimizer(loss_of, config)
+    history, best, best_state, worse = [], -1.0, encoder.own_state(), 0
+
+    for step, (left, right) in enumerate(sampler.batches(config.pairs, config.steps), start=1):
+        encoder.train()
+        both = np.concatenate([left, right])
+        features = learning.features(both, rng.integers(0, learning.metadata_index.shape[1], len(both)))
+        lost = [torch.from_numpy(rng.random(len(both)) < share) for share in (config.drop_image, config.drop_text)]
+        features = features.without(lost[0] & ~lost[1], lost[1]).to(encoder.null_image.device)
+        loss, values = loss_of(features, torch.from_numpy(known_pairs(learning, left, right)))
+        if not math.isfinite(values["loss"]):
+            raise TgqError(f"the loss is {values['loss']} at step {step}", "lower lr, or look for broken features")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(loss_of.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % config.evaluate_every == 0 or step == config.steps:
+            values["validation_mrr"] = mean_reciprocal_rank(encoder, validation)
+            log(step, values)
+            history.append({"step": step, **values})
+            worse = 0 if values["validation_mrr"] > best else worse + 1
+            if not worse:
+                best, best_state = values["validation_mrr"], copy.deepcopy(encoder.own_state())
+            if worse >= config.patience:
+                break
+    encoder.load_state_dict({name: value.half().float() for name, value in best_state.items()}, strict=False)
+    encoder.eval()
+    return history
+
+
+class Objective(nn.Module):
+    """The encoder's loss on a batch whose first half are queries and whose second half their positives."""
+
+    def __init__(self, encoder: TGQFormer, config: TrainConfig):
+        super().__init__()
+        self.encoder, self.config = encoder, config
+        device = encoder.null_image.device
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
+        self.align_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
+        base = encoder.head.base if isinstance(encoder.head, LightHead) else None
+        self.start = [p.detach().clone() for p in (base.image, base.text)] if base else []
+
+    def forward(self, features: Features, known: Tensor) -> tuple[Tensor, dict[str, float]]:
+        c, out = self.config, self.encoder(features)
+        known, half = known.to(out.embedding.device), len(known)
+        scale = self.log_scale.exp().clamp(max=c.max_scale)
+        contrast = info_nce(out.embedding[:half], out.embedding[half:], scale, known)
+        overlap = redundancy(out.anchored, out.exploratory)
+        align = self._alignment(features, known)
+        stay = sum(((now - then) ** 2).sum() / (then**2).sum() for now, then in zip(self._base(), self.start, strict=True))
+        loss = contrast + c.redundancy_weight * overlap + c.alignment_weight * align + c.stay_weight * stay
+        values = {
+            "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "scale": scale,
+            "gate_metadata": out.gate_metadata.mean(), "gate_exploratory": out.gate_exploratory.mean(),
+        }
+        return loss, {name: float(value.detach()) for name, value in values.items()}
+
+    def _base(self) -> list[Tensor]:
+        return [self.encoder.head.base.image, self.encoder.head.base.text] if self.start else []
+
+    def _alignment(self, features: Features, known: Tensor) -> Tensor:
+        """Image-title contrast over the items that have both; nothing where the towers are an aligned pair."""
+        usable = (features.has_image & features.has_title)[: len(known)]
+        if isinstance(self.encoder.alignment.image, nn.Identity) or usable.sum() < 2:
+            return torch.zeros((), device=usable.device)
+        seen, titled = self.encoder.alignment(features.image[: len(known)][usable], features.title[: len(known)][usable])
+        return info_nce(seen, titled, self.align_scale.exp().clamp(max=self.config.max_scale), known[usable][:, usable])
+
+
+@torch.no_grad()
+def embed(encoder: TGQFormer, rows: TrainingSet, batch: int = 256) -> np.ndarray:
+    """Embeddings `[R, De]` of all rows, from their cached features."""
+    encoder.eval()
+    parts = []
+    for start in range(0, len(rows), batch):
+        features = rows.features(np.arange(start, min(start + batch, len(rows))))
+        parts.append(encoder(features.to(encoder.null_image.device)).embedding.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet) -> float:
+    """MRR of the first positive, averaged over catalogs; quadratic in a catalog's rows, meant for a validation part."""
+    scores = []
+    for catalog in sorted(set(rows.catalog.tolist())):
+        part = rows.subset(np.flatnonzero(rows.catalog == catalog))
+        ranks = first_ranks(embed(encoder, part), part)
+        if len(ranks):
+            scores.append(float(np.mean(1 / ranks)))
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def first_ranks(vectors: np.ndarray, rows: TrainingSet) -> np.ndarray:
+    """Rank (from 1) of the best positive, for each row that has one; itself and its picture's copies are left out."""
+    index = np.arange(len(rows))
+    hidden = (rows.image_index[:, None] == rows.image_index[None]) & (rows.image_index[:, None] >= 0)
+    hidden |= index[:, None] == index[None]
+    same_variant = (rows.variant[:, None] == rows.variant[None]) & (rows.variant[:, None] != "")
+    positive = (rows.group[:, None] == rows.group[None]) & ~hidden & ~same_variant
+    scores = np.where(hidden, -np.inf, vectors @ vectors.T)
+    best = np.where(positive, scores, -np.inf).max(1)
+    asked = positive.any(1)
+    return 1 + (scores[asked] > best[asked, None]).sum(1)
+
+
+def _start_base(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> None:
+    both = rows.image_index >= 0
+    features = [rows.image[rows.image_index[both]], rows.text[rows.metadata_index[both, 0]]]
+    image, text = (torch.from_numpy(x).to(encoder.null_image.device) for x in features)
+    encoder.head.base.fit(image, text, config.image_weight, config.shrink)
+
+
+def _optimizer(objective: Objective, config: TrainConfig):
+    slow = {id(p) for p in objective._base()}
+    own = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW([
+        {"params": [p for p in own if id(p) not in slow and p.ndim > 1], "lr": config.lr},
+        {"params": [p for p in own if id(p) not in slow and p.ndim <= 1], "lr": config.lr, "weight_decay": 0.0},
+        {"params": [p for p in own if id(p) in slow], "lr": config.base_lr, "weight_decay": 0.0},
+    ], weight_decay=config.weight_decay)
+    warm = max(1, round(config.warmup * config.steps))
+
+    def factor(step: int) -> float:
+        rest = (step - warm) / max(1, config.steps - warm)
+        return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * min(1.0, rest)))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
