@@ -1,0 +1,1 @@
+"""The night's report: plain data in, one self-contained HTML page out."""

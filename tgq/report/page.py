@@ -1,0 +1,97 @@
+"""The page: a Report through one template, escaped throughout."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from tgq.report import charts
+from tgq.report.data import ENCODER, LABELS, Figure, Report
+
+ORDER = ("hit_rate", "mrr", "ndcg", "map")
+NAMES = {"hit_rate": "H", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP", "recall": "Recall", "in_category_hit_rate": "in-category H",
+         "ann_recall": "ANN recall", "coverage": "coverage"}  # fmt: skip
+
+
+def render(report: Report) -> str:
+    """One HTML file that needs nothing else: no script, no request, data URIs for its pictures.
+
+    Titles, details and settings are other people's text: the template escapes every value.
+    """
+    headline, others = headline_metrics(report), other_metrics(report)
+    best = {m: max(figures[m].value for figures in report.systems.values() if m in figures) for m in headline + others}
+    series = list(dict.fromkeys(name for night in report.trend for name in night.figures))
+    return _environment().get_template("report.html.j2").render(
+        r=report, charts=charts, label=metric_label, labels=LABELS, ENCODER=ENCODER, metrics=headline, others=others, best=best,
+        series=series, longest=max((s.seconds for s in report.steps), default=0.0),
+    )  # fmt: skip
+
+
+@functools.cache
+def _environment() -> Environment:
+    made = Environment(loader=PackageLoader("tgq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"percent": percent, "whole": whole, "metric": metric_label, "duration": duration, "points": points}
+    return made
+
+
+def headline_metrics(report: Report) -> list[str]:
+    """H@K by K, then MRR, NDCG and MAP: those that any system has."""
+    found = {m for figures in report.systems.values() for m in figures}
+    return sorted((m for m in found if _parts(m)[0] in ORDER), key=lambda m: (ORDER.index(_parts(m)[0]), _parts(m)[1]))
+
+
+def other_metrics(report: Report) -> list[str]:
+    """Every other overall metric."""
+    found = {m for figures in report.systems.values() for m in figures}
+    return sorted((m for m in found if _parts(m)[0] not in ORDER), key=_parts)
+
+
+def picture_uri(image: Image.Image, size: int) -> str:
+    """A picture as a small JPEG data URI, at most `size` pixels wide and high."""
+    small = image.convert("RGB")
+    small.thumbnail((size, size))
+    sink = io.BytesIO()
+    small.save(sink, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def metric_label(name: str) -> str:
+    """`hit_rate@10` as `H@10`."""
+    metric, k = _parts(name)
+    return NAMES.get(metric, metric.replace("_", " ")) + (f"@{k}" if k else "")
+
+
+def percent(figure: Figure | float | None) -> str:
+    """A share in percent, one decimal; a dash for none."""
+    value = figure.value if isinstance(figure, Figure) else figure
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def points(figure: Figure) -> str:
+    """A difference of shares in points, with its sign and interval."""
+    interval = f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]" if figure.low is not None and figure.high is not None else ""
+    return f"{100 * figure.value:+.1f}{interval}"
+
+
+def whole(value: Any) -> str:
+    """A count with thousands apart; nothing for none."""
+    return "" if value is None else f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _parts(name: str) -> tuple[str, int]:
+    metric, _, k = name.partition("@")
+    return metric, int(k or 0)
