@@ -1,4 +1,4 @@
-"""The demo catalog: drawn products with the truth about every picture and text. Needs Pillow, numpy and pyarrow only."""
+"""The demo catalog: drawn products, with the truth about every picture and text."""
 
 from tgq.demo.catalog import CatalogSummary, draw_catalog
 

@@ -22,9 +22,15 @@ class Brand:
 
 
 PAINTS: dict[str, RGB] = {
-    "dark": (44, 44, 48), "metal": (188, 192, 198), "wood": (176, 128, 82), "white": (244, 244, 240),
-    "glass": (196, 218, 226), "rubber": (58, 58, 60), "screen": (26, 30, 40), "brass": (210, 174, 88),
-}  # fmt: skip
+    "dark": (44, 44, 48),
+    "metal": (188, 192, 198),
+    "wood": (176, 128, 82),
+    "white": (244, 244, 240),
+    "glass": (196, 218, 226),
+    "rubber": (58, 58, 60),
+    "screen": (26, 30, 40),
+    "brass": (210, 174, 88),
+}
 MARKS = ("ring", "star", "triangle", "diamond", "bars", "hexagon", "cross", "moon", "letter", "wave")
 
 
@@ -42,8 +48,8 @@ class Look:
 class Canvas:
     """A px x px transparent sheet; a drawing speaks in shares of its side.
 
-    Paints are names: main (with the style's pattern), plain (the main colour without it), second, deep and pale (the
-    main colour darker and lighter), those of PAINTS, or an RGB triple. Parts cover what was drawn
+    Paints are names: main (with the style's pattern), plain (the main colour without it), second, deep and
+    pale (the main colour darker and lighter), those of PAINTS, or an RGB triple. Parts cover what was drawn
     before. Cost grows with the area of the parts' bounding boxes.
     """
 
@@ -55,16 +61,27 @@ class Canvas:
         self._surfaces: dict[str, Image.Image] = {}
         main = look.main
         self._paints: dict[str, RGB] = {
-            **PAINTS, "main": main, "plain": main, "second": look.second, "deep": shade(main, -0.35), "pale": shade(main, 0.45),
-        }  # fmt: skip
+            **PAINTS,
+            "main": main,
+            "plain": main,
+            "second": look.second,
+            "deep": shade(main, -0.35),
+            "pale": shade(main, 0.45),
+        }
 
     def rgb(self, paint: str | RGB) -> RGB:
         """The plain colour of a paint."""
         return self._paints[paint] if isinstance(paint, str) else paint
 
-    def part(self, outline: Outline, paint: str | RGB = "main", light: str = "flat", edge: float = 0.35,
-             opacity: float = 1.0) -> None:  # fmt: skip
-        """Fills an outline with paint under a light; `edge` darkens its rim (0: none), `opacity` < 1 lets through."""
+    def part(
+        self,
+        outline: Outline,
+        paint: str | RGB = "main",
+        light: str = "flat",
+        edge: float = 0.35,
+        opacity: float = 1.0,
+    ) -> None:
+        """Fills an outline with paint under a light; `edge` darkens its rim, `opacity` < 1 lets through."""
         px = self.px
         points = [(x * px, y * px) for x, y in outline]
         x0, y0 = (max(0, int(min(p[k] for p in points)) - 2) for k in (0, 1))
@@ -83,7 +100,11 @@ class Canvas:
 
     def _lit(self, paint: str | RGB, kind: str, area: tuple[int, int, int, int]) -> Image.Image:
         size = (area[2] - area[0], area[3] - area[1])
-        glossy = self._glossy if paint in ("main", "plain", "deep", "pale", "second") else paint in ("metal", "glass")
+        glossy = (
+            self._glossy
+            if paint in ("main", "plain", "deep", "pale", "second")
+            else paint in ("metal", "glass")
+        )
         if paint in ("main", "plain", "wood"):
             base = self._surface(paint).crop(area)
         else:
@@ -128,7 +149,8 @@ class Canvas:
     def mark(self, x: float, y: float, size: float, paint: str | RGB | None = None) -> None:
         """The brand's mark, centred at x, y."""
         under = self.colour.getpixel(
-            (min(max(int(x * self.px), 0), self.px - 1), min(max(int(y * self.px), 0), self.px - 1)))
+            (min(max(int(x * self.px), 0), self.px - 1), min(max(int(y * self.px), 0), self.px - 1))
+        )
         brand = self.look.brand
         far = sum(abs(a - b) for a, b in zip(under, brand.colour, strict=True)) > 160
         colour = self.rgb(paint) if paint else brand.colour if far else contrast(under)
@@ -137,7 +159,9 @@ class Canvas:
     def text(self, x: float, y: float, text: str, size: float, paint: str | RGB) -> None:
         """A few letters, centred at x, y."""
         px = max(4, round(size * self.px))
-        ImageDraw.Draw(self.colour).text((x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm")
+        ImageDraw.Draw(self.colour).text(
+            (x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm"
+        )
 
 
 def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: float, colour: RGB) -> None:
@@ -155,8 +179,15 @@ def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: fl
     elif brand.mark == "bars":
         for k in (-1, 0, 1):
             left = x + k * r * 0.7
-            d.polygon([(left - r * 0.4, y + r), (left, y - r + (1 - k) * r * 0.45),
-                       (left + r * 0.3, y - r + (1 - k) * r * 0.45), (left - r * 0.1, y + r)], fill=colour)
+            d.polygon(
+                [
+                    (left - r * 0.4, y + r),
+                    (left, y - r + (1 - k) * r * 0.45),
+                    (left + r * 0.3, y - r + (1 - k) * r * 0.45),
+                    (left - r * 0.1, y + r),
+                ],
+                fill=colour,
+            )
     elif brand.mark == "hexagon":
         d.polygon(o.polygon(x, y, r, 6), fill=colour)
     elif brand.mark == "cross":

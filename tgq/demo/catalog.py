@@ -25,20 +25,22 @@ from tgq.errors import UsageError
 
 VERSION = 1  # of what is drawn; raised with every change of the pictures or texts
 DISTRACTED = 0.35  # the share of pictures that show other products beside the item
-DISTRACTOR_POOL = 400  # distractors are styles of the same catalog, from its first ones so that `items` has no say
+DISTRACTOR_POOL = 400  # distractors are among the catalog's first styles, so that `items` has no say in them
 CHUNK = 50  # items per task
 ROW_GROUP = 5000  # rows per Parquet row group
 
 _TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
-SCHEMA = pa.schema([
-    ("item_id", _TEXT), ("title", _TEXT), ("brand", _TEXT), ("category", _TEXT), ("attributes", _TEXT), ("description", _TEXT),
-    ("price", _REAL), ("image", _TEXT), ("group_id", _TEXT), ("variant_id", _TEXT), ("view", _TEXT), ("is_primary", _FLAG),
-    ("fine_class", _TEXT),
+SCHEMA = pa.schema(
+    {name: _TEXT for name in ("item_id", "title", "brand", "category", "attributes", "description")}
+    | {"price": _REAL, "image": _TEXT, "group_id": _TEXT, "variant_id": _TEXT}
+    | {"view": _TEXT, "is_primary": _FLAG, "fine_class": _TEXT}
     # the truth, which no encoder may see
-    ("overlay", _TEXT), ("background", _TEXT), ("prop", _TEXT), ("distractors", pa.int32()), ("box", pa.list_(pa.float32())),
-    ("title_noise", _TEXT), ("missing_brand", _FLAG), ("missing_attributes", pa.int32()), ("true_brand", _TEXT),
-    ("true_color", _TEXT), ("true_material", _TEXT), ("true_pattern", _TEXT), ("true_attributes", _TEXT), ("defect", _TEXT),
-])  # fmt: skip
+    | {"overlay": _TEXT, "background": _TEXT, "prop": _TEXT}
+    | {"distractors": pa.int32(), "box": pa.list_(pa.float32())}
+    | {"title_noise": _TEXT, "missing_brand": _FLAG, "missing_attributes": pa.int32()}
+    | {f"true_{name}": _TEXT for name in ("brand", "color", "material", "pattern", "attributes")}
+    | {"defect": _TEXT}
+)
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,22 @@ class CatalogSummary:
     bad_rows: int
 
 
-def draw_catalog(out: Path | str, items: int = 2000, seed: int = 0, size: int = 224, workers: int | None = None,
-                 progress: Callable[[int, int], None] | None = None, bad_rows: int = 0) -> CatalogSummary:  # fmt: skip
+def draw_catalog(
+    out: Path | str,
+    items: int = 2000,
+    seed: int = 0,
+    size: int = 224,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    bad_rows: int = 0,
+) -> CatalogSummary:
     """Draws a catalog of `items` items into the folder `out`.
 
-    The folder holds `catalog.parquet` (SCHEMA; one row per item), `images/` and `SOURCE.md`. The bytes depend on items,
-    seed, size and bad_rows only, not on workers; item i is the same for every `items` > i. The last style may be cut
-    short, so its group can be smaller than two. Cost grows linearly with items and with size squared, some 8 ms per item
-    and core at 224 px. With more than one worker the calling program must be importable (spawned processes).
+    The folder holds `catalog.parquet` (SCHEMA; one row per item), `images/` and `SOURCE.md`. The bytes depend
+    on items, seed, size and bad_rows only, not on workers; item i is the same for every `items` > i. The last
+    style may be cut short, so its group can be smaller than two. Cost grows linearly with items and with the
+    square of size: some 8 ms per item and core at 224 px. With more than one worker the calling program must
+    be importable, since the workers are spawned.
 
     Args:
         out: folder, made if absent; a catalog drawn earlier is replaced, any other is left alone.
@@ -74,14 +84,20 @@ def draw_catalog(out: Path | str, items: int = 2000, seed: int = 0, size: int = 
         UsageError: out holds a catalog that was not drawn here, or a number is out of range.
     """
     out = Path(out)
-    for name, value, least in (("items", items, 1), ("size", size, 64), ("bad_rows", bad_rows, 0)):
+    workers = workers if workers is not None else os.cpu_count() or 1
+    for name, value, least in (
+        ("items", items, 1),
+        ("size", size, 64),
+        ("workers", workers, 1),
+        ("bad_rows", bad_rows, 0),
+    ):
         if value < least:
             raise UsageError(f"{name} is {value}", f"give {least} or more")
     _clear(out)
     plan = list(_plan(items, seed))
     chunks = [plan[i : i + CHUNK] for i in range(0, items, CHUNK)]
     draw = functools.partial(_draw_chunk, str(out), seed, size)
-    workers = min(workers or os.cpu_count() or 1, len(chunks))
+    workers = min(workers, len(chunks))
     written = out / "catalog.parquet.partial"
     with pq.ParquetWriter(written, SCHEMA) as writer:
         rows: list[dict] = []
@@ -140,17 +156,42 @@ def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) ->
     path = out / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.getvalue())
-    truth = {"color": variant.colour, "material": theirs.material, "pattern": theirs.pattern, **traits, **({"size": variant.size} if variant.size else {})}
+    truth = {
+        "color": variant.colour,
+        "material": theirs.material,
+        "pattern": theirs.pattern,
+        **traits,
+        **({"size": variant.size} if variant.size else {}),
+    }
     return {
-        "item_id": f"{seed}-{item:07d}", "title": text.title, "brand": text.brand, "category": theirs.product.path,
-        "attributes": json.dumps(text.attributes), "description": text.description, "price": theirs.price, "image": name,
-        "group_id": theirs.group_id, "variant_id": f"{theirs.group_id}-{variant.name}", "view": photo.view, "is_primary": True,
-        "fine_class": theirs.product.name, "overlay": photo.overlay, "background": photo.background, "prop": photo.prop,
-        "distractors": photo.distractors, "box": list(photo.box), "title_noise": text.title_noise,
-        "missing_brand": text.missing_brand, "missing_attributes": text.missing_attributes, "true_brand": theirs.brand.name,
-        "true_color": variant.colour, "true_material": theirs.material, "true_pattern": theirs.pattern,
-        "true_attributes": json.dumps(truth), "defect": "",
-    }  # fmt: skip
+        "item_id": f"{seed}-{item:07d}",
+        "title": text.title,
+        "brand": text.brand,
+        "category": theirs.product.path,
+        "attributes": json.dumps(text.attributes),
+        "description": text.description,
+        "price": theirs.price,
+        "image": name,
+        "group_id": theirs.group_id,
+        "variant_id": f"{theirs.group_id}-{variant.name}",
+        "view": photo.view,
+        "is_primary": True,
+        "fine_class": theirs.product.name,
+        "overlay": photo.overlay,
+        "background": photo.background,
+        "prop": photo.prop,
+        "distractors": photo.distractors,
+        "box": list(photo.box),
+        "title_noise": text.title_noise,
+        "missing_brand": text.missing_brand,
+        "missing_attributes": text.missing_attributes,
+        "true_brand": theirs.brand.name,
+        "true_color": variant.colour,
+        "true_material": theirs.material,
+        "true_pattern": theirs.pattern,
+        "true_attributes": json.dumps(truth),
+        "defect": "",
+    }
 
 
 def _others(r, own: Style) -> list[tuple[Style, Variant]]:
@@ -172,7 +213,10 @@ def _clear(out: Path) -> None:
     source = out / "SOURCE.md"
     drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
     if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):
-        raise UsageError(f"{out} holds a catalog or images that were not drawn by this command", "name another folder, or remove them")
+        raise UsageError(
+            f"{out} holds a catalog or images that were not drawn by this command",
+            "name another folder, or remove them",
+        )
     shutil.rmtree(out / "images", ignore_errors=True)
     (out / "catalog.parquet").unlink(missing_ok=True)
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -183,8 +227,10 @@ _TITLE = "# A drawn catalog\n"
 
 
 def _source(items: int, seed: int, size: int, bad_rows: int) -> str:
-    return _TITLE + f"""
-Every product, brand and picture here is invented and drawn by `tgq demo-catalog`; nothing is a photograph.
+    return (
+        _TITLE
+        + f"""
+Every product, brand and picture here is invented and drawn by `tgq demo-catalog`.
 
 - items: {items}
 - seed: {seed}
@@ -192,8 +238,7 @@ Every product, brand and picture here is invented and drawn by `tgq demo-catalog
 - rows broken on purpose: {bad_rows} (column `defect`)
 - drawing version: {VERSION}
 
-`group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay` on are ground truth
-about the picture and the text; an encoder must not see them.
+`group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay`
+on are the truth about picture and text; an encoder must not see them.
 """
-
-
+    )

@@ -6,19 +6,35 @@ import struct
 import zlib
 from pathlib import Path
 
-DEFECTS = ("missing id", "duplicate id", "truncated image", "not an image", "path outside", "no image and no text",
-           "decompression bomb", "missing file", "unsupported scheme")  # fmt: skip
+DEFECTS = (
+    "missing id",
+    "duplicate id",
+    "truncated image",
+    "not an image",
+    "path outside",
+    "no image and no text",
+    "decompression bomb",
+    "missing file",
+    "unsupported scheme",
+)
 
 
 def broken_rows(out: Path, count: int, seed: int) -> list[dict]:
-    """`count` rows, one defect of DEFECTS each in turn, with their files; `out` must hold the catalog's first picture."""
+    """`count` rows, one of DEFECTS each in turn, with their files, beside the sound pictures."""
     good = "images/0000/0000000.jpg"
     folder = out / "images" / "broken"
     rows = []
     for k in range(count):
         defect = DEFECTS[k % len(DEFECTS)]
-        row: dict = {"item_id": f"{seed}-bad{k:05d}", "title": f"Broken item {k}", "category": "Broken > Broken > Broken", "attributes": "{}",
-                     "image": good, "is_primary": True, "defect": defect}  # fmt: skip
+        row: dict = {
+            "item_id": f"{seed}-bad{k:05d}",
+            "title": f"Broken item {k}",
+            "category": "Broken > Broken > Broken",
+            "attributes": "{}",
+            "image": good,
+            "is_primary": True,
+            "defect": defect,
+        }
         if count:
             folder.mkdir(parents=True, exist_ok=True)
         if defect == "missing id":
@@ -27,7 +43,7 @@ def broken_rows(out: Path, count: int, seed: int) -> list[dict]:
             row["item_id"] = f"{seed}-{0:07d}"
         elif defect == "truncated image":
             data = (out / good).read_bytes()
-            row["image"] = _write(out, f"{k:05d}.jpg", data[: len(data) // 3])
+            row["image"] = _write(out, f"{k:05d}.jpg", data[: len(data) * 3 // 4])
         elif defect == "not an image":
             row["image"] = _write(out, f"{k:05d}.jpg", b"<html><body>404 Not Found</body></html>\n")
         elif defect == "path outside":
@@ -51,7 +67,7 @@ def _write(out: Path, name: str, data: bytes) -> str:
 
 
 def bomb_png(side: int) -> bytes:
-    """A white black-and-white PNG of side x side pixels: some side**2 / 8000 bytes on disk, side**2 pixels in memory."""
+    """A white PNG of side x side pixels in some side**2 / 8000 bytes."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

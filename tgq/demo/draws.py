@@ -1,4 +1,4 @@
-"""Random draws that do not depend on order: every value comes from a key through SHA-256, never from `hash()`."""
+"""Random draws that do not depend on order: every value comes from a key through SHA-256."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def unit_of(*key: object) -> Callable[[str], float]:
 class Shape:
     """The parameters of one style, drawn by name where a product type's drawing asks for them.
 
-    A name always gives the same value within a style, so a drawing may ask in any order and a new parameter leaves the
-    old ones as they were.
+    A name always gives the same value within a style, so a drawing may ask in any order and a new parameter
+    leaves the old ones as they were.
 
     Args:
         unit: name -> [0, 1]; 0 and 1 are the ends of every parameter's range.
 
     Attributes:
-        traits: the parameters that a shop would tell in its attributes ("neck": "v-neck"), filled while drawing.
+        traits: what a shop would tell in its attributes ("neck": "v-neck"), filled while drawing.
     """
 
     def __init__(self, unit: Callable[[str], float]):

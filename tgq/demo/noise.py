@@ -8,12 +8,42 @@ from dataclasses import dataclass
 from tgq.demo.styles import Style, Variant
 from tgq.demo.surface import COLOURS
 
-ADJECTIVES = ("Classic", "Modern", "Everyday", "Premium", "Comfort", "Essential", "Vintage", "Urban", "Lightweight", "Elegant", "Casual", "Original", "Compact", "Signature")
+ADJECTIVES = (
+    "Classic",
+    "Modern",
+    "Everyday",
+    "Premium",
+    "Comfort",
+    "Essential",
+    "Vintage",
+    "Urban",
+    "Lightweight",
+    "Elegant",
+    "Casual",
+    "Original",
+    "Compact",
+    "Signature",
+)
 PROMISES = ("Best Price", "New", "2024 Edition", "Free Gift", "Imported", "Hot Seller", "Pack of 1")
-NOISES = {"none": 0.56, "shuffled": 0.12, "wrong colour": 0.09, "typo": 0.08, "upper case": 0.05, "missing words": 0.05, "promotion": 0.05}
+NOISES = {
+    "none": 0.56,
+    "shuffled": 0.12,
+    "wrong colour": 0.09,
+    "typo": 0.08,
+    "upper case": 0.05,
+    "missing words": 0.05,
+    "promotion": 0.05,
+}
 MISSING_BRAND = 0.1
 MISSING_ATTRIBUTE = 0.15
-USES = ("for every day", "for home and travel", "that lasts", "at a fair price", "made to be used", "loved by our customers")
+USES = (
+    "for every day",
+    "for home and travel",
+    "that lasts",
+    "at a fair price",
+    "made to be used",
+    "loved by our customers",
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +61,7 @@ class Metadata:
 
 
 def describe(r: random.Random, style: Style, variant: Variant, traits: dict[str, str]) -> Metadata:
-    """Writes an item's metadata. No word of it belongs to one style alone: brands, adjectives and nouns are shared."""
+    """Writes an item's metadata. No word of it belongs to one style alone."""
     noise = r.choices(list(NOISES), list(NOISES.values()))[0]
     nameless = r.random() < MISSING_BRAND
     colour = variant.colour
@@ -63,12 +93,20 @@ def describe(r: random.Random, style: Style, variant: Variant, traits: dict[str,
         facts["size"] = variant.size
     told = {k: v for k, v in facts.items() if r.random() >= MISSING_ATTRIBUTE}
     description = f"{noun} in {style.material} {r.choice(USES)}." if r.random() < 0.85 else ""
-    return Metadata(title.upper() if noise == "upper case" else title, "" if nameless else style.brand.name, told, description, noise, colour, nameless,
-                    len(facts) - len(told))  # fmt: skip
+    return Metadata(
+        title.upper() if noise == "upper case" else title,
+        "" if nameless else style.brand.name,
+        told,
+        description,
+        noise,
+        colour,
+        nameless,
+        len(facts) - len(told),
+    )
 
 
 def _swap(r: random.Random, word: str) -> str:
     """Two neighbouring letters the wrong way round."""
-    places = [i for i in range(len(word) - 1) if word[i] != word[i + 1]]
+    places = [i for i in range(len(word) - 1) if word[i] != word[i + 1] and " " not in word[i : i + 2]]
     i = r.choice(places)
-    return word[:i] + word[i + 1] + word[i] + word[i + 2:]
+    return word[:i] + word[i + 1] + word[i] + word[i + 2 :]

@@ -12,8 +12,22 @@ from tgq.demo.surface import COLOURS, contrast
 
 SHARE = 0.3
 KINDS = ("banner", "badge", "price sticker", "ribbon", "watermark")
-SLOGANS = ("SALE", "NEW IN", "FREE DELIVERY", "LAST PIECES", "TOP RATED", "2 FOR 1", "WEEKEND DEAL", "ONLY TODAY", "SUMMER SALE", "EXTRA 10% OFF",
-           "OFFICIAL SHOP", "BACK IN STOCK", "ORDER NOW", "GIFT IDEA")  # fmt: skip
+SLOGANS = (
+    "SALE",
+    "NEW IN",
+    "FREE DELIVERY",
+    "LAST PIECES",
+    "TOP RATED",
+    "2 FOR 1",
+    "WEEKEND DEAL",
+    "ONLY TODAY",
+    "SUMMER SALE",
+    "EXTRA 10% OFF",
+    "OFFICIAL SHOP",
+    "BACK IN STOCK",
+    "ORDER NOW",
+    "GIFT IDEA",
+)
 INKS = ("red", "orange", "yellow", "green", "blue", "navy", "black", "magenta", "purple", "teal", "white")
 
 
@@ -23,7 +37,13 @@ def overlay(r: random.Random, image: Image.Image) -> str:
         return "none"
     kinds = r.sample(KINDS, r.choice((1, 1, 1, 2, 2, 3)))
     for kind in kinds:
-        {"banner": _banner, "badge": _badge, "price sticker": _price, "ribbon": _ribbon, "watermark": _watermark}[kind](r, image)
+        {
+            "banner": _banner,
+            "badge": _badge,
+            "price sticker": _price,
+            "ribbon": _ribbon,
+            "watermark": _watermark,
+        }[kind](r, image)
     return kinds[0] if len(kinds) == 1 else "several"
 
 
@@ -56,7 +76,12 @@ def _badge(r: random.Random, image: Image.Image) -> None:
     if r.random() < 0.5:
         d.polygon(polygon(x, y, radius * 1.1, r.randint(9, 16), inner=0.82), fill=ink)
     else:
-        d.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ink, outline=contrast(ink), width=max(1, size // 100))
+        d.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            fill=ink,
+            outline=contrast(ink),
+            width=max(1, size // 100),
+        )
     text = r.choice((f"-{r.choice((10, 15, 20, 25, 30, 40, 50, 70))}%", "NEW", "ECO", "TOP", "HOT", "1+1"))
     d.text((x, y), text, font=font(max(6, round(radius * 0.72))), fill=contrast(ink), anchor="mm")
 
@@ -69,7 +94,13 @@ def _price(r: random.Random, image: Image.Image) -> None:
     sticker = Image.new("RGBA", (w, h), (0, 0, 0, 0))
     d = ImageDraw.Draw(sticker)
     d.rounded_rectangle((0, 0, w - 1, h - 1), h // 5, fill=(*ink, 255), outline=(60, 60, 60, 255))
-    d.text((w / 2, h / 2), f"${r.randint(4, 499)}.{r.choice(('99', '95', '00'))}", font=font(round(h * 0.56)), fill=(*contrast(ink), 255), anchor="mm")
+    d.text(
+        (w / 2, h / 2),
+        f"${r.randint(4, 499)}.{r.choice(('99', '95', '00'))}",
+        font=font(round(h * 0.56)),
+        fill=(*contrast(ink), 255),
+        anchor="mm",
+    )
     sticker = sticker.rotate(r.uniform(-18, 18), Image.Resampling.BICUBIC, expand=True)
     at = tuple(r.randrange(max(1, size - side)) for side in sticker.size)
     image.paste(sticker, at, sticker)
@@ -81,7 +112,13 @@ def _ribbon(r: random.Random, image: Image.Image) -> None:
     ink = _ink(r)
     band = Image.new("RGBA", (round(size * 0.75), round(size * 0.1)), (*ink, 255))
     d = ImageDraw.Draw(band)
-    d.text((band.width / 2, band.height / 2), r.choice(("SALE", "NEW", "BEST SELLER", "LIMITED", "-30%", "OUTLET")), font=font(round(band.height * 0.62)), fill=(*contrast(ink), 255), anchor="mm")
+    d.text(
+        (band.width / 2, band.height / 2),
+        r.choice(("SALE", "NEW", "BEST SELLER", "LIMITED", "-30%", "OUTLET")),
+        font=font(round(band.height * 0.62)),
+        fill=(*contrast(ink), 255),
+        anchor="mm",
+    )
     left = r.random() < 0.5
     band = band.rotate(45 if left else -45, Image.Resampling.BICUBIC, expand=True)
     off = round(size * 0.12)
@@ -93,6 +130,12 @@ def _watermark(r: random.Random, image: Image.Image) -> None:
     size = image.width
     text = r.choice(("shop-online", "www.store", "PHOTO", "MEGASTORE", "sample"))
     mark = Image.new("L", (size, size), 0)
-    ImageDraw.Draw(mark).text((size / 2, size / 2), text, font=font(round(size * r.uniform(0.12, 0.18))), fill=r.randint(70, 130), anchor="mm")
+    ImageDraw.Draw(mark).text(
+        (size / 2, size / 2),
+        text,
+        font=font(round(size * r.uniform(0.12, 0.18))),
+        fill=r.randint(70, 130),
+        anchor="mm",
+    )
     mark = mark.rotate(r.choice((0, 25, -25)), Image.Resampling.BILINEAR)
     image.paste(r.choice(((255, 255, 255), (60, 60, 60))), (0, 0, size, size), mark)

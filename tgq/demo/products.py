@@ -1,4 +1,4 @@
-"""The register of product types: what each is called, where it stands in the category tree, and how it is drawn."""
+"""The register of product types: their names, their places in the category tree, their drawings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Product:
         nouns: what titles call it.
         materials, patterns: what its styles choose from.
         price: lowest and highest, in the shop's currency.
-        stance: how it is photographed: `stands` (on a surface), `lies` (seen from above) or `worn` (by a person).
+        stance: how it is photographed: `stands` on a surface, `lies` seen from above, or `worn` by a person.
         sizes: the sizes it is sold in, if any.
         weight: how many styles it has, relative to the others.
         draw: draws it into the middle of a canvas.
@@ -50,8 +50,9 @@ class Product:
 _REGISTER: dict[str, Product] = {}
 
 
-def product(path: str, nouns: Sequence[str], materials: Sequence[str], price: tuple[float, float],
-            **more: object) -> Callable[[Drawing], Drawing]:  # fmt: skip
+def product(
+    path: str, nouns: Sequence[str], materials: Sequence[str], price: tuple[float, float], **more: object
+) -> Callable[[Drawing], Drawing]:
     """Registers the decorated drawing as a product type named after the last level of its category path."""
 
     def register(draw: Drawing) -> Drawing:

@@ -1,4 +1,4 @@
-"""Styles: what a shop designs once and sells in several colours or sizes. Style k of a seed is a pure function of both."""
+"""Styles: what a shop designs once and sells in several colours or sizes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,31 @@ from tgq.demo.products import Product, products
 from tgq.demo.surface import COLOURS, RGB, luminance, shade
 
 NAMES = (
-    "Velmora", "Kestrin", "Noruba", "Tallio", "Brixham Lane", "Osterly", "Fjellrav", "Quindle", "Mirabeau Nord",
-    "Zephra", "Haldane", "Pomelo Works", "Uralis", "Cantabria", "Drift & Vale", "Junofield", "Lumeno", "Wexcombe",
-    "Sabelle", "Torvik", "Yarrowby", "Eskimara", "Gantry", "Inverleaf",
-)  # fmt: skip
+    "Velmora",
+    "Kestrin",
+    "Noruba",
+    "Tallio",
+    "Brixham Lane",
+    "Osterly",
+    "Fjellrav",
+    "Quindle",
+    "Mirabeau Nord",
+    "Zephra",
+    "Haldane",
+    "Pomelo Works",
+    "Uralis",
+    "Cantabria",
+    "Drift & Vale",
+    "Junofield",
+    "Lumeno",
+    "Wexcombe",
+    "Sabelle",
+    "Torvik",
+    "Yarrowby",
+    "Eskimara",
+    "Gantry",
+    "Inverleaf",
+)
 BRANDS_PER_TYPE = 5
 PALETTES = {  # materials that come in their own colours most of the time
     "oak": ("beige", "mustard", "brown", "white", "black", "olive"),
@@ -70,7 +91,9 @@ class Style:
 def brands() -> tuple[Brand, ...]:
     """All makers; they do not depend on the seed, as a real market's do not."""
     inks = [c for c in COLOURS.values() if luminance(c) < 0.75]
-    return tuple(Brand(name, MARKS[k % len(MARKS)], inks[(k * 5) % len(inks)]) for k, name in enumerate(NAMES))
+    return tuple(
+        Brand(name, MARKS[k % len(MARKS)], inks[(k * 5) % len(inks)]) for k, name in enumerate(NAMES)
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -98,9 +121,19 @@ def style(seed: int, index: int) -> Style:
     names = [r.choice(palette)] * len(sizes) if sized else r.sample(palette, min(n, len(palette)))
     variants = []
     for colour, size in zip(names, sizes, strict=False):
-        main = COLOURS[colour] if sized else tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour])
-        other = {"white": COLOURS["white"], "black": COLOURS["black"], "deep": shade(main, -0.5), "pale": shade(main, 0.55),
-                 "fixed": COLOURS[fixed], "free": COLOURS[fixed if sized else r.choice(list(COLOURS))]}[scheme]
+        main = (
+            COLOURS[colour]
+            if sized
+            else tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour])
+        )
+        other = {
+            "white": COLOURS["white"],
+            "black": COLOURS["black"],
+            "deep": shade(main, -0.5),
+            "pale": shade(main, 0.55),
+            "fixed": COLOURS[fixed],
+            "free": COLOURS[fixed if sized else r.choice(list(COLOURS))],
+        }[scheme]
         if sum(abs(a - b) for a, b in zip(main, other, strict=True)) < 110:  # a pattern must be seen
             other = shade(main, -0.55) if luminance(main) > 0.5 else shade(main, 0.6)
         name = colour.replace(" ", "-") + (f"-{size}".replace(" ", "") if size else "")

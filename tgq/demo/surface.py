@@ -14,21 +14,61 @@ from tgq.demo.draws import Shape
 RGB = tuple[int, int, int]
 
 COLOURS: dict[str, RGB] = {
-    "black": (38, 38, 42), "white": (240, 240, 236), "grey": (142, 146, 152), "silver": (196, 200, 206),
-    "red": (200, 38, 44), "burgundy": (112, 26, 46), "orange": (236, 122, 34), "mustard": (214, 164, 40),
-    "yellow": (246, 210, 60), "lime": (160, 204, 58), "green": (44, 142, 76), "olive": (110, 114, 58),
-    "mint": (158, 216, 190), "teal": (22, 128, 134), "turquoise": (54, 188, 196), "sky blue": (128, 190, 232),
-    "blue": (38, 92, 190), "navy": (30, 44, 92), "purple": (112, 62, 154), "lilac": (190, 164, 216),
-    "pink": (240, 156, 184), "magenta": (206, 44, 120), "beige": (218, 196, 164), "brown": (122, 80, 50),
-}  # fmt: skip
+    "black": (38, 38, 42),
+    "white": (240, 240, 236),
+    "grey": (142, 146, 152),
+    "silver": (196, 200, 206),
+    "red": (200, 38, 44),
+    "burgundy": (112, 26, 46),
+    "orange": (236, 122, 34),
+    "mustard": (214, 164, 40),
+    "yellow": (246, 210, 60),
+    "lime": (160, 204, 58),
+    "green": (44, 142, 76),
+    "olive": (110, 114, 58),
+    "mint": (158, 216, 190),
+    "teal": (22, 128, 134),
+    "turquoise": (54, 188, 196),
+    "sky blue": (128, 190, 232),
+    "blue": (38, 92, 190),
+    "navy": (30, 44, 92),
+    "purple": (112, 62, 154),
+    "lilac": (190, 164, 216),
+    "pink": (240, 156, 184),
+    "magenta": (206, 44, 120),
+    "beige": (218, 196, 164),
+    "brown": (122, 80, 50),
+}
 PATTERNS = ("solid", "striped", "dotted", "checked", "chevron", "floral", "triangles", "colour block")
-GLOSSY = frozenset({"metal", "steel", "ceramic", "porcelain", "plastic", "glass", "patent leather", "lacquer"})
+GLOSSY = frozenset(
+    {"metal", "steel", "ceramic", "porcelain", "plastic", "glass", "patent leather", "lacquer"}
+)
 TEXTURES = {  # material -> the tile that is multiplied onto it
-    "cotton": "fine", "linen": "weave", "canvas": "weave", "denim": "twill", "wool": "knit", "knit": "knit",
-    "fleece": "soft", "velvet": "soft", "suede": "soft", "leather": "grain", "rubber": "fine", "terracotta": "grain",
-    "wood": "wood", "oak": "wood", "walnut": "wood", "bamboo": "wood", "rattan": "weave", "steel": "brushed",
-    "metal": "brushed", "felt": "soft", "paper": "fine", "plush": "fur", "nylon": "fine", "polyester": "fine",
-}  # fmt: skip
+    "cotton": "fine",
+    "linen": "weave",
+    "canvas": "weave",
+    "denim": "twill",
+    "wool": "knit",
+    "knit": "knit",
+    "fleece": "soft",
+    "velvet": "soft",
+    "suede": "soft",
+    "leather": "grain",
+    "rubber": "fine",
+    "terracotta": "grain",
+    "wood": "wood",
+    "oak": "wood",
+    "walnut": "wood",
+    "bamboo": "wood",
+    "rattan": "weave",
+    "steel": "brushed",
+    "metal": "brushed",
+    "felt": "soft",
+    "paper": "fine",
+    "plush": "fur",
+    "nylon": "fine",
+    "polyester": "fine",
+}
 
 
 def shade(colour: RGB, by: float) -> RGB:
@@ -55,25 +95,38 @@ def turned(colour: RGB, hue: float, saturation: float = 1.0) -> RGB:
 
 @functools.lru_cache(maxsize=64)
 def light(kind: str, glossy: bool) -> Image.Image:
-    """The light on a form, 64 x 64, 128 neutral: applied with hard light, stretched over a part's bounding box."""
+    """The light on a form, 64 x 64, 128 neutral; stretched over a part and applied as hard light."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     if kind == "round":  # an upright cylinder, lit from the left
-        value = 128 + 30 * np.exp(-(((x + 0.35) / 0.35) ** 2)) - 62 * np.clip(np.abs(x) - 0.25, 0, 1) ** 1.5 - 14 * (x > 0) * x
+        value = (
+            128
+            + 30 * np.exp(-(((x + 0.35) / 0.35) ** 2))
+            - 62 * np.clip(np.abs(x) - 0.25, 0, 1) ** 1.5
+            - 14 * (x > 0) * x
+        )
     elif kind == "tube":  # a lying cylinder, lit from above
         value = 128 + 30 * np.exp(-(((y + 0.4) / 0.35) ** 2)) - 66 * np.clip(y, 0, 1) ** 1.5
     elif kind == "ball":
         d = np.hypot(x + 0.35, y + 0.4)
         value = 162 - 56 * d**1.3
     elif kind == "cloth":  # soft folds that run downwards
-        value = 130 - 10 * y - 12 * x + 9 * np.sin(7 * x + 2.5 * y) * (0.4 + 0.6 * (y + 1) / 2) - 16 * np.abs(x) ** 3
+        value = (
+            130
+            - 10 * y
+            - 12 * x
+            + 9 * np.sin(7 * x + 2.5 * y) * (0.4 + 0.6 * (y + 1) / 2)
+            - 16 * np.abs(x) ** 3
+        )
     elif kind == "hollow":  # the inside of something
         value = 104 - 26 * y + 18 * x
     else:  # flat: a plate, a little brighter to the upper left
         value = 130 - 9 * y - 9 * x
     if glossy and kind in ("round", "ball", "tube"):
-        spot = {"round": np.exp(-(((x + 0.42) / 0.11) ** 2)) * (np.abs(y) < 0.9),
-                "tube": np.exp(-(((y + 0.5) / 0.12) ** 2)) * (np.abs(x) < 0.93),
-                "ball": np.exp(-(((x + 0.42) / 0.17) ** 2) - ((y + 0.48) / 0.15) ** 2)}[kind]
+        spot = {
+            "round": np.exp(-(((x + 0.42) / 0.11) ** 2)) * (np.abs(y) < 0.9),
+            "tube": np.exp(-(((y + 0.5) / 0.12) ** 2)) * (np.abs(x) < 0.93),
+            "ball": np.exp(-(((x + 0.42) / 0.17) ** 2) - ((y + 0.48) / 0.15) ** 2),
+        }[kind]
         value = value + 72 * spot - 10
     elif glossy:
         value = value + 26 * (np.abs(x + 0.6 * y + 0.35) < 0.14)
@@ -163,5 +216,7 @@ def patterned(px: int, main: RGB, second: RGB, pattern: str, shape: Shape) -> Im
                     d.polygon([(x, y + step), (x + step / 2, y), (x + step, y + step)], fill=second)
     elif pattern == "colour block":
         cut = shape.num("block at", 0.35, 0.65) * px
-        d.polygon([(0, cut), (px, cut - px * shape.num("block slope", -0.2, 0.2)), (px, px), (0, px)], fill=second)
+        d.polygon(
+            [(0, cut), (px, cut - px * shape.num("block slope", -0.2, 0.2)), (px, px), (0, px)], fill=second
+        )
     return image
