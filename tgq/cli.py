@@ -124,6 +124,7 @@ def nightly(
     if dry_run:
         from tgq.pipeline.nightly import rehearse
 
+        _checks(loaded.settings)
         for line in rehearse(loaded.settings):
             out.print(line)
         return
@@ -361,15 +362,21 @@ def setup() -> None:
 @app.command()
 def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePath = None) -> None:
     """Check Java, Delta's JARs, memory, GPU, model files and warehouse access, a line each."""
+    failed = _checks(settings_of(profiles, sets, None, warehouse).settings)
+    if failed:
+        raise TgqError(f"{failed} check(s) failed", "mend what is marked FAIL")
+
+
+def _checks(settings: config.Settings) -> int:
+    """Print a line for each check of the machine; returns how many failed."""
     from tgq.doctor import checks
 
     failed = 0
-    for name, ok, text in checks(settings_of(profiles, sets, None, warehouse).settings):
+    for name, ok, text in checks(settings):
         failed += not ok
         out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="")
         out.print(text, markup=False, soft_wrap=True)
-    if failed:
-        raise TgqError(f"{failed} check(s) failed", "mend what is marked FAIL")
+    return failed
 
 
 def main(argv: Sequence[str] | None = None) -> None:
