@@ -103,7 +103,7 @@ def locate(spark: SparkSession, catalog: CatalogSettings) -> Location:
         stem = PurePosixPath(catalog.table).stem
         ours = [n for n in found if PurePosixPath(n).stem.split(".")[0] == stem]
         if len(ours) == 1:  # catalog.csv where catalog.parquet is the default
-            return Location(store.uri(f"{path}/{ours[0]}"), _format(catalog, ours[0], store), path)
+            return Location(store.uri(f"{path}/{ours[0]}"), _format(catalog, f"{path}/{ours[0]}", store), path)
         formats = {FORMATS[_suffix(n)] for n in found}
         partitioned = any("=" in n and store.is_folder(f"{path}/{n}") for n in names)
         if len(formats) == 1 and not ours:
@@ -290,7 +290,10 @@ def _load(spark: SparkSession, catalog: CatalogSettings, location: Location) -> 
     reader = spark.read.option("__globPaths__", "false")  # a folder may be called 'shoes [new]'
     if location.format == "csv":
         tabs = {"sep": "\t"} if _suffix(location.table) == ".tsv" else {}
-        return reader.options(**tabs | dict(catalog.csv)).csv(location.table)
+        options = tabs | dict(catalog.csv)
+        if set("[]{}*?") & set(location.table):  # there Spark finds the columns of multi-line text by a glob, whatever was said
+            reader = reader.schema(spark.read.options(**options | {"multiLine": "false", "__globPaths__": "false"}).csv(location.table).schema)
+        return reader.options(**options).csv(location.table)
     if location.format == "jsonl":
         return reader.json(location.table)
     return reader.format(location.format).load(location.table)
@@ -310,7 +313,8 @@ def first_line(error: Exception) -> str:
     text = str(getattr(error, "java_exception", None) or error)
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("\tat")] or [type(error).__name__]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return " ".join((causes[-1] if causes else lines[0]).split())[:240]
+    said = re.sub(r"^(\[[A-Z_.]+\] |[\w.$]+(Exception|Error): )+", "", " ".join((causes[-1] if causes else lines[0]).split()))
+    return said[:240]
 
 
 # -- how a column becomes ours
