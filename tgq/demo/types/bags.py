@@ -64,10 +64,11 @@ def handbag(c: Canvas, s: Shape) -> None:
         c.tube(arch, s.num("handle width", 0.024, 0.045), s.pick("handle paint",
             ("deep", "second", (140, 92, 56))))
     r = s.num("corner", 0.0, 0.09)
-    c.part(curve([(0.5 - upper, top), (0.5 + upper, top), (0.5 + upper + 0.01, top + 0.03),
-        (0.5 + lower, bottom - r - 0.03), (0.5 + lower - r * 0.7 - 0.01, bottom),
-                  (0.5 - lower + r * 0.7 + 0.01, bottom), (0.5 - lower, bottom - r - 0.03),
-                  (0.5 - upper - 0.01, top + 0.03)]), "main", "round")
+    c.part([(0.5 - upper, top), (0.5 + upper, top), (0.5 + lower, bottom - r - 0.03),
+        (0.5 + lower - r * 0.3, bottom - 0.02),
+        (0.5 + lower - r - 0.02, bottom), (0.5 - lower + r + 0.02, bottom),
+        (0.5 - lower + r * 0.3, bottom - 0.02),
+        (0.5 - lower, bottom - r - 0.03)], "main", "round")
     closure = s.trait("closure", ("flap", "zip", "clasp"))
     if closure == "flap":
         y = top + (bottom - top) * s.num("flap", 0.4, 0.7)

@@ -118,27 +118,33 @@ def pump(c: Canvas, s: Shape) -> None:
     c.part([(0.83, high - 0.02), (0.93, high - 0.04), (0.93, ground - 0.04), (0.93 - thick * 0.3, ground),
         (0.93 - thick * 1.1, ground), (0.86, high + heel * 0.45)],
            s.pick("heel paint", ("plain", "deep", "second")), "round")
-    arch = curve([(toe, ground - 0.01), (0.3, ground - 0.012), (0.5, ground - heel * 0.32),
-        (0.72, high + 0.035), (0.92, high)], closed=False)
-    cut = s.num("cut", 0.08, 0.2)
-    top = curve([(0.935, high - 0.13), (0.86, high - 0.1), (0.66, high + heel * 0.12 - 0.02),
-        (0.44 + cut * 0.3, ground - heel * 0.5 - 0.05), (0.3 + cut * 0.4, ground - 0.13 - heel * 0.2),
-                 (toe + 0.08, ground - 0.085), (toe - (0.03 if s.chance("pointed", 0.6) else 0),
-                 ground - 0.02)], closed=False)
+    vamp = (s.num("vamp", 0.27, 0.4), ground - s.num("vamp height", 0.14, 0.19) - heel * 0.12)
+    counter = (0.935, high - s.num("counter", 0.13, 0.18))
+    dip = (vamp[1] + counter[1]) / 2 + s.num("topline", 0.05, 0.1)
+    low = ((vamp[0] + counter[0]) / 2 - 0.02, min(dip, ground - heel * 0.62 - 0.06))  # above the sole
+    far = ((vamp[0] + counter[0]) / 2, (vamp[1] + counter[1]) / 2 + 0.015)
+    c.part(curve([vamp, far, (counter[0] - 0.03, counter[1] + 0.005), (0.85, high - 0.06), low]), "pale",
+        "hollow")
+    arch = curve([(toe + 0.02, ground - 0.004), (0.3, ground - 0.008), (0.48, ground - heel * 0.3),
+        (0.7, high + 0.03), (0.92, high + 0.01)], closed=False)
+    tip = toe - (0.035 if s.chance("pointed", 0.6) else -0.005)
+    top = curve([(0.945, high - 0.03), counter, (low[0] + (counter[0] - low[0]) * 0.55,
+        low[1] - (low[1] - counter[1]) * 0.3),
+        low, vamp, (toe + 0.1, ground - 0.105), (tip, ground - 0.03)], closed=False)
     c.part(arch + top, "main", "ball")
     if s.chance("toe cap", 0.35):
-        c.part(curve([(toe - 0.01, ground - 0.02), (toe + 0.08, ground - 0.08), (toe + 0.15, ground - 0.06),
-            (toe + 0.14, ground - 0.015)]), "second", "flat")
+        c.part(curve([(tip + 0.01, ground - 0.03), (toe + 0.08, ground - 0.095), (toe + 0.13, ground - 0.085),
+            (toe + 0.14, ground - 0.012), (toe + 0.03, ground - 0.006)]), "second", "flat")
     if strap != "none":
-        y = high - s.num("strap height", 0.14, 0.24)
-        c.tube(curve([(0.92, high - 0.11), (0.94, y), (0.8, y + 0.03),
-            (0.68, high - 0.06)] if strap == "ankle strap" else
-                     [(0.92, high - 0.11), (0.93, y), (0.75, y), (0.55, ground - heel * 0.5 - 0.08),
-                     (0.4, ground - 0.12 - heel * 0.2)], closed=False), 0.024, "second")
+        y = counter[1] - s.num("strap height", 0.04, 0.12)
+        ends = {"ankle strap": (0.74, low[1] - 0.02), "t-strap": vamp}[strap]
+        c.tube(curve([(0.925, counter[1] + 0.03), (0.9, y), ((0.9 + ends[0]) / 2, (y + ends[1]) / 2 - 0.03),
+            ends],
+            closed=False), 0.024, "second")
     if s.chance("bow", 0.35):
-        x, y = 0.33, ground - 0.16 - heel * 0.15
+        x, y = vamp[0] - 0.02, vamp[1] + 0.01
         for side in (-1, 1):
-            c.part([(x, y), (x + side * 0.07, y - 0.045), (x + side * 0.07, y + 0.045)], "second", "flat")
+            c.part([(x, y), (x + side * 0.06, y - 0.04), (x + side * 0.06, y + 0.04)], "second", "flat")
     c.line([(toe - 0.01, ground - 0.005), (0.3, ground - 0.005)], 0.014, "dark")
     c.mark(0.82, high - 0.03, 0.045)
 

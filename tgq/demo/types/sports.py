@@ -265,12 +265,12 @@ def ball(c: Canvas, s: Shape) -> None:
                     (0.5 + r * 0.8 * math.cos(e), 0.5 + r * 0.8 * math.sin(e))], "second", "flat")
     elif kind == "basketball":
         w = s.num("seam", 0.012, 0.022)
-        c.line([(0.5 - r, 0.5), (0.5 + r, 0.5)], w, "dark")
-        c.line([(0.5, 0.5 - r), (0.5, 0.5 + r)], w, "dark")
+        c.line([(0.51 - r, 0.5), (0.49 + r, 0.5)], w, "dark")
+        c.line([(0.5, 0.51 - r), (0.5, 0.49 + r)], w, "dark")
         bow = s.num("bow", 0.12, 0.26)
         for side in (-1, 1):
-            c.line(curve([(0.5 + side * r * 0.74, 0.5 - r * 0.67), (0.5 + side * bow, 0.5),
-                (0.5 + side * r * 0.74, 0.5 + r * 0.67)], closed=False), w, "dark")
+            c.line(curve([(0.5 + side * r * 0.72, 0.5 - r * 0.66), (0.5 + side * bow, 0.5),
+                (0.5 + side * r * 0.72, 0.5 + r * 0.66)], closed=False), w, "dark")
     elif kind == "stripes":
         for k in range(s.count("stripes", 1, 3)):
             y = s.num("stripe at", -0.5, 0.1) + 0.38 * k
@@ -286,13 +286,11 @@ def ball(c: Canvas, s: Shape) -> None:
                 turn + 360 * (k + 1) / n)], "second" if k % 4 == 0 or n == 6 else "white", "flat", edge=0.15)
         c.part(ellipse(px, py, 0.05, 0.05), "white", "ball")
     else:
-        turn = s.num("turn", 0, 60)
+        turn, rings = s.num("turn", 0, 120), s.count("rings", 2, 3)
         for k in range(3):
-            a = math.radians(turn + 120 * k)
-            for j in range(3):
-                b = a + 0.35 + 0.5 * j * s.num("twist", 0.6, 1.0)
-                c.line(curve([(0.5 + 0.12 * j * math.cos(a), 0.5 + 0.12 * j * math.sin(a)),
-                    (0.5 + r * 0.6 * math.cos((a + b) / 2), 0.5 + r * 0.6 * math.sin((a + b) / 2)),
-                    (0.5 + r * math.cos(b), 0.5 + r * math.sin(b))], closed=False), 0.014,
-                    "second" if j == 1 else "deep")
+            a = turn + 120 * k
+            for j in range(rings, 0, -1):
+                q = r * 0.995 * j / rings
+                paint = "second" if j % 2 == (k % 2 if s.chance("mixed", 0.5) else 0) else "plain"
+                c.part([(0.5, 0.5), *ellipse(0.5, 0.5, q, q, a, a + 120)], paint, "ball", edge=0.45)
     c.mark(0.5 + s.num("mark x", -0.06, 0.06), 0.5, 0.11)
