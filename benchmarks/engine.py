@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from tgq.encoder.text import metadata_text, normalise
 
 def items_of(folder: Path, n: int) -> list[dict]:
     """The first `n` rows with distinct pictures, so that neither side gains by encoding a picture once."""
-    table = pq.read_table(folder / "catalog.parquet", columns=["item_id", "title", "brand", "category", "image"])
+    table = pq.read_table(
+        folder / "catalog.parquet", columns=["item_id", "title", "brand", "category", "image"]
+    )
     seen, items = set(), []
     for row in table.to_pylist():
         if row["image"] and row["image"] not in seen and len(items) < n:
@@ -100,19 +103,24 @@ def main() -> None:
             taken[name] = time.perf_counter() - began
         apart = float(np.abs(bare - vectors).max())
         assert apart < 1e-4, f"the two differ by {apart}"
+        print(f"round {number + 1}: {taken}", file=sys.stderr)
         rounds.append(
             {"bare": len(items) / taken["bare"], "engine": len(items) / taken["engine"],
              "ratio": taken["bare"] / taken["engine"], "wait_share": wait / taken["engine"]}
         )  # fmt: skip
 
-    print(f"{len(items)} pictures of {asked.catalog.name}, {cores} cores, batches of {engine.batch_rows}, {asked.device}")
+    print(
+        f"{len(items)} pictures of {asked.catalog.name}, {cores} cores, batches of {engine.batch_rows}, {asked.device}"
+    )
     print(f"{'':12}{'median':>10}{'lowest':>10}{'highest':>10}")
     for name in ("bare", "engine", "ratio", "wait_share"):
         values = [found[name] for found in rounds]
         unit = " items/s" if name in ("bare", "engine") else ""
         print(f"{name:12}{statistics.median(values):10.2f}{min(values):10.2f}{max(values):10.2f}{unit}")
     if asked.json:
-        asked.json.write_text(json.dumps({"catalog": asked.catalog.name, "cores": cores, "rounds": rounds}, indent=1))
+        asked.json.write_text(
+            json.dumps({"catalog": asked.catalog.name, "cores": cores, "rounds": rounds}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Exact full-pool top-K: tgq's block search against one FAISS call, on the same vectors and cores.
 
-    python benchmarks/search.py [--items 50000] [--queries 10000] [--dim 256] [--k 100] [--blocks 5] [--repeats 5] [--threads N]
+    python benchmarks/search.py [--items 50000] [--queries 10000] [--dim 256] [--k 100] [--blocks 5]
+    [--repeats 5] [--threads N]
 
 Expected: both sides multiply the same matrices, and block search adds a rescoring and a merge of
-K + 16 candidates per query and block, so it should reach 0.95 of the single call; it can pass it where numpy brings a faster BLAS
-than the FAISS wheel does. Ranks of one positive per query need a comparison where search needs a heap: about the same again.
+K + 16 candidates per query and block, so it should reach 0.95 of the single call; it can pass it where numpy
+brings a faster BLAS than the FAISS wheel does. Ranks of one positive per query need a comparison where search
+needs a heap: about the same again.
 
-The two sides take turns within each repetition, the order alternating, so that a busy machine slows both; a ratio over 1 means
-that block search is faster. A plain matmul of the same shape is the ceiling. Vectors are clustered: in isotropic noise all
-neighbours are equally far and nothing about search is realistic.
+The two sides take turns within each repetition, the order alternating, so that a busy machine slows both; a
+ratio over 1 means that block search is faster. A plain matmul of the same shape is the ceiling. Vectors are
+clustered: in isotropic noise all neighbours are equally far and nothing about search is realistic.
 """
 
 import argparse
@@ -90,9 +92,8 @@ def main() -> None:
     ratios["matmul only / block search"] = np.array(times["matmul only"]) / times["block search"]
     ratios["matmul only / ranks"] = np.array(times["matmul only"]) / times["ranks"]
     gflop = 2 * len(queries) * o.items * o.dim / 1e9
-    print(
-        f"{len(queries):,} queries x {o.items:,} items x {o.dim}, K = {o.k}, {o.blocks} blocks, {o.threads} threads\n"
-    )
+    shape = f"{len(queries):,} queries x {o.items:,} items x {o.dim}"
+    print(f"{shape}, K = {o.k}, {o.blocks} blocks, {o.threads} threads\n")
     print(f"{'':28}{'min':>10}{'median':>10}{'max':>10}{'queries/s':>12}{'GFLOP/s':>10}")
     for name, values in times.items():
         low, mid, high = np.quantile(values, [0, 0.5, 1])
@@ -105,16 +106,26 @@ def main() -> None:
     o.out.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "options": {key: value for key, value in vars(o).items() if key != "out"},
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "numpy": np.__version__, "faiss": faiss.__version__,
-                    "faiss_options": faiss.get_compile_options().strip()},
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
+            "numpy": np.__version__,
+            "faiss": faiss.__version__,
+            "faiss_options": faiss.get_compile_options().strip(),
+        },
         "seconds": times,
-        "ratios": {name: dict(zip(("min", "median", "max"), np.quantile(v, [0, 0.5, 1]), strict=True)) for name, v in ratios.items()},
-    }  # fmt: skip
+        "ratios": {
+            name: dict(zip(("min", "median", "max"), np.quantile(values, [0, 0.5, 1]), strict=True))
+            for name, values in ratios.items()
+        },
+    }
     o.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def check(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Both sides found the same: FAISS's list less the query itself. Ties in the last bits may swap neighbours."""
+    """Both sides found the same: FAISS's list less the query itself. Ties in the last bits may swap
+    neighbours."""
     same = np.mean(
         [len(set(a) & (set(b) - {i})) / len(a) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))]
     )

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -35,12 +35,21 @@ app.add_typer(config_app, name="config")
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
-Profiles = Annotated[Optional[list[str]], typer.Option("--conf", "-c", help="Profile under conf/ (local, cluster, catalogs/luma) or a YAML file; repeat to merge in order.", show_default="local")]  # fmt: skip
-Sets = Annotated[Optional[list[str]], typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, e.g. --set embed.task_items=64; repeatable.")]  # fmt: skip
-Catalog = Annotated[Optional[str], typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
-WarehousePath = Annotated[Optional[str], typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
-RunId = Annotated[Optional[str], typer.Option("--run-id", help="Run to take part in; schedulers pass the same id to every step. Default: the interrupted run, else a new one.")]  # fmt: skip
-Summary = Annotated[Optional[str], typer.Option("--summary", metavar="FILE", help="Write the run's figures as JSON to this file or object-store URI.")]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option("--conf", "-c", help="Profile under conf/ (local, cluster, catalogs/luma) or a YAML file; repeatable.", show_default="local"),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, e.g. --set embed.task_items=64; repeatable."),
+]
+Catalog = Annotated[str | None, typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
+WarehousePath = Annotated[str | None, typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
+RunId = Annotated[
+    str | None,
+    typer.Option("--run-id", help="Run to take part in; schedulers give every step the same. Default: the interrupted run, else a new one."),
+]
+Summary = Annotated[str | None, typer.Option("--summary", metavar="FILE", help="Write the run's figures as JSON to this file or object-store URI.")]
 
 
 def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> config.Loaded:
@@ -155,7 +164,7 @@ _step("neighbors", "Exact nearest neighbours of every item, staged until publish
 def evaluate(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
     run_id: RunId = None, summary: Summary = None,
-    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no, for schedulers that branch on gate.passed of the summary.")] = False,
+    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no; gate.passed in the summary says it.")] = False,
 ) -> None:  # fmt: skip
     """Exact full-pool metrics and the gate's verdict (exit 3 when it says no)."""
     try:
@@ -210,7 +219,7 @@ def index_list(warehouse: WarehousePath = None, profiles: Profiles = None, sets:
 @index_app.command("rollback")
 def index_rollback(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    to: Annotated[Optional[str], typer.Option(help="Generation to go back to; default: the one before the current.")] = None,
+    to: Annotated[str | None, typer.Option(help="Generation to go back to; default: the one before the current.")] = None,
 ) -> None:  # fmt: skip
     """Go back to an earlier generation: shards, neighbours and the current view together."""
     from tgq.pipeline.lock import warehouse_lock
@@ -231,10 +240,10 @@ def index_rollback(
 @app.command()
 def search(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    item: Annotated[Optional[str], typer.Option(help="Search by an item's id.")] = None,
-    text: Annotated[Optional[str], typer.Option(help="Search by words.")] = None,
-    image: Annotated[Optional[Path], typer.Option(help="Search by a picture file.")] = None,
-    category: Annotated[Optional[str], typer.Option(help="Only this category or what lies under it, e.g. 'Women > Tops'.")] = None,
+    item: Annotated[str | None, typer.Option(help="Search by an item's id.")] = None,
+    text: Annotated[str | None, typer.Option(help="Search by words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Search by a picture file.")] = None,
+    category: Annotated[str | None, typer.Option(help="Only this category or what lies under it, e.g. 'Women > Tops'.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
 ) -> None:  # fmt: skip
@@ -262,9 +271,9 @@ def train(
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder.")],
     catalogs: Annotated[list[str], typer.Option("--catalog", help="FOLDER or FOLDER=PROFILE; repeatable.")],
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    epochs: Annotated[Optional[int], typer.Option(min=1, help="At most this many; stops early on the validation groups.")] = None,
-    cache: Annotated[Optional[Path], typer.Option(help="Folder for cached tower features.")] = None,
-    tracking_uri: Annotated[Optional[str], typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="At most this many; stops early on the validation groups.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for cached tower features.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
 ) -> None:  # fmt: skip
     """Train the connector and head over frozen tower features, on the catalogs' train groups.
 
@@ -278,8 +287,8 @@ def train(
 @app.command()
 def tables(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    sql: Annotated[Optional[str], typer.Option(help="Run one query and print its rows.")] = None,
-    file: Annotated[Optional[Path], typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/coverage.sql.", exists=True, dir_okay=False)] = None,
+    sql: Annotated[str | None, typer.Option(help="Run one query and print its rows.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/coverage.sql.", exists=True, dir_okay=False)] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 50,
 ) -> None:  # fmt: skip
     """List the tables and views with rows and versions, or run SQL over them."""

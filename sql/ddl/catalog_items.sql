@@ -1,4 +1,5 @@
 -- One row is an item as it was last seen. Key: item_id. Vanished items become inactive, never deleted.
+-- source_fingerprint is 'fields:picture', two hashes: only where the second is new is the picture read again.
 CREATE TABLE IF NOT EXISTS catalog_items (
   item_id            STRING NOT NULL,
   title              STRING,

@@ -1,4 +1,5 @@
 -- One row is an input that could not be used, at any stage. Key: run_id, stage, item_id, occurrence.
+-- At ingest, source_fingerprint has a third part, the limits it was judged by: same fingerprint, same verdict.
 CREATE TABLE IF NOT EXISTS quarantine (
   run_id             STRING NOT NULL,
   stage              STRING NOT NULL COMMENT 'ingest or embed',

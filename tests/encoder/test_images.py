@@ -107,9 +107,10 @@ def test_16_bit_grey_is_scaled_and_not_clipped(name):
 def test_16_bit_colour_png_is_scaled():
     width, height = 5, 3
     row = b"\0" + struct.pack(">HHH", 65535, 32768, 0) * width
-    chunk = lambda kind, body: (
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    )
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
     data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * height)) + chunk(b"IEND", b"")
     assert decode_image(data).getpixel((2, 1)) == (255, 128, 0)

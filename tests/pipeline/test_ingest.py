@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from tgq.config import CatalogSettings, ColumnMapping, MetadataSettings, PairSettings, Settings, WarehouseSettings
+from tgq.encoder.images import ImageLimits
 from tgq.errors import SourceError
 from tgq.pipeline.fetch import Fetcher, FetchOptions
-from tgq.encoder.images import ImageLimits
-from tgq.pipeline.ingest import Examiner, VERDICT, ingest
+from tgq.pipeline.ingest import VERDICT, Examiner, ingest
 from tgq.pipeline.night import Night
 from tgq.pipeline.sources import Location
 

@@ -18,8 +18,8 @@ def test_pool_holds_the_active_items_with_an_embedding_of_their_present_content(
     stale.content[291] = "stale"
     stale.write(night, [291])  # embedded under other content ...
     night.spark.sql(f"UPDATE tgq.catalog_items SET content_hash = 'new' WHERE item_id = '{data.ids[291]}'")
-    night.spark.sql(f"INSERT INTO tgq.item_embeddings SELECT item_id, 'other-model', 'x', category, has_image, agreement, gate_metadata, "
-                    f"gate_exploratory, run_id, embedded_at, embedding FROM tgq.item_embeddings LIMIT 3")  # fmt: skip
+    night.spark.sql("INSERT INTO tgq.item_embeddings SELECT item_id, 'other-model', 'x', category, has_image, agreement, gate_metadata, "
+                    "gate_exploratory, run_id, embedded_at, embedding FROM tgq.item_embeddings LIMIT 3")  # fmt: skip
 
     pool = pools.write_pool(night)
 

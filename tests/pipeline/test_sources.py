@@ -14,7 +14,15 @@ from tgq.config import CatalogSettings, ColumnMapping, ImageSettings, MetadataSe
 from tgq.encoder.images import ImageError
 from tgq.errors import SourceError
 from tgq.pipeline.sources import (
-    Location, category_path, count_rows, encoder_texts, fetch_options, flat_attributes, locate, open_table, read_source,
+    Location,
+    category_path,
+    count_rows,
+    encoder_texts,
+    fetch_options,
+    flat_attributes,
+    locate,
+    open_table,
+    read_source,
 )  # fmt: skip
 
 OPTIONAL = ("title", "brand", "category", "attributes", "image_uri", "image_bytes", "group_id", "variant_id")

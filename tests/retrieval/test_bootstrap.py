@@ -54,7 +54,8 @@ def test_the_interval_agrees_with_the_plain_bootstrap():
 
 
 def coverage_of(clusters, size, keyed_by_cluster, trials=300):
-    """Share of simulated nights whose interval holds the true hit rate of 0.6, when a group's queries succeed together."""
+    """Share of simulated nights whose interval holds the true hit rate of 0.6, when a group's queries succeed
+    together."""
     rng, covered = np.random.default_rng(11), 0
     for trial in range(trials):
         rate = rng.beta(1.2, 0.8, clusters)  # mean 0.6

@@ -33,8 +33,8 @@ def test_each_floor_holds_and_is_named(name):
     assert not verdict.passed
     (reason,) = verdict.reasons
     assert (
-        reason
-        == f"{name} is 0.4000 (95 % interval 0.3000 to 0.6000, 31 queries), under its floor of {FLOORS[name]:.4f}."
+        reason == f"{name} is 0.4000 (95 % interval 0.3000 to 0.6000, 31 queries), "
+        f"under its floor of {FLOORS[name]:.4f}."
     )
     assert judge(
         {**GOOD, name: MetricValue(FLOORS[name])}, None, FLOORS, {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tgq.retrieval import ranks
 from tgq.retrieval.exact import Block, Exclude, search_blocks
-from tgq.retrieval.ranks import Positives, count_above, hidden_pairs
+from tgq.retrieval.ranks import Positives, count_above, hidden_pairs, listed_above
 
 
 def plain_above(queries, pool, positions, positives, own, images, query_images, categories, query_categories):
@@ -101,7 +101,7 @@ def test_ranks_are_the_places_in_an_exact_search():
 def test_an_encoder_that_collapsed_scores_like_chance(noise):
     # Group members share even their noise, as they would when they are encoded in one batch.
     rng = np.random.default_rng(4)
-    groups, size = 500, 4
+    groups, size = 200, 4
     n = groups * size
     group = np.repeat(np.arange(groups), size)
     pool = (
@@ -119,10 +119,33 @@ def test_an_encoder_that_collapsed_scores_like_chance(noise):
         Exclude(positions),
     )
     best = above.pool.reshape(n, size - 1).min(axis=1)
-    hit_at_100 = (best < 100).mean()
-    chance = 1 - (1 - 100 / (n - 1)) ** (size - 1)
-    assert abs(hit_at_100 - chance) < 0.04
+    hit_at_40 = (best < 40).mean()
+    chance = 1 - (1 - 40 / (n - 1)) ** (size - 1)
+    assert abs(hit_at_40 - chance) < 0.04
     assert abs((above.pool / (n - 1)).mean() - 0.5) < 0.02
+
+
+def test_listed_items_taken_off_are_as_if_they_were_not_in_the_pool():
+    rng = np.random.default_rng(8)
+    pool = clustered(rng, 300, 16)
+    pool[50:60] = pool[50]
+    positions, own = rng.permutation(300), np.arange(40, 80)
+    offsets = np.arange(41) * 3
+    chosen = np.array([rng.permutation(np.setdiff1d(np.arange(300), i))[:8] for i in own])
+    wanted, neutral = chosen[:, :3].ravel(), chosen[:, 3:]
+    positives = Positives(offsets, positions[wanted], pool[wanted])
+    listed = Positives(np.arange(41) * 5, positions[neutral.ravel()], pool[neutral.ravel()])
+    whole = count_above(pool[own], positives, [Block(pool, positions)], Exclude(positions[own]))
+    got = whole.pool - listed_above(pool[own], positives, listed)
+    for i, query in enumerate(own):
+        kept = np.setdiff1d(np.arange(300), neutral[i])
+        one = count_above(
+            pool[[query]],
+            positives.slice(i, i + 1),
+            [Block(pool[kept], positions[kept])],
+            Exclude(positions[[query]]),
+        )
+        np.testing.assert_array_equal(got[offsets[i] : offsets[i + 1]], one.pool)
 
 
 def test_pairs_of_one_item_or_one_picture_are_no_relevance():

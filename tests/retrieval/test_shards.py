@@ -1,4 +1,5 @@
-"""Shards: the right index for the budget, safe names, nothing read unchecked, answers against exact search."""
+"""Shards: the right index for the budget, safe names, nothing read unchecked, answers against exact
+search."""
 
 import dataclasses
 from pathlib import Path

@@ -31,7 +31,7 @@ ROW_GROUP = 5000  # rows per Parquet row group
 
 _TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
 SCHEMA = pa.schema(
-    {name: _TEXT for name in ("item_id", "title", "brand", "category", "attributes", "description")}
+    dict.fromkeys(("item_id", "title", "brand", "category", "attributes", "description"), _TEXT)
     | {"price": _REAL, "image": _TEXT, "group_id": _TEXT, "variant_id": _TEXT}
     | {"view": _TEXT, "is_primary": _FLAG, "fine_class": _TEXT}
     # the truth, which no encoder may see

@@ -324,7 +324,10 @@ def _rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> It
         nothing = [None] * source.num_rows
         has_bytes = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nothing
         values = {name: column.to_pylist() for name, column in columns.items()}
-        of = lambda name: values.get(name, nothing)  # noqa: E731
+
+        def of(name: str, values: dict = values, nothing: list = nothing) -> list:
+            return values.get(name, nothing)
+
         rows = [
             Row(
                 source=source,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -223,8 +224,8 @@ def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, mea
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in worker.engine().run(batches):
             counted.rows.add(batch.num_rows)
-            counted.wait_s.add(float(pa.compute.sum(batch["decode_wait_s"]).as_py() or 0))
-            counted.model_s.add(float(pa.compute.sum(batch["model_s"]).as_py() or 0))
+            counted.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
+            counted.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
             yield batch
 
     with measured.watching():

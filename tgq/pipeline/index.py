@@ -33,7 +33,15 @@ from tgq.retrieval import manifest
 from tgq.retrieval.files import Files
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import (
-    ShardFile, assign_shards, build_shard, choose_factory, draw_sample, members_digest, n_shards, verify_shard, write_shard,
+    ShardFile,
+    assign_shards,
+    build_shard,
+    choose_factory,
+    draw_sample,
+    members_digest,
+    n_shards,
+    verify_shard,
+    write_shard,
 )  # fmt: skip
 
 FORMAT = 1  # raised when the same members and settings would give another file

@@ -197,7 +197,7 @@ class Examiner:
         shown = {"item_id": row["item_id"], **{f: row[f] for f in FIELDS}}
         shown["image_bytes"] = len(row["image_bytes"]) if row["image_bytes"] else None
         shown = {k: v[:LONGEST_FIELD] if isinstance(v, str) else v for k, v in shown.items() if v not in (None, {})}
-        return {name: None for name in VERDICT.names} | {
+        return dict.fromkeys(VERDICT.names) | {
             "item_id": out["item_id"], "occurrence": out["occurrence"], "reason": out["reason"], "detail": out["detail"],
             "fields": json.dumps(shown, ensure_ascii=False), "bytes_read": out["bytes_read"],
             "source_fingerprint": self._refusal(out["source_fingerprint"]), "change": "quarantined",

@@ -162,7 +162,7 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
     # named by bucket and first key: the names sort in pool order, and one partition may write several
     first = table["key"][0].as_py() + 2**63
     name = f"{table['bucket'][0].as_py():08d}-{first:020d}"
-    widths = {kind: 0 for kind in FEATURES}
+    widths = dict.fromkeys(FEATURES, 0)
     vectors = list_matrix(table[MAIN])
     files.write_table(f"{folder}/{name}.{MAIN}.arrow", pa.table({MAIN: files.matrix_column(vectors)}))
     for kind in FEATURES:

@@ -375,7 +375,10 @@ def _chosen(night: Night, strips: int, width: int) -> list[Row]:
                          WHEN relevant > 0 AND mark < 1 AND worst <= {int(strips)} THEN 'worst' ELSE 'random' END AS choice
           FROM placed
         )
-        SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY choice ORDER BY if(choice = 'random', draw, if(choice = 'best', best, worst))) AS place FROM taken)
+        SELECT * FROM (
+          SELECT *, row_number() OVER (PARTITION BY choice ORDER BY if(choice = 'random', draw, if(choice = 'best', best, worst))) AS place
+          FROM taken
+        )
         WHERE place <= {int(strips)} ORDER BY place""").collect()
     night.spark.catalog.dropTempView("tgq_report_queries")
     return rows

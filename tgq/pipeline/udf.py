@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import pandas_udf
 
@@ -35,7 +36,7 @@ def register_udf(spark: SparkSession, settings: Settings, model_folder: str, nam
             columns["image_hash"] = pa.nulls(n, pa.string())
             vectors: dict[str, object] = {}
             for out in engine.run(iter([pa.RecordBatch.from_pydict(columns)])):
-                embedded = out.filter(pa.compute.equal(out["status"], "embedded"))
+                embedded = out.filter(pc.equal(out["status"], "embedded"))
                 vectors |= dict(zip(embedded["item_id"].to_pylist(), embedded["embedding"].to_pylist(), strict=True))
             yield pd.Series([vectors.get(str(i)) for i in range(n)])
 

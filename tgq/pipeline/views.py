@@ -7,12 +7,11 @@ never shows a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pyspark.sql import SparkSession
 
 from tgq.config import data_folder
 from tgq.pipeline.warehouse import Warehouse, sql_string
+from tgq.retrieval import manifest
 
 
 def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
@@ -20,10 +19,7 @@ def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
 
     Before the first night is published the pinned views are empty.
     """
-    from tgq.retrieval import manifest
-
-    current = manifest.load_current(warehouse.path("index"))
-    names = pin(warehouse, current.model_version, current.versions) if current else pin(warehouse, None, {})
+    names = pin(warehouse, manifest.load_current(warehouse.root))
     for file in sorted((data_folder("sql") / "views").glob("*.sql")):
         for statement in statements(file.read_text()):
             spark.sql(statement)
@@ -31,20 +27,20 @@ def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
     return names
 
 
-def pin(warehouse: Warehouse, model_version: str | None, versions: Mapping[str, int]) -> list[str]:
-    """Point the published views at a model and at Delta versions, by table; None: nothing is published."""
-    of_model = "false" if model_version is None else f"model_version = {sql_string(model_version)}"
-    published = {
-        "published_items": ("catalog_items", "false" if model_version is None else "is_active"),
+def pin(warehouse: Warehouse, published: manifest.Manifest | None) -> list[str]:
+    """Point the published views at a generation's model and at the Delta versions that it was built from."""
+    of_model = f"model_version = {sql_string(published.model_version)}" if published else "false"
+    views = {
+        "published_items": ("catalog_items", "is_active" if published else "false"),
         "published_embeddings": ("item_embeddings", of_model),
         "published_neighbors": ("item_neighbors", of_model),
     }
-    for view, (table, condition) in published.items():
+    for view, (table, condition) in views.items():
         source = warehouse.qualified(table)
-        if model_version is not None:
-            source += f" VERSION AS OF {int(versions[table])}"
+        if published:
+            source += f" VERSION AS OF {int(published.tables[table])}"
         warehouse.spark.sql(f"CREATE OR REPLACE VIEW {warehouse.schema}.{view} AS SELECT * FROM {source} WHERE {condition}")
-    return list(published)
+    return list(views)
 
 
 def statements(text: str) -> list[str]:

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 from tgq.report.data import ENCODER, LABELS, Figure, Histogram, Night, SliceRow
 
 WIDTH = 1040
+EMPTY = Markup("")
 
 
 def counts_bar(parts: Sequence[tuple[str, int]]) -> Markup:
@@ -30,11 +31,10 @@ def intervals(metrics: Sequence[str], systems: Mapping[str, Mapping[str, Figure]
     left, row, step = 120, 18 + 11 * len(systems), 11
     height = row * len(metrics) + 34
     x = _percent_scale(left, WIDTH - 20, 0.0, 1.0)
-    out = _percent_axis(x, [i / 10 for i in range(0, 11, 2)], height - 24)
+    out = [_tag("rect", x=0, y=m * row, width=WIDTH, height=row, cls="stripe") for m in range(0, len(metrics), 2)]
+    out += _percent_axis(x, [i / 10 for i in range(0, 11, 2)], height - 24)
     for m, metric in enumerate(metrics):
         top = m * row
-        if m % 2 == 0:
-            out.append(_tag("rect", x=0, y=top, width=WIDTH, height=row, cls="stripe"))
         out.append(_text(left - 14, top + row / 2 + 4, label(metric), "end"))
         for s, (system, figures) in enumerate(systems.items()):
             if metric in figures:
@@ -131,7 +131,8 @@ def histogram(figure: Histogram) -> Markup:
 def seconds_bar(seconds: float, longest: float) -> Markup:
     """How long a step took, beside the longest."""
     width = 220
-    return _svg(width, 10, [_tag("rect", x=0, y=0, width=max(2.0, width * seconds / (longest or 1)), height=10, rx=2, cls="bar")], f"{seconds:.1f} s", fixed=True)
+    bar = _tag("rect", x=0, y=0, width=max(2.0, width * seconds / (longest or 1)), height=10, rx=2, cls="bar")
+    return _svg(width, 10, [bar], f"{seconds:.1f} s", fixed=True)
 
 
 def _dot(x: Callable[[float], float], y: float, figure: Figure, system: str, what: str) -> list[Markup]:
@@ -152,9 +153,9 @@ def _percent_axis(x: Callable[[float], float], ticks: Sequence[float], bottom: f
     return lines + [_text(x(t), bottom + 16, f"{100 * t:.0f} %", "middle", "faint") for t in ticks]
 
 
-def _tag(name: str, inner: Markup = Markup(""), cls: str = "", **attributes: float | str) -> Markup:
+def _tag(name: str, inner: Markup = EMPTY, cls: str = "", **attributes: float | str) -> Markup:
     shown = {k: f"{v:.1f}" if isinstance(v, float) else v for k, v in attributes.items()} | ({"class": cls} if cls else {})
-    joined = Markup("").join(Markup(' {}="{}"').format(k, v) for k, v in shown.items())
+    joined = EMPTY.join(Markup(' {}="{}"').format(k, v) for k, v in shown.items())
     return Markup("<{}{}>{}</{}>").format(Markup(name), joined, inner, Markup(name))
 
 
@@ -169,5 +170,5 @@ def _title(text: str) -> Markup:
 def _svg(width: int, height: float, inner: Sequence[Markup], label: str, fixed: bool = False) -> Markup:
     size = Markup(' width="{}" height="{}"').format(width, int(height)) if fixed else Markup("")
     return Markup('<svg viewBox="0 0 {} {:.0f}" role="img" aria-label="{}"{}>{}</svg>').format(
-        width, height, escape(label), size, Markup("").join(inner)
+        width, height, escape(label), size, EMPTY.join(inner)
     )

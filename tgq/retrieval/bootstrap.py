@@ -1,13 +1,15 @@
 """Poisson bootstrap by cluster: confidence intervals for means over queries, computed in parts.
 
-The plain bootstrap draws n queries with replacement, which needs all of them in one place. In the Poisson bootstrap (Hanley and
-MacGibbon 2006; Chamandy et al. 2012, "Estimating uncertainty for massive data streams") each query instead gets, in each of
-B replicates, an independent Poisson(1) weight. Here that weight is a hash of (cluster, replicate, seed): any worker computes it
-for its own rows, and the sums over the rows add up, so partitioning and order cannot change an interval.
+The plain bootstrap draws n queries with replacement, which needs all of them in one place. In the Poisson
+bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012, "Estimating uncertainty for massive data streams")
+each query instead gets, in each of B replicates, an independent Poisson(1) weight. Here that weight is a hash
+of (cluster, replicate, seed): any worker computes it for its own rows, and the sums over the rows add up, so
+partitioning and order cannot change an interval.
 
-The cluster, not the query, is drawn. Queries of one product group look for each other's members and share pictures and titles, so
-they succeed or fail together; drawn one by one they would pass for independent evidence and intervals would come out too narrow.
-With no groups the key is the query's own hash. (Field and Welsh 2007, "Bootstrapping clustered data".)
+The cluster, not the query, is drawn. Queries of one product group look for each other's members and share
+pictures and titles, so they succeed or fail together; drawn one by one they would pass for independent
+evidence and intervals would come out too narrow. With no groups the key is the query's own hash. (Field and
+Welsh 2007, "Bootstrapping clustered data".)
 
 Cost: rows x B weights in chunks, one matmul [B, rows] x [rows, M]; memory of the result B * (M + 1) doubles.
 """
@@ -19,8 +21,8 @@ import numpy as np
 
 REPLICATES = 1000
 _CHUNK = 1024
-# Poisson(1) by inversion of a 32-bit uniform: the weight is the number of these bounds at or below it. Weights over 12 have
-# probability 6e-11, under the resolution of 32 bits.
+# Poisson(1) by inversion of a 32-bit uniform: the weight is the number of these bounds at or below it.
+# Weights over 12 have probability 6e-11, under the resolution of 32 bits.
 _BOUNDS = np.floor(2.0**32 * np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.arange(1, 12)]))).astype(
     np.uint32
 )
@@ -28,8 +30,8 @@ _BOUNDS = np.floor(2.0**32 * np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.a
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over some rows of replicate weight x value: float64 [B, M], and of replicate weight: float64 [B, M] (a NaN value has
-    no weight in its column). `+` joins disjoint rows."""
+    """Sums over some rows of replicate weight x value: float64 [B, M], and of replicate weight: float64 [B,
+    M] (a NaN value has no weight in its column). `+` joins disjoint rows."""
 
     values: np.ndarray
     weights: np.ndarray
@@ -51,7 +53,8 @@ def poisson_weights(keys: np.ndarray, replicates: int, seed: int) -> np.ndarray:
 
 
 def partial(values: np.ndarray, keys: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Sums:
-    """The sums of a part of the queries: values float [n, M] (NaN: no opinion), keys uint64 [n] (cluster ids)."""
+    """The sums of a part of the queries: values float [n, M] (NaN: no opinion), keys uint64 [n] (cluster
+    ids)."""
     values = np.asarray(values, np.float64)
     sums = np.zeros((2, replicates, values.shape[1]))
     for start in range(0, len(values), _CHUNK):
@@ -77,8 +80,8 @@ def interval(sums: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
 
 
 def difference_interval(first: Sums, second: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of mean(first) - mean(second), paired: both sums come from the same queries, keys, B and seed, so
-    that each replicate weighs both systems alike and what they have in common cancels."""
+    """Percentile interval of mean(first) - mean(second), paired: both sums come from the same queries, keys,
+    B and seed, so that each replicate weighs both systems alike and what they have in common cancels."""
     return _percentiles(_means(first) - _means(second), level)
 
 
@@ -98,7 +101,8 @@ def _percentiles(replicates: np.ndarray, level: float) -> tuple[np.ndarray, np.n
 
 
 def _splitmix64(x: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64 bits; arithmetic wraps."""
+    """The output function of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64 bits; arithmetic
+    wraps."""
     x = x + np.uint64(0x9E37_79B9_7F4A_7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)

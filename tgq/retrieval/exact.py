@@ -1,20 +1,24 @@
 """Exact top-K by inner product over a pool that arrives in blocks.
 
-What a score is. `np.matmul` returns a pair's inner product with noise in its last bits that depends on the shape of the
-matrices around it. So matmul only chooses candidates here; every score that is kept is computed again for its pair alone
-(`score_pairs`: one fixed summation order) and rounded to 6 decimals. Two scores are tied when these rounded values are equal;
-ties go to the lower position. The order is total and transitive, and the answer is the same for any cut of the pool into
-blocks, of the blocks into tiles, and of the queries into calls.
+What a score is. `np.matmul` returns a pair's inner product with noise in its last bits that depends on the
+shape of the matrices around it. So matmul only chooses candidates here; every score that is kept is computed
+again for its pair alone (`score_pairs`: one fixed summation order) and rounded to 6 decimals. Two scores are
+tied when these rounded values are equal; ties go to the lower position. The order is total and transitive,
+and the answer is the same for any cut of the pool into blocks, of the blocks into tiles, and of the queries
+into calls.
 
-Why it is exact. A candidate list holds K + SLACK items. With `noise` a bound on |matmul - score|, the list is complete when
-the best value that it let go, plus noise, stays under the K-th score that was found. Where that cannot be shown (a crowd of
-near-ties, or more excluded items than SLACK) the block is gone through again for those queries, without a limit on the list.
+Why it is exact. A candidate list holds K + SLACK items. With `noise` a bound on |matmul - score|, the list is
+complete when the best value that it let go, plus noise, stays under the K-th score that was found. Where that
+cannot be shown (a crowd of near-ties, or more excluded items than SLACK) the block is gone through again for
+those queries, without a limit on the list.
 
-Positions should follow a pseudo-random order of the items (a hash of item_id), so that a tie favours nobody: with positions in
-catalog order an encoder that gives one vector to everything would seem to find its neighbours in the same group of rows.
+Positions should follow a pseudo-random order of the items (a hash of item_id), so that a tie favours nobody:
+with positions in catalog order an encoder that gives one vector to everything would seem to find its
+neighbours in the same group of rows.
 
-Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory Q * (K + SLACK) * 12 bytes plus one tile. Blocks of
-8,192 rows or more keep the merging under a tenth of that. A pool in which most vectors coincide costs some ten times as much.
+Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory Q * (K + SLACK) * 12 bytes plus one
+tile. Blocks of 8,192 rows or more keep the merging under a tenth of that. A pool in which most vectors
+coincide costs some ten times as much.
 """
 
 from collections.abc import Iterable, Iterator
@@ -95,7 +99,8 @@ def search_blocks(
         queries: float32 [Q, D]. blocks: the pool, read once, in any order. k: at least 1.
 
     Returns:
-        scores float32 [Q, k] (rounded to 6 decimals, descending), positions int64 [Q, k]; ties by ascending position;
+        scores float32 [Q, k] (rounded to 6 decimals, descending), positions int64 [Q, k]; ties by ascending
+        position;
         where the pool has fewer than k items that may be found: score -inf, position -1.
 
     Raises:
@@ -114,7 +119,8 @@ def search_blocks(
 
 
 def merge_top(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The top k of the union of disjoint pools, from the (scores, positions) that `search_blocks` gave for each of them."""
+    """The top k of the union of disjoint pools, from the (scores, positions) that `search_blocks` gave for
+    each of them."""
     keys = [np.where(positions < 0, MISSING, pack(scores, positions)) for scores, positions in parts]
     merged = np.sort(np.concatenate(keys, axis=1), axis=1)[:, :k]
     short = k - merged.shape[1]
@@ -122,13 +128,15 @@ def merge_top(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[n
 
 
 def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Scores of query i with vectors[columns[i, j]]: float32, shape of `columns` int64 [Q, m], -inf where a column is -1.
+    """Scores of query i with vectors[columns[i, j]]: float32, shape of `columns` int64 [Q, m], -inf where a
+    column is -1.
 
-    A pair's score depends on its two vectors alone (one processor family; between AVX2 and AVX-512 the float32 sums may
-    differ by 1e-7 before rounding).
+    A pair's score depends on its two vectors alone (one processor family; between AVX2 and AVX-512 the
+    float32 sums may differ by 1e-7 before rounding).
     """
     scores = np.empty(columns.shape, np.float32)
     if columns.size:
+        queries, vectors = (np.ascontiguousarray(matrix, np.float32) for matrix in (queries, vectors))
         columns = np.ascontiguousarray(columns, np.int64)
         faiss.fvec_inner_products_by_idx(
             faiss.swig_ptr(scores), faiss.swig_ptr(queries), faiss.swig_ptr(vectors), faiss.swig_ptr(columns),
@@ -140,7 +148,8 @@ def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -
 
 
 def pack(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """uint64 keys whose ascending order is (score descending, position ascending); one sort then does the merging."""
+    """uint64 keys whose ascending order is (score descending, position ascending); one sort then does the
+    merging."""
     return (~ordered(scores)).astype(np.uint64) << np.uint64(32) | positions.astype(np.uint64)
 
 
@@ -154,13 +163,15 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ordered(values: np.ndarray) -> np.ndarray:
-    """uint32 whose order is that of the float32 values (IEEE 754: flip all bits of negatives, the sign bit of the rest)."""
+    """uint32 whose order is that of the float32 values (IEEE 754: flip all bits of negatives, the sign bit of
+    the rest)."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
 
 
 def as_matrix(vectors: np.ndarray, name: str, width: int | None = None) -> np.ndarray:
-    """C-contiguous float32 [n, D]. Raises ValueError for another shape or width, or a value that is not finite."""
+    """C-contiguous float32 [n, D]. Raises ValueError for another shape or width, or a value that is not
+    finite."""
     matrix = np.ascontiguousarray(vectors, np.float32)
     if matrix.ndim != 2 or (width is not None and matrix.shape[1] != width):
         raise ValueError(f"{name}: expected [n, {width or 'D'}], found {list(matrix.shape)}")
@@ -172,8 +183,8 @@ def as_matrix(vectors: np.ndarray, name: str, width: int | None = None) -> np.nd
 def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """float32 [Q]: how far a matmul entry may lie from `score_pairs` of the same pair.
 
-    Any order of summation errs by at most D * u * |q| * |v| with u = 2**-24 (Higham, Accuracy and Stability of Numerical
-    Algorithms, 3.1); both sides err, and rounding adds half a step.
+    Any order of summation errs by at most D * u * |q| * |v| with u = 2**-24 (Higham, Accuracy and Stability
+    of Numerical Algorithms, 3.1); both sides err, and rounding adds half a step.
     """
     widest = np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max(initial=0.0))
     lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
@@ -181,7 +192,8 @@ def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first column, queries @ vectors[columns].T) for `width` columns at a time, in one buffer that is used again."""
+    """(first column, queries @ vectors[columns].T) for `width` columns at a time, in one buffer that is used
+    again."""
     buffer = np.empty(len(queries) * width, np.float32)
     for first in range(0, len(vectors), width):
         columns = vectors[first : first + width]
@@ -239,7 +251,8 @@ def _merge(
     """Adds candidates (columns int64 [q, m] of `block`, -1: none) to best[rows]."""
     keys = pack(score_pairs(queries, vectors, columns), block.positions[columns])
     keys[(columns < 0) | exclude.mask(block, columns)] = MISSING
-    # A second look at a block offers items that are there already; a key is one item's, so equal keys are one item.
+    # A second look at a block offers items that are there already; a key is one item's, so equal keys are one
+    # item.
     merged = np.sort(np.concatenate([best[rows], keys], axis=1), axis=1)
     merged[:, 1:][merged[:, 1:] == merged[:, :-1]] = MISSING
     merged.sort(axis=1)

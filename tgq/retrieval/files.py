@@ -1,7 +1,8 @@
-"""The only place in tgq.retrieval that touches a file system, through fsspec: a folder (local) or an object store (s3://, gs://).
+"""The only place in tgq.retrieval that touches a file system, through fsspec: a folder (local) or an object
+store (s3://, gs://).
 
-A file appears whole or not at all. Locally that is a temporary file beside it, fsync, os.replace, fsync of the folder; an object
-store shows an object only once its upload is complete, so one put does the same.
+A file appears whole or not at all. Locally that is a temporary file beside it, fsync, os.replace, fsync of
+the folder; an object store shows an object only once its upload is complete, so one put does the same.
 """
 
 import hashlib

@@ -11,7 +11,8 @@ WITHOUT_PAIRS = frozenset(
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A figure with its confidence interval (NaN where none was computed) and the number of queries behind it."""
+    """A figure with its confidence interval (NaN where none was computed) and the number of queries behind
+    it."""
 
     value: float
     ci_low: float = math.nan
@@ -21,7 +22,8 @@ class MetricValue:
     def __str__(self) -> str:
         if math.isnan(self.ci_low) or math.isnan(self.ci_high):
             return f"{self.value:.4f}"
-        return f"{self.value:.4f} (95 % interval {self.ci_low:.4f} to {self.ci_high:.4f}, {self.n_queries} queries)"
+        interval = f"95 % interval {self.ci_low:.4f} to {self.ci_high:.4f}"
+        return f"{self.value:.4f} ({interval}, {self.n_queries} queries)"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,13 @@ def judge(
 
     A metric is named as in the configuration: "hit_rate@10", "mrr", "coverage", "ann_recall@10".
 
-    Floors: the value must reach the floor. The interval does not help: half of an interval's values are worse than the estimate.
-    Drops: fall = (last - current) / last. Up to max_drop it passes; over twice max_drop it fails. In between it fails unless the
-    last value lies inside the current interval, that is, unless so small a fall can be the draw of the queries; then it is noted.
-    The bound of two tolerances keeps a small catalog, whose intervals are wide, from sliding a little every night.
-    A metric that is absent or NaN fails, except in a catalog without pairs, where only coverage and ann_recall can exist.
+    Floors: the value must reach the floor. The interval does not help: half of an interval's values are worse
+    than the estimate.
+    Drops: fall = (last - current) / last. Up to max_drop it passes; over twice max_drop it fails. In between
+    it fails unless the last value lies inside the current interval, that is, unless so small a fall can be
+    the draw of the queries; then it is noted. The bound of two tolerances keeps a small catalog, whose
+    intervals are wide, from sliding a little every night. A metric that is absent or NaN fails, except in a
+    catalog without pairs, where only coverage and ann_recall can exist.
     """
     reasons, notes = [], []
     for name in sorted(set(floors) | set(max_drop)):

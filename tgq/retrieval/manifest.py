@@ -4,8 +4,9 @@
     index/generations/<gen>/manifest.json  which shards, from which tables' versions, by which encoder
     index/shards/*.faiss, *.ids.arrow      named by content, shared between generations
 
-Publishing writes the manifest and then replaces the pointer, so a reader sees the old generation or the new one, whatever
-happens in between. One night at a time publishes, rolls back or collects (the caller holds the warehouse's lock); readers need no lock.
+Publishing writes the manifest and then replaces the pointer, so a reader sees the old generation or the new
+one, whatever happens in between. One night at a time publishes, rolls back or collects (the caller holds the
+warehouse's lock); readers need no lock.
 """
 
 import dataclasses
@@ -67,8 +68,8 @@ def publish(root: str | Path, manifest: Manifest) -> None:
     """Makes `manifest` the current generation; doing it twice is doing it once.
 
     Raises:
-        WarehouseError: a shard file is missing or cut short, the generation exists with another content, or another generation
-            was published since this one was built.
+        WarehouseError: a shard file is missing or cut short, the generation exists with another content, or
+            another generation was published since this one was built.
     """
     files = Files(root)
     _check_name(manifest.generation)
@@ -77,7 +78,8 @@ def publish(root: str | Path, manifest: Manifest) -> None:
         return
     if manifest.previous != (now and now.generation):
         raise WarehouseError(
-            f"generation {manifest.generation} was built on {manifest.previous}, and {now and now.generation} is current",
+            f"generation {manifest.generation} was built on {manifest.previous}, "
+            f"and {now and now.generation} is current",
             "index again on top of the current generation",
         )
     _check_shards(files, manifest)
@@ -92,7 +94,8 @@ def publish(root: str | Path, manifest: Manifest) -> None:
 
 
 def load_current(root: str | Path) -> Manifest | None:
-    """The published generation, None before the first. Raises WarehouseError when pointer or manifest is broken."""
+    """The published generation, None before the first. Raises WarehouseError when pointer or manifest is
+    broken."""
     files = Files(root)
     try:
         text = files.read(CURRENT)
@@ -138,7 +141,8 @@ def rollback(root: str | Path, to: str | None = None) -> Manifest:
 
 
 def collect_garbage(root: str | Path, keep: int) -> list[str]:
-    """Keeps the newest `keep` generations of the history and removes the others, then every shard file that no kept one names.
+    """Keeps the newest `keep` generations of the history and removes the others, then every shard file that
+    no kept one names.
 
     Only while no other night builds shards: files that are written and not yet published would look unused.
 

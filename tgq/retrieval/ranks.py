@@ -1,15 +1,18 @@
 """Exact ranks of known positives in the full pool: no cutoff, no index, no sampling.
 
-The rank of a positive p for a query q is 1 + the number of pool items, other than those hidden from q, that stand above p.
-j stands above p when its score is higher, or equal and its position lower, where scores are those of `exact.score_pairs`:
-computed per pair and rounded to 6 decimals. So ranks agree with `exact.search_blocks`, two positives never share a rank, and
-vectors that differ by float noise only are ties, settled by position. Positions in a pseudo-random order (a hash of item_id)
+The rank of a positive p for a query q is 1 + the number of pool items, other than those hidden from q, that
+stand above p. j stands above p when its score is higher, or equal and its position lower, where scores are
+those of `exact.score_pairs`: computed per pair and rounded to 6 decimals. So ranks agree with
+`exact.search_blocks`, two positives never share a rank, and vectors that differ by float noise only are ties,
+settled by position. Positions in a pseudo-random order (a hash of item_id)
 make a tie neither good nor bad luck: an encoder that gives every item one vector scores like chance.
 
-Counts of disjoint parts of the pool add up, so the pool can be spread over workers: rank = 1 + the sum of `above`.
+Counts of disjoint parts of the pool add up, so the pool can be spread over workers: rank = 1 + the sum of
+`above`.
 
-Cost: one matmul of queries x pool, plus some 50 ns for each item that scores as high as the query's lowest positive: under
-twice the matmul for a good encoder, ten times it for a random one, thirty for one that collapsed.
+Cost: one matmul of queries x pool, plus some 50 ns for each item that scores as high as the query's lowest
+positive: under twice the matmul for a good encoder, ten times it for a random one, thirty for one that
+collapsed.
 Memory: one tile (QUERY_TILE x POOL_TILE) and its candidates.
 """
 
@@ -38,9 +41,9 @@ QUERY_TILE, POOL_TILE = 2048, 2048
 class Positives:
     """The positives of Q queries, ragged: query i owns rows offsets[i]:offsets[i + 1].
 
-    offsets: int64 [Q + 1]. positions: int64 [P], where each positive stands in the pool. vectors: float32 [P, D], the same
-    numbers as in the pool. A query itself is no positive, nor is an item with the query's picture where these are excluded:
-    leave such pairs out beforehand (`hidden_pairs` says which).
+    offsets: int64 [Q + 1]. positions: int64 [P], where each positive stands in the pool. vectors: float32 [P,
+    D], the same numbers as in the pool. A query itself is no positive, nor is an item with the query's
+    picture where these are excluded: leave such pairs out beforehand (`hidden_pairs` says which).
     """
 
     offsets: np.ndarray
@@ -61,8 +64,9 @@ class Positives:
 
 @dataclass(frozen=True)
 class Above:
-    """How many items stand above each positive: int64 [P] in the pool, and int64 [P] among those of the query's category
-    (None when no categories were given). Counts over disjoint parts of a pool are added with `+`."""
+    """How many items stand above each positive: int64 [P] in the pool, and int64 [P] among those of the
+    query's category (None when no categories were given). Counts over disjoint parts of a pool are added with
+    `+`."""
 
     pool: np.ndarray
     category: np.ndarray | None
@@ -76,7 +80,8 @@ class Above:
 def hidden_pairs(
     query_positions: np.ndarray, positions: np.ndarray, query_images: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """bool [P]: pairs that are no relevance, because both sides are one item or one picture (code 0: no picture)."""
+    """bool [P]: pairs that are no relevance, because both sides are one item or one picture (code 0: no
+    picture)."""
     return (query_positions == positions) | ((query_images == images) & (images != NO_IMAGE))
 
 
@@ -90,11 +95,13 @@ def count_above(
     """Counts, for every positive, the items of `blocks` that stand above it.
 
     Args:
-        queries: float32 [Q, D]. blocks: the pool or a part of it, read once. exclude: what a query must not find.
+        queries: float32 [Q, D]. blocks: the pool or a part of it, read once. exclude: what a query must not
+            find.
         categories: int64 [Q], the queries' codes; the blocks then need theirs.
 
     Raises:
-        ValueError: shapes disagree, a vector is not finite, a needed column is absent, or a query is its own positive.
+        ValueError: shapes disagree, a vector is not finite, a needed column is absent, or a query is its own
+            positive.
     """
     queries = as_matrix(queries, "queries")
     vectors = as_matrix(positives.vectors, "positives", width=queries.shape[1])
@@ -102,7 +109,8 @@ def count_above(
         vectors
     ):
         raise ValueError(
-            f"positives: {len(positives.offsets)} offsets up to {positives.offsets[-1]} for {len(queries)} queries, "
+            f"positives: {len(positives.offsets)} offsets up to {positives.offsets[-1]} "
+            f"for {len(queries)} queries, "
             f"{len(positives.positions)} positions and {len(vectors)} vectors"
         )
     positives = Positives(positives.offsets, positives.positions, vectors)
@@ -124,7 +132,10 @@ def count_above(
             if pairs.start == pairs.stop:
                 continue
             tile = _Tile(
-                queries[start:stop], positives.slice(start, stop), scores[pairs], exclude.rows(slice(start, stop)),
+                queries[start:stop],
+                positives.slice(start, stop),
+                scores[pairs],
+                exclude.rows(slice(start, stop)),
                 None if categories is None else categories[start:stop],
             )  # fmt: skip
             tile.count(block, pool, total[pairs], None if in_category is None else in_category[pairs])
@@ -142,7 +153,8 @@ class _Tile:
     def count(
         self, block: Block, pool: np.ndarray, total: np.ndarray, in_category: np.ndarray | None
     ) -> None:
-        """Adds the items of `block` that stand above each positive to `total` and `in_category` (int64 [p], in place)."""
+        """Adds the items of `block` that stand above each positive to `total` and `in_category` (int64 [p],
+        in place)."""
         rows, noise = self.positives.rows, noise_bound(self.queries, pool)
         high, low = (
             self.scores + noise[rows],
@@ -189,7 +201,8 @@ def _row_keys(row: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _count_over(keys: np.ndarray, rows: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """int64 [p]: how many of the sorted (row, value) keys belong to row rows[i] and have a value over high[i]."""
+    """int64 [p]: how many of the sorted (row, value) keys belong to row rows[i] and have a value over
+    high[i]."""
     ends = np.searchsorted(keys, (rows + 1).astype(np.uint64) << np.uint64(32))
     return ends - np.searchsorted(keys, _row_keys(rows, high), "right")
 
@@ -197,8 +210,9 @@ def _count_over(keys: np.ndarray, rows: np.ndarray, high: np.ndarray) -> np.ndar
 def listed_above(queries: np.ndarray, positives: Positives, listed: Positives) -> np.ndarray:
     """int64 [P]: how many of a query's `listed` items stand above each of its positives.
 
-    For items that are neither hits nor misses: taken off the counts of `count_above`, they are as if not in the pool.
-    `listed` is ragged like `positives`; it must hold no item that is hidden from its query, and no item twice.
+    For items that are neither hits nor misses: taken off the counts of `count_above`, they are as if not in
+    the pool. `listed` is ragged like `positives`; it must hold no item that is hidden from its query, and no
+    item twice.
     """
     keys = [
         pack(

@@ -2,16 +2,19 @@
 
 Which index (`choose_factory`), for unit vectors and inner product; the first row that applies:
 
-    items          bytes per item (d = width)    factory              search
-    <= 10,000      4d                            Flat                 exact
-    within budget  4d + 276                      HNSW32,Flat          fastest
-    within budget  4d + 8, + 4d * nlist          IVF{4 sqrt n},Flat   exact inside the lists it visits
-    within budget  d + 8,  + 4d * nlist          IVF{4 sqrt n},SQ8    recall about 0.98
-    within budget  d/4 + 8, + 20d * nlist        IVF{4 sqrt n},PQ{d/2}x4fs  recall 0.7 to 0.9: a budget this tight may miss
-                                                                            the recall floor; the gate then says so
+    items          bytes per item (d = width)    factory                    search
+    <= 10,000      4d                            Flat                       exact
+    within budget  4d + 276                      HNSW32,Flat                fastest
+    within budget  4d + 8, + 4d * nlist          IVF{4 sqrt n},Flat         exact in the lists it visits
+    within budget  d + 8,  + 4d * nlist          IVF{4 sqrt n},SQ8          recall about 0.98
+    within budget  d/4 + 8, + 12d * nlist        IVF{4 sqrt n},PQ{d/2}x4fs  recall 0.7 to 0.9
 
-The 4-bit codes of PQ..x4fs train 30 times faster than 8-bit codes of the same size, and found more (0.90 against 0.85 at 256-d).
-A FAISS file is parsed by C++ that trusts it, so bytes reach `deserialize_index` only after their sha256 matched the manifest.
+A budget so tight that only PQ fits may miss the recall floor; the gate then says so.
+The 4-bit codes of PQ..x4fs train 30 times faster than 8-bit codes of the same size, and found more (0.90
+against 0.85 at 256-d).
+
+A FAISS file is parsed by C++ that trusts it, so bytes reach `deserialize_index` only after their
+sha256 matched the manifest.
 """
 
 import dataclasses
@@ -70,7 +73,7 @@ class Opened(NamedTuple):
     shard: Shard
 
 
-# -- what to build ----------------------------------------------------------------------------------------------------------
+# -- what to build -----------------------------------------------------------------------------------------
 
 
 def choose_factory(n: int, dim: int, memory_budget_bytes: int) -> str:
@@ -96,7 +99,8 @@ def choose_factory(n: int, dim: int, memory_budget_bytes: int) -> str:
         if size <= memory_budget_bytes:
             return factory
     raise ConfigError(
-        f"a shard of {n:,} items needs {table[-1][1]:,} bytes even when compressed, and the budget is {memory_budget_bytes:,}",
+        f"a shard of {n:,} items needs {table[-1][1]:,} bytes even when compressed, "
+        f"and the budget is {memory_budget_bytes:,}",
         "raise the memory budget or lower the number of items per shard",
     )
 
@@ -107,7 +111,8 @@ def n_shards(n: int, max_items: int) -> int:
 
 
 def assign_shards(ids: Iterable[str], count: int) -> np.ndarray:
-    """Shard number of each item, int64: a hash of the item id alone, so an item stays where it is while `count` does."""
+    """Shard number of each item, int64: a hash of the item id alone, so an item stays where it is while
+    `count` does."""
     return np.array([_hash64(item) % count for item in ids], np.int64)
 
 
@@ -123,7 +128,7 @@ def members_digest(ids: Sequence[str], content_hashes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-# -- build, write, read -----------------------------------------------------------------------------------------------------
+# -- build, write, read ------------------------------------------------------------------------------------
 
 
 def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int) -> tuple[Shard, str]:
@@ -133,8 +138,8 @@ def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int
         vectors: float32 [n, D], unit. ids: n distinct strings.
 
     Returns:
-        The shard, and the factory that was used: with too few points to train the one asked for, IVF gets fewer lists, and
-        under two lists (or 39 points per PQ centroid) it becomes Flat.
+        The shard, and the factory that was used: with too few points to train the one asked for, IVF gets
+        fewer lists, and under two lists (or 39 points per PQ centroid) it becomes Flat.
 
     Raises:
         ValueError: an id twice, lengths that disagree, or a vector that is not finite.
@@ -155,14 +160,21 @@ def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int
 
 
 def write_shard(
-    root: str | Path, shard: Shard, category: str, number: int, factory: str, members: str = "", details: pa.Table | None = None
+    root: str | Path,
+    shard: Shard,
+    category: str,
+    number: int,
+    factory: str,
+    members: str = "",
+    details: pa.Table | None = None,
 ) -> ShardFile:
     """Writes index and ids under `root`/index/shards, each whole or not at all.
 
     details: columns to keep beside the ids, rows in the order of `shard.ids`; `read_details` gives them back.
 
-    File names hold a slug and a hash of the category and the hash of the content: no category can name another folder, equal
-    shards are one file, and a file is never overwritten by something else. Raises WarehouseError when it cannot be written.
+    File names hold a slug and a hash of the category and the hash of the content: no category can name
+    another folder, equal shards are one file, and a file is never overwritten by something else. Raises
+    WarehouseError when it cannot be written.
     """
     data = memoryview(faiss.serialize_index(shard.index))
     table = pa.table({"item_id": pa.array(shard.ids, pa.string())})
@@ -175,10 +187,17 @@ def write_shard(
     digest, ids_digest = sha256(data), sha256(ids)
     name = f"{FOLDER}/{slug(category)}-{number:04d}"
     file = ShardFile(
-        category=category, shard=number, path=f"{name}-{digest[:16]}.faiss", ids_path=f"{name}-{ids_digest[:16]}.ids.arrow",
-        sha256=digest, ids_sha256=ids_digest, n_items=len(shard.ids), bytes=len(data) + len(ids), factory=factory,
+        category=category,
+        shard=number,
+        path=f"{name}-{digest[:16]}.faiss",
+        ids_path=f"{name}-{ids_digest[:16]}.ids.arrow",
+        sha256=digest,
+        ids_sha256=ids_digest,
+        n_items=len(shard.ids),
+        bytes=len(data) + len(ids),
+        factory=factory,
         members_digest=members,
-    )  # fmt: skip
+    )
     files = Files(root)
     files.write(file.ids_path, ids)
     files.write(file.path, data)
@@ -189,7 +208,8 @@ def read_shard(root: str | Path, file: ShardFile) -> Shard:
     """The shard, whole and as published.
 
     Raises:
-        WarehouseError: a file is missing, its sha256 is not the manifest's, or index and ids disagree in number.
+        WarehouseError: a file is missing, its sha256 is not the manifest's, or index and ids disagree in
+            number.
     """
     files = Files(root)
     data, ids_data = _checked(files, file.path, file.sha256), _checked(files, file.ids_path, file.ids_sha256)
@@ -197,7 +217,8 @@ def read_shard(root: str | Path, file: ShardFile) -> Shard:
     ids = pa.ipc.open_file(ids_data).read_all()["item_id"].to_numpy(zero_copy_only=False)
     if not index.ntotal == len(ids) == file.n_items:
         raise WarehouseError(
-            f"{file.path} holds {index.ntotal} vectors, {file.ids_path} {len(ids)} ids, the manifest says {file.n_items}",
+            f"{file.path} holds {index.ntotal} vectors, {file.ids_path} {len(ids)} ids, "
+            f"the manifest says {file.n_items}",
             "rebuild this category's shards",
         )
     return Shard(index, ids)
@@ -250,14 +271,15 @@ def _hash64(text: str) -> int:
     )
 
 
-# -- recall and search ------------------------------------------------------------------------------------------------------
+# -- recall and search -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Sample:
     """Some of a shard's own vectors with their exact neighbours in it (themselves left out).
 
-    rows: int64 [S] of the shard; vectors: float32 [n, D], all of it, in the order of its ids; scores, positions: [S, K].
+    rows: int64 [S] of the shard; vectors: float32 [n, D], all of it, in the order of its ids; scores,
+        positions: [S, K].
     """
 
     rows: np.ndarray
@@ -269,7 +291,8 @@ class Sample:
 def draw_sample(
     vectors: np.ndarray, ids: Sequence[str], k: int = 10, size: int = 256, seed: int = 0
 ) -> Sample:
-    """A seeded sample for judging the shard that `build_shard` makes of these vectors and ids; costs S * n * D."""
+    """A seeded sample for judging the shard that `build_shard` makes of these vectors and ids; costs S * n *
+    D."""
     order = np.argsort(np.asarray(ids, dtype=object), kind="stable")
     vectors = np.ascontiguousarray(as_matrix(vectors, "sample")[order])
     rows = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
@@ -280,7 +303,8 @@ def draw_sample(
 
 
 def sample_recall(index: faiss.Index, sample: Sample, search: Mapping[str, int]) -> float:
-    """Recall@K of the index on the sample, in [0, 1]; items as good as the exact K-th count. 1.0 where nothing is to be found."""
+    """Recall@K of the index on the sample, in [0, 1]; items as good as the exact K-th count. 1.0 where
+    nothing is to be found."""
     k = sample.positions.shape[1]
     _, found = _search(index, sample.vectors[sample.rows], k + 1, search)
     own = found == sample.rows[:, None]
@@ -294,8 +318,8 @@ def sample_recall(index: faiss.Index, sample: Sample, search: Mapping[str, int])
 
 
 def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tuple[dict[str, int], float]:
-    """The cheapest search parameter (a power of two) whose recall on the sample meets the target, and that recall; the widest
-    one with its recall when none does. Costs at most 10 searches of the sample."""
+    """The cheapest search parameter (a power of two) whose recall on the sample meets the target, and that
+    recall; the widest one with its recall when none does. Costs at most 10 searches of the sample."""
     if isinstance(index, faiss.IndexIVF):
         name, narrowest, widest = "nprobe", 1, index.nlist
     elif isinstance(index, faiss.IndexHNSW):
@@ -311,8 +335,9 @@ def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tup
 def verify_shard(
     root: str | Path, file: ShardFile, ids: Sequence[str], sample: Sample, target: float = 0.95
 ) -> ShardFile:
-    """Reads a written shard back and judges it: sha256, count, its ids, recall. Returns its record with the search parameters
-    and the recall that was measured (which may be under the target: that is for the gate to judge).
+    """Reads a written shard back and judges it: sha256, count, its ids, recall. Returns its record with the
+    search parameters and the recall that was measured (which may be under the target: that is for the gate to
+    judge).
 
     Raises:
         WarehouseError: it is not what was built.
@@ -343,8 +368,8 @@ def search_shards(
     """The best k items over all shards, or over those of the given categories.
 
     Returns:
-        scores float32 [Q, k] descending (of the indexes: approximate for SQ8 and PQ), item ids object [Q, k]; -inf and None where
-        there are fewer. Ties: by category, then shard, then id.
+        scores float32 [Q, k] descending (of the indexes: approximate for SQ8 and PQ), item ids object [Q, k];
+        -inf and None where there are fewer. Ties: by category, then shard, then id.
     """
     queries = as_matrix(queries, "queries")
     scores, ids = (

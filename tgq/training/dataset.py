@@ -111,9 +111,9 @@ class TrainingSet:
         pictures = np.cumsum([0, *(len(part.image) for part in parts)])
         words = np.cumsum([0, *(len(part.texts) for part in parts)])
         joined["image_index"] = np.concatenate(
-            [np.where(part.image_index < 0, -1, part.image_index + start) for part, start in zip(parts, pictures)])
+            [np.where(part.image_index < 0, -1, part.image_index + start) for part, start in zip(parts, pictures, strict=False)])
         for name in ("metadata_index", "title_index"):
-            joined[name] = np.concatenate([getattr(part, name) + start for part, start in zip(parts, words)])
+            joined[name] = np.concatenate([getattr(part, name) + start for part, start in zip(parts, words, strict=False)])
         return cls(texts=tuple(text for part in parts for text in part.texts), **joined)
 
     def save(self, path: str | Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.features import Features
@@ -170,12 +169,14 @@ def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet) -> float:
 
 
 def first_ranks(vectors: np.ndarray, rows: TrainingSet) -> np.ndarray:
-    """Rank (from 1) of the best positive, for each row that has one; itself and its picture's copies are left out."""
-    index = np.arange(len(rows))
+    """Rank (from 1) of the best positive, for each row that has one.
+
+    A row itself, its picture's copies and other rows of its variant are hidden: neither found nor in the way.
+    """
     hidden = (rows.image_index[:, None] == rows.image_index[None]) & (rows.image_index[:, None] >= 0)
-    hidden |= index[:, None] == index[None]
-    same_variant = (rows.variant[:, None] == rows.variant[None]) & (rows.variant[:, None] != "")
-    positive = (rows.group[:, None] == rows.group[None]) & ~hidden & ~same_variant
+    hidden |= (rows.variant[:, None] == rows.variant[None]) & (rows.variant[:, None] != "")
+    np.fill_diagonal(hidden, True)
+    positive = (rows.group[:, None] == rows.group[None]) & ~hidden
     scores = np.where(hidden, -np.inf, vectors @ vectors.T)
     best = np.where(positive, scores, -np.inf).max(1)
     asked = positive.any(1)
