@@ -1,0 +1,24 @@
+-- The last measured night by slice: the encoder beside the best frozen baseline of the same slice and metric.
+-- Change: wanted_slice to category, has_brand, has_attributes, agreement_decile or a column named in evaluate.slices.
+DECLARE OR REPLACE VARIABLE wanted_slice STRING DEFAULT 'popularity';
+WITH last_night AS (
+  SELECT *, startswith(model_version, 'frozen_') AS frozen
+  FROM retrieval_metrics
+  WHERE run_id = (SELECT max_by(run_id, measured_at) FROM retrieval_metrics)
+    AND (slice = 'all' OR startswith(slice, wanted_slice || '='))
+    AND (metric, k) IN (('hit_rate', 1), ('hit_rate', 10), ('mrr', 0))
+)
+SELECT
+  slice,
+  if(k > 0, metric || '@' || k, metric) AS metric,
+  max(n_queries) AS n_queries,
+  round(max(value) FILTER (WHERE NOT frozen), 4) AS encoder,
+  round(max(ci_low) FILTER (WHERE NOT frozen), 4) AS ci_low,
+  round(max(ci_high) FILTER (WHERE NOT frozen), 4) AS ci_high,
+  max_by(model_version, value) FILTER (WHERE frozen) AS best_frozen,
+  round(max(value) FILTER (WHERE frozen), 4) AS frozen_value,
+  round(max(value) FILTER (WHERE NOT frozen) - max(value) FILTER (WHERE frozen), 4) AS gain
+FROM last_night
+GROUP BY slice, metric, k
+ORDER BY slice <> 'all', slice, metric, k
+LIMIT 200;

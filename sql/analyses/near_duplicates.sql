@@ -1,0 +1,18 @@
+-- Pairs of items of one category whose vectors almost coincide: the same thing listed twice, or two that nobody can tell apart.
+-- Change: least_cosine; wanted_category to one category (NULL: all); LIMIT.
+-- Cost grows with the square of a category's size: name one category in a catalog of millions.
+DECLARE OR REPLACE VARIABLE least_cosine FLOAT DEFAULT 0.98F;
+DECLARE OR REPLACE VARIABLE wanted_category STRING DEFAULT NULL;
+SELECT
+  a.category,
+  a.item_id,
+  b.item_id AS other_id,
+  a.title,
+  b.title AS other_title,
+  round(vector_inner_product(a.embedding, b.embedding), 4) AS cosine
+FROM current_embeddings a
+JOIN current_embeddings b ON a.category = b.category AND a.item_id < b.item_id
+WHERE (wanted_category IS NULL OR a.category = wanted_category)
+  AND vector_inner_product(a.embedding, b.embedding) >= least_cosine
+ORDER BY vector_inner_product(a.embedding, b.embedding) DESC, a.item_id, b.item_id
+LIMIT 100;
