@@ -1,0 +1,46 @@
+"""Publishing: after the gate said yes, neighbours, shards and the current view move to tonight's generation.
+
+The manifest is the last to move and the only truth: until it is replaced, `current_embeddings`, `tgq search` and the next
+night's comparisons stay at the generation before. Run again after a kill, every part finds its own work done.
+"""
+
+from __future__ import annotations
+
+from tgq.errors import GateError
+from tgq.pipeline import index, neighbors
+from tgq.pipeline.evaluate import read_verdict
+from tgq.pipeline.night import Night, StepResult
+from tgq.pipeline.views import define_views
+from tgq.pipeline.warehouse import Warehouse
+
+
+def publish(night: Night) -> StepResult:
+    """Make tonight's staged results the published ones.
+
+    Raises:
+        GateError: the gate refused, and nothing was touched.
+    """
+    verdict = read_verdict(night)
+    if not verdict["passed"]:
+        raise GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+    warehouse = night.warehouse
+    neighbors.publish_neighbors(night)
+    versions = warehouse.versions("catalog_items", "item_embeddings", "item_neighbors")
+    published = index.publish_index(night, versions)
+    define_views(night.spark, warehouse)
+    return StepResult(
+        versions_read=versions,
+        versions_written=warehouse.versions("index_shards", "item_neighbors"),
+        figures={"generation": published.generation, "shards": len(published.shards)},
+    )
+
+
+def rollback(warehouse: Warehouse, to: str | None = None) -> str:
+    """Make an earlier generation the published one: shards, neighbours and the current view together; returns its name.
+
+    Raises:
+        WarehouseError: there is no such generation, or its files are gone.
+    """
+    generation = index.rollback(warehouse, to).generation
+    define_views(warehouse.spark, warehouse)
+    return generation
