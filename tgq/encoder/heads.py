@@ -14,17 +14,21 @@ from tgq.encoder.features import Features
 from tgq.encoder.towers import load_model, load_tokenizer
 from tgq.errors import ModelError
 
+ROOT_FLOOR = 1e-3
+
 
 class PlainFusion(nn.Module):
-    """A linear map of the frozen towers' pooled features: `W_i u(f_img - mean) + W_t u(f_txt - mean)`, u = unit length.
+    """A linear map of the frozen towers' pooled features: `W_i u(r(f_img) - mean) + W_t u(f_txt - mean)`, u = unit length.
 
-    The strong base of the light head. `W` starts as a random projection, which keeps the cosine of the concatenated
-    features up to noise; `fit` replaces it by their principal components, which keeps it exactly as far as they go.
-    A side that is missing is a learned vector.
+    r is the signed square root, which keeps a few loud channels of a picture from deciding everything (Perronnin,
+    Sánchez, Mensink 2010); off, it is the identity. The strong base of the light head. `W` starts as a random
+    projection, which keeps the cosine of the concatenated features up to noise; `fit` replaces it by their principal
+    components, which keeps it exactly as far as they go. A side that is missing is a learned vector.
     """
 
-    def __init__(self, image_width: int, text_width: int, dim: int):
+    def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True):
         super().__init__()
+        self.image_root = image_root
         self.image = nn.Parameter(torch.randn(dim, image_width) / dim**0.5)
         self.text = nn.Parameter(torch.randn(dim, text_width) / dim**0.5)
         self.null_image = nn.Parameter(torch.randn(dim) * 0.1 / dim**0.5)
@@ -34,9 +38,13 @@ class PlainFusion(nn.Module):
 
     def forward(self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
         """`[B, Dg]`, `[B]`, `[B, Dp]`, `[B]` to `[B, De]`, not normalised."""
-        seen = F.linear(F.normalize(image - self.image_mean, dim=-1), self.image)
+        seen = F.linear(F.normalize(self.rooted(image) - self.image_mean, dim=-1), self.image)
         read = F.linear(F.normalize(text - self.text_mean, dim=-1), self.text)
         return torch.where(has_image[:, None], seen, self.null_image) + torch.where(has_text[:, None], read, self.null_text)
+
+    def rooted(self, image: Tensor) -> Tensor:
+        """Signed square root of `[..., Dg]`, with a slope at 0 that training survives; the identity where it is off."""
+        return image / (image.abs() + ROOT_FLOOR).sqrt() if self.image_root else image
 
     @torch.no_grad()
     def fit(self, image: Tensor, text: Tensor, image_weight: float, shrink: float) -> None:
@@ -46,6 +54,7 @@ class PlainFusion(nn.Module):
         `(variance + mean variance) ** (shrink / 2)`: 0 keeps the cosine of the concatenation, 1 evens the directions out
         (whitening with a floor, so that the smallest ones are not blown up).
         """
+        image = self.rooted(image)
         self.image_mean.copy_(image.mean(0))
         self.text_mean.copy_(text.mean(0))
         both = torch.cat([image_weight * F.normalize(image - self.image_mean, dim=-1),
@@ -61,29 +70,26 @@ class PlainFusion(nn.Module):
 
 
 class LightHead(nn.Module):
-    """Plain fusion plus the connector as a zero-initialised addition; no language model.
+    """Plain fusion of f_txt and of an f_img that the connector has moved; no language model.
 
-    The connector adds twice: its tokens, pooled and mapped (the paper's tokens, our head), and a shift of f_img
-    towards the grid cells that the tokens point at (`GuidedPooling`, ours). Both start at exactly zero, so an
-    untrained light head is its plain fusion.
+    The modulated tokens say where to look: they shift f_img towards the grid cells that they point at (`GuidedPooling`,
+    ours). The shift starts at exactly zero, so an untrained light head is its plain fusion. Mapping the tokens themselves
+    into the embedding, as the paper's head does, was measured too: it fits the catalogs that it is trained on and loses on
+    catalogs that it has not seen (a catalog left out of training: H@1 62 without, 60 with; frozen features 64).
     """
 
     def __init__(self, config, image_width: int, pooled_width: int, text_width: int):
         super().__init__()
-        self.base = PlainFusion(pooled_width, text_width, config.dim)
+        self.base = PlainFusion(pooled_width, text_width, config.dim, config.image_root)
         self.pooling = GuidedPooling(config.width, config.pooling_heads)
         same = image_width == pooled_width  # a pair's pooled feature lives in another space than its tokens
         self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
-        self.tokens = nn.Linear(2 * config.width, config.dim)
-        nn.init.zeros_(self.tokens.weight)
-        nn.init.zeros_(self.tokens.bias)
 
     def forward(self, features: Features, projected: Tensor, anchored: Tensor, exploratory: Tensor) -> Tensor:
         """Projected picture `[B, N, D]` and modulated streams `[B, n, D]` to `[B, De]`, not normalised."""
         tokens = torch.cat([anchored, exploratory], dim=1)
         shift = self.shift(self.pooling(features.image_tokens, projected, tokens))
-        fused = self.base(features.image + shift, features.has_image, features.text, features.has_text)
-        return fused + self.tokens(torch.cat([anchored.mean(1), exploratory.mean(1)], dim=-1))
+        return self.base(features.image + shift, features.has_image, features.text, features.has_text)
 
 
 class LLMHead(nn.Module):

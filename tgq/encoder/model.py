@@ -33,7 +33,7 @@ class EncoderConfig:
     text: str = "all-minilm-l6-v2"
     fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
     text_length: int = 64  # tokens of metadata that are read, and padded to
-    dim: int = 256  # De, width of an item embedding
+    dim: int = 512  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
     width: int = 128  # Dq, width of connector tokens
     heads: int = 4  # attention heads in the connector
@@ -43,6 +43,7 @@ class EncoderConfig:
     dropout: float = 0.1  # in the connector, while training
     alignment_dim: int = 64  # width of the learned image-title space, where the towers are no aligned pair
     head: str = "light"  # light: linear base + connector; llm: language model with LoRA
+    image_root: bool = True  # light head: signed square root of f_img before the linear base
     pooling_heads: int = 4  # light head: channel shares of the tower's feature that are pooled apart
     llm: str = ""  # llm head: the language model's reference
     lora_rank: int = 16  # llm head: rank of the adapters
@@ -226,6 +227,7 @@ class TGQFormer(nn.Module):
         if self.config.head == "llm" and not any("lora_" in name for name in state):
             raise ModelError("an encoder with merged adapters cannot be saved", "save it before merge()")
         save_file(state, folder / WEIGHTS, {"format": "pt"})
+        (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; workers may be another user
         moved = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
         (folder / CONFIG).write_text(json.dumps(asdict(replace(self.config, **moved)), indent=1) + "\n")
 
