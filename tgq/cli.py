@@ -32,8 +32,9 @@ config_app = typer.Typer(help="Settings: what they are and where each value came
 app.add_typer(index_app, name="index")
 app.add_typer(config_app, name="config")
 
+LOG_WIDTH = 160  # where nobody's terminal says how wide it is
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 Profiles = Annotated[
     list[str] | None,
@@ -271,17 +272,29 @@ def train(
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder.")],
     catalogs: Annotated[list[str], typer.Option("--catalog", help="FOLDER or FOLDER=PROFILE; repeatable.")],
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    epochs: Annotated[int | None, typer.Option(min=1, help="At most this many; stops early on the validation groups.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for cached tower features.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
+    max_items: Annotated[int, typer.Option(min=10, help="Items per catalog that fit the memory (125 kB each); whole groups are drawn.")] = 20_000,
+    cache: Annotated[Path | None, typer.Option(help="Folder where tower features are kept for the next training.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
 ) -> None:  # fmt: skip
     """Train the connector and head over frozen tower features, on the catalogs' train groups.
 
     Example: tgq train my-encoder --catalog demo=catalogs/demo --seed 1
     """
-    from tgq.training.run import run_training
+    from tgq.console import ConsoleProgress
+    from tgq.encoder.model import EncoderConfig
+    from tgq.pipeline.session import open_session
+    from tgq.pipeline.train import train_encoder
+    from tgq.training.train import TrainConfig
 
-    run_training(out_folder, catalogs, seed=seed, epochs=epochs, cache=cache, tracking_uri=tracking_uri, say=err.print)
+    config_ = TrainConfig(seed=seed) if steps is None else TrainConfig(seed=seed, steps=steps)
+    spark = open_session(settings_of(None, None).settings.spark)
+    try:
+        result = train_encoder(spark, out_folder, catalogs, EncoderConfig(), config_, max_items, cache, tracking_uri, ConsoleProgress(err))
+    finally:
+        spark.stop()
+    out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
+    out.print(f"use it with --set encoder.path={out_folder}", soft_wrap=True)
 
 
 @app.command()

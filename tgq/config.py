@@ -56,7 +56,7 @@ class ColumnMapping(Section):
     category: str | None = "category"
     attributes: str | None = "attributes"
     image_uri: str | None = "image"
-    image_bytes: str | None = None
+    image_bytes: str | None = "image_bytes"
     group_id: str | None = None
     variant_id: str | None = None
 

@@ -39,7 +39,7 @@ class ConsoleProgress:
         elif now - self.logged >= LOG_EVERY_S and done:
             self.logged = now
             left = (self.total - done) / rate
-            self.say(f"{self.label}: {done}/{self.total} items, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}")
+            self.say(f"{self.label}: {done}/{self.total}, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}")
 
     def finish(self) -> None:
         if self.bar:
@@ -54,7 +54,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: i
     """A rich table; columns from `numeric_from` on are right-aligned."""
     out = Table(title=title, title_justify="left", header_style="bold")
     for n, column in enumerate(columns):
-        out.add_column(column, justify="right" if n >= numeric_from else "left", overflow="fold")
+        out.add_column(column, justify="right" if n >= numeric_from else "left", overflow="fold", no_wrap=numeric_from == 1)
     for row in rows:
         out.add_row(*("" if cell is None else str(cell) for cell in row))
     return out

@@ -102,13 +102,16 @@ class Tracker:
 
         self._tell(log)
 
-    def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Numbers by name, stamped with the night's beginning, so that telling them twice changes nothing. NaN is left out."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Numbers by name, stamped with the night's beginning, so that telling them twice changes nothing. NaN is left out.
+
+        step: of a curve, where the run is a training.
+        """
 
         def log() -> None:
             from mlflow.entities import Metric
 
-            rows = [Metric(_name(k), float(v), self._began, 0) for k, v in metrics.items() if v is not None and v == v]
+            rows = [Metric(_name(k), float(v), self._began, step) for k, v in metrics.items() if v is not None and v == v]
             for cut in range(0, len(rows), METRICS_PER_CALL):
                 self.client.log_batch(self.run, metrics=rows[cut : cut + METRICS_PER_CALL])
 

@@ -236,13 +236,19 @@ def _shown(value: Any) -> str:
 
 
 def encoder_texts(row: dict[str, Any], metadata: MetadataSettings) -> tuple[str, str]:
-    """(metadata_text, encoder_title): what the encoder may read of a row, by the fields, levels and attributes that are chosen."""
+    """(metadata_text, encoder_title): what the encoder may read of a row."""
+    chosen = readable_fields(row, metadata)
+    return metadata_text(**chosen), normalise(chosen["title"])
+
+
+def readable_fields(row: dict[str, Any], metadata: MetadataSettings) -> dict[str, Any]:
+    """title, brand, category and attributes of a row, less the fields, levels and attributes that the settings leave out."""
     chosen = {field: row[field] if field in metadata.fields else None for field in ("title", "brand", "category", "attributes")}
     if chosen["category"] and metadata.category_levels:
         chosen["category"] = LEVELS.join(chosen["category"].split(LEVELS)[: metadata.category_levels])
     if chosen["attributes"] and metadata.attributes is not None:
         chosen["attributes"] = {k: v for k, v in chosen["attributes"].items() if k in metadata.attributes}
-    return metadata_text(**chosen), normalise(chosen["title"])
+    return chosen
 
 
 # -- how a table is found and opened

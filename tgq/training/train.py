@@ -28,21 +28,21 @@ class TrainConfig:
     """How to train. All that is drawn at random follows `seed`."""
 
     seed: int = 0
-    steps: int = 1200
-    pairs: int = 128  # positive pairs in a batch; every other pair of the batch is a negative
-    lr: float = 1e-3  # connector, gates and additions of the head
-    base_lr: float = 2e-4  # the head's linear base, which starts good
+    steps: int = 600
+    pairs: int = 192  # positive pairs in a batch; every other pair of the batch is a negative
+    lr: float = 1e-4  # connector, gates and additions of the head
+    base_lr: float = 5e-4  # the head's linear base, which starts good
     weight_decay: float = 0.02
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.07  # at the start; learned
     max_scale: float = 50.0  # cap of the learned inverse temperature
-    redundancy_weight: float = 0.1  # of L_rr
+    redundancy_weight: float = 0.02  # of L_rr
     alignment_weight: float = 0.1  # of the image-title contrast that teaches S_title's space
     stay_weight: float = 0.0  # of the squared distance of the linear base from where it began
     drop_image: float = 0.05  # share of training items that lose their picture
     drop_text: float = 0.1  # share that lose their metadata
     image_weight: float = 0.5  # linear base at the start: share of the picture in the concatenation
-    shrink: float = 0.5  # linear base at the start: 0 plain principal components, 1 whitened
+    shrink: float = 1.5  # linear base at the start: 0 plain principal components, 1 whitened
     validation_share: float = 0.15  # of the training groups
     evaluate_every: int = 100
     patience: int = 5  # evaluations without a better one before stopping
@@ -53,8 +53,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Train in place; the encoder ends in eval mode with the weights of the best validation, rounded to float16.
 
-    Validation is the mean reciprocal rank on groups that are held out by hash, averaged over catalogs. Cost: about
-    `steps * 2 * pairs` passes of the connector; towers are never run.
+    Validation is the mean reciprocal rank of groups that are held out by hash, among all rows of their catalog, averaged
+    over catalogs. Cost: about `steps * 2 * pairs` passes of the connector, and one per row at each evaluation; towers are
+    never run.
 
     Args:
         rows: train groups only.
@@ -71,7 +72,7 @@ def train(
     held_out = np.array([split_of(f"{g}:validation", config.validation_share) == "test" for g in rows.group])
     if held_out.all() or not held_out.any():
         raise SourceError(f"{len(set(rows.group))} groups are too few to train and validate", "give a larger catalog")
-    learning, validation = rows.subset(np.flatnonzero(~held_out)), rows.subset(np.flatnonzero(held_out))
+    learning = rows.subset(np.flatnonzero(~held_out))
     if isinstance(encoder.head, LightHead):
         _start_base(encoder, learning, config)
     sampler, rng = PairSampler(learning, config.seed), np.random.default_rng(config.seed)
@@ -94,7 +95,7 @@ def train(
         optimizer.step()
         schedule.step()
         if step % config.evaluate_every == 0 or step == config.steps:
-            values["validation_mrr"] = mean_reciprocal_rank(encoder, validation)
+            values["validation_mrr"] = mean_reciprocal_rank(encoder, rows, held_out)
             log(step, values)
             history.append({"step": step, **values})
             worse = 0 if values["validation_mrr"] > best else worse + 1
@@ -157,27 +158,32 @@ def embed(encoder: TGQFormer, rows: TrainingSet, batch: int = 256) -> np.ndarray
     return np.concatenate(parts)
 
 
-def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet) -> float:
-    """MRR of the first positive, averaged over catalogs; quadratic in a catalog's rows, meant for a validation part."""
+def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet, asked: np.ndarray) -> float:
+    """MRR of the first positive, averaged over catalogs; the queries are the rows `asked` (bool), the pool is their catalog's rows."""
     scores = []
-    for catalog in sorted(set(rows.catalog.tolist())):
-        part = rows.subset(np.flatnonzero(rows.catalog == catalog))
-        ranks = first_ranks(embed(encoder, part), part)
+    for catalog in sorted(set(rows.catalog[asked].tolist())):
+        part = np.flatnonzero(rows.catalog == catalog)
+        pool = rows.subset(part)
+        ranks = first_ranks(embed(encoder, pool), pool, np.flatnonzero(asked[part]))
         if len(ranks):
             scores.append(float(np.mean(1 / ranks)))
     return float(np.mean(scores)) if scores else 0.0
 
 
-def first_ranks(vectors: np.ndarray, rows: TrainingSet) -> np.ndarray:
-    """Rank (from 1) of the best positive, for each row that has one.
+def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> np.ndarray:
+    """Rank (from 1) of the best positive among all rows, for each of the row numbers `queries` that has one.
 
     A row itself, its picture's copies and other rows of its variant are hidden: neither found nor in the way.
     """
-    hidden = (rows.image_index[:, None] == rows.image_index[None]) & (rows.image_index[:, None] >= 0)
-    hidden |= (rows.variant[:, None] == rows.variant[None]) & (rows.variant[:, None] != "")
-    np.fill_diagonal(hidden, True)
-    positive = (rows.group[:, None] == rows.group[None]) & ~hidden
-    scores = np.where(hidden, -np.inf, vectors @ vectors.T)
+
+    def same(values: np.ndarray) -> np.ndarray:
+        return values[queries][:, None] == values[None]
+
+    hidden = same(rows.image_index) & (rows.image_index[queries] >= 0)[:, None]
+    hidden |= same(rows.variant) & (rows.variant[queries] != "")[:, None]
+    hidden[np.arange(len(queries)), queries] = True
+    positive = same(rows.group) & ~hidden
+    scores = np.where(hidden, -np.inf, vectors[queries] @ vectors.T)
     best = np.where(positive, scores, -np.inf).max(1)
     asked = positive.any(1)
     return 1 + (scores[asked] > best[asked, None]).sum(1)
