@@ -1,12 +1,16 @@
-"""The night's encoder by its versions, and one loaded copy of it per process."""
+"""The night's encoder by its versions, and one loaded copy of it per process.
+
+torch is imported when an encoder is loaded, not before: workers that only search vectors start three seconds sooner.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from typing import TYPE_CHECKING
 
-from tgq.encoder.device import choose_device, choose_dtype
-from tgq.encoder.model import TGQFormer
+if TYPE_CHECKING:
+    from tgq.encoder.model import TGQFormer
 
 
 @functools.lru_cache(maxsize=4)
@@ -18,6 +22,8 @@ def versions_of(folder: str) -> tuple[str, str]:
     Raises:
         ModelError: the folder or one of its towers is missing or incomplete.
     """
+    from tgq.encoder.model import TGQFormer
+
     encoder = TGQFormer.from_pretrained(folder)
     towers = hashlib.sha256(f"{encoder.vision.fingerprint}|{encoder.text.fingerprint}".encode()).hexdigest()
     return encoder.model_version, towers[:16]
@@ -31,5 +37,8 @@ def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
         DeviceError: a GPU was asked for and is absent.
         ModelError: as `versions_of`.
     """
+    from tgq.encoder.device import choose_device, choose_dtype
+    from tgq.encoder.model import TGQFormer
+
     place = choose_device(device)
     return TGQFormer.from_pretrained(folder, device=place, dtype=choose_dtype(place, dtype))

@@ -176,7 +176,10 @@ def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -
 def record(
     night: Night, step: str, status: str, started: datetime, ended: datetime | None, result: StepResult
 ) -> None:
-    """Upsert one row of `pipeline_runs`."""
+    """Write one row of `pipeline_runs`, in place of the one that may be there.
+
+    Mostly none is, and an append takes a quarter of what a MERGE or an overwrite does; nights are serial, so nobody comes between.
+    """
     row = dict(
         run_id=night.run_id, step=step, status=status, started_at=started, ended_at=ended,
         rows_in=result.rows_in, rows_out=result.rows_out, rows_quarantined=result.quarantined, rows_skipped=result.unchanged,
@@ -186,7 +189,11 @@ def record(
     )  # fmt: skip
     schema = night.warehouse.read("pipeline_runs").schema
     frame = night.spark.createDataFrame([tuple(row[f.name] for f in schema.fields)], schema)
-    night.warehouse.upsert(frame, "pipeline_runs", ("run_id", "step"))
+    of_step = (F.col("run_id") == night.run_id) & (F.col("step") == step)
+    if night.warehouse.read("pipeline_runs").where(of_step).isEmpty():
+        night.warehouse.append(frame.coalesce(1), "pipeline_runs")
+    else:
+        frame.coalesce(1).writeTo(night.warehouse.qualified("pipeline_runs")).overwrite(of_step)
 
 
 def latest_run_id(warehouse: Warehouse) -> str | None:

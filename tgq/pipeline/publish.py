@@ -12,6 +12,7 @@ from tgq.pipeline.evaluate import read_verdict
 from tgq.pipeline.night import Night, StepResult
 from tgq.pipeline.views import define_views
 from tgq.pipeline.warehouse import Warehouse
+from tgq.retrieval import manifest
 
 
 def publish(night: Night) -> StepResult:
@@ -31,7 +32,10 @@ def publish(night: Night) -> StepResult:
     return StepResult(
         versions_read=versions,
         versions_written=warehouse.versions("index_shards", "item_neighbors"),
-        figures={"generation": published.generation, "shards": len(published.shards)},
+        figures={
+            "generation": published.generation, "shards": len(published.shards),
+            "manifest": warehouse.path(manifest.path_of(published.generation)),
+        },
     )
 
 

@@ -83,7 +83,7 @@ def publish(root: str | Path, manifest: Manifest) -> None:
             "index again on top of the current generation",
         )
     _check_shards(files, manifest)
-    data, path = manifest.to_json().encode(), _path(manifest.generation)
+    data, path = manifest.to_json().encode(), path_of(manifest.generation)
     if files.size(path) is None:
         files.write(path, data)
     elif files.read(path) != data:
@@ -177,17 +177,17 @@ def _chain(root: str | Path) -> Iterator[Manifest]:
         yield manifest
         seen.add(manifest.generation)
         older = manifest.previous
-        manifest = load(root, older) if older and files.size(_path(older)) is not None else None
+        manifest = load(root, older) if older and files.size(path_of(older)) is not None else None
 
 
-def _path(generation: str) -> str:
+def path_of(generation: str) -> str:
     return f"{GENERATIONS}/{generation}/manifest.json"
 
 
 def _read(files: Files, generation: str) -> bytes:
     _check_name(generation)
     try:
-        return files.read(_path(generation))
+        return files.read(path_of(generation))
     except FileNotFoundError:
         known = ", ".join(files.list(GENERATIONS)) or "none"
         raise WarehouseError(f"there is no generation {generation!r}", f"choose one of: {known}") from None
