@@ -382,6 +382,14 @@ def setup() -> None:
 
 
 @app.command()
+def jars() -> None:
+    """Print Delta's JARs, for spark-submit --jars "$(tgq jars)"."""
+    from tgq.pipeline.session import delta_jars
+
+    print(",".join(str(jar) for jar in delta_jars()))
+
+
+@app.command()
 def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePath = None) -> None:
     """Check Java, Delta's JARs, memory, GPU, model files and warehouse access, a line each."""
     failed = _checks(settings_of(profiles, sets, None, warehouse).settings)

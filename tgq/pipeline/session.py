@@ -11,12 +11,15 @@ import tempfile
 from pathlib import Path
 
 import pyspark
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from tgq.config import SparkSettings
 from tgq.errors import MachineError
 
 JAVA_MINIMUM = 17
+DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 JAVA_HELP = "install a Java runtime 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
 
 
@@ -105,6 +108,17 @@ def _artifact(jar: str) -> str:
     return re.sub(r"-\d.*$", "", jar)
 
 
+def _need_delta() -> None:
+    """Under spark-submit the driver's class path is settled before Python runs, so Delta must have come with the submission."""
+    SparkContext._ensure_initialized()
+    try:
+        SparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
+    except Py4JJavaError:
+        raise MachineError(
+            "Delta's JARs are not on the class path of this spark-submit", 'submit with --jars "$(tgq jars)", or with --packages'
+        ) from None
+
+
 def open_session(settings: SparkSettings, extra: dict[str, str] | None = None) -> SparkSession:
     """Open (or join, under spark-submit) the session with Delta's extensions.
 
@@ -120,7 +134,7 @@ def open_session(settings: SparkSettings, extra: dict[str, str] | None = None) -
     builder = SparkSession.builder.appName(settings.app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM: its master and memory stand
     defaults = {
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.extensions": DELTA_CLASS,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.jars": ",".join(str(jar) for jar in delta_jars()),
         "spark.ui.enabled": "false",
@@ -132,7 +146,9 @@ def open_session(settings: SparkSettings, extra: dict[str, str] | None = None) -
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
         "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -Dderby.system.home=/dev/null",
     }
-    if not submitted:
+    if submitted:
+        _need_delta()
+    else:
         defaults["spark.driver.memory"] = settings.driver_memory
         if settings.master:
             builder = builder.master(settings.master)
