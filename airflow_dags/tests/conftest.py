@@ -1,6 +1,8 @@
 """A real Airflow with a home of its own, thrown away afterwards. Set before anything imports airflow."""
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,14 +11,16 @@ from pathlib import Path
 import pytest
 
 DAGS = Path(__file__).parents[1]
-_home = tempfile.TemporaryDirectory(prefix="airflow-home-")
+# pytest may import this file twice; the second time the home that airflow already knows must stand
+HOME = os.environ.setdefault("TGQ_AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
-    "AIRFLOW_HOME": _home.name,
+    "AIRFLOW_HOME": HOME,
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_home.name}/airflow.db",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[2]", "extra": {"spark-binary": "spark-submit"}}',
 }
