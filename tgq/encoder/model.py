@@ -33,7 +33,7 @@ class EncoderConfig:
     text: str = "all-minilm-l6-v2"
     fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
     text_length: int = 64  # tokens of metadata that are read, and padded to
-    dim: int = 512  # De, width of an item embedding
+    dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
     width: int = 128  # Dq, width of connector tokens
     heads: int = 4  # attention heads in the connector

@@ -28,3 +28,12 @@ def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:
     a, b = (x.float() - x.float().mean(0) for x in (anchored, exploratory))
     correlation = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-6)
     return correlation.square().mean()
+
+
+def relation(embeddings: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of the cosines within a batch, `[B, D]` and the teacher's `[B, T]`, both unit length.
+
+    Similarity-preserving distillation (Tung, Mori 2019; arXiv 1907.09682): keeps what the frozen towers know about items
+    that no training pair speaks of. Other widths than the teacher's are no matter.
+    """
+    return (embeddings @ embeddings.T - teacher @ teacher.T).square().mean()

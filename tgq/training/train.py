@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.features import Features
@@ -16,7 +17,7 @@ from tgq.encoder.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
 from tgq.training.dataset import TrainingSet
-from tgq.training.losses import info_nce, redundancy
+from tgq.training.losses import info_nce, redundancy, relation
 from tgq.training.sampling import PairSampler, known_pairs
 from tgq.training.split import split_of
 
@@ -28,23 +29,23 @@ class TrainConfig:
     """How to train. All that is drawn at random follows `seed`."""
 
     seed: int = 0
-    steps: int = 600
+    steps: int = 400
     pairs: int = 192  # positive pairs in a batch; every other pair of the batch is a negative
     lr: float = 1e-4  # connector, gates and additions of the head
-    base_lr: float = 5e-4  # the head's linear base, which starts good
+    base_lr: float = 4e-4  # the head's linear base, which starts good
     weight_decay: float = 0.02
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.07  # at the start; learned
     max_scale: float = 50.0  # cap of the learned inverse temperature
     redundancy_weight: float = 0.02  # of L_rr
     alignment_weight: float = 0.1  # of the image-title contrast that teaches S_title's space
-    stay_weight: float = 0.0  # of the squared distance of the linear base from where it began
+    relation_weight: float = 20.0  # of the distance of a batch's cosines from those of the frozen features, concatenated
     drop_image: float = 0.05  # share of training items that lose their picture
     drop_text: float = 0.1  # share that lose their metadata
     image_weight: float = 0.5  # linear base at the start: share of the picture in the concatenation
     shrink: float = 1.5  # linear base at the start: 0 plain principal components, 1 whitened
     validation_share: float = 0.15  # of the training groups
-    evaluate_every: int = 100
+    evaluate_every: int = 50
     patience: int = 5  # evaluations without a better one before stopping
 
 
@@ -117,8 +118,6 @@ class Objective(nn.Module):
         device = encoder.null_image.device
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
         self.align_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
-        base = encoder.head.base if isinstance(encoder.head, LightHead) else None
-        self.start = [p.detach().clone() for p in (base.image, base.text)] if base else []
 
     def forward(self, features: Features, known: Tensor) -> tuple[Tensor, dict[str, float]]:
         c, out = self.config, self.encoder(features)
@@ -127,16 +126,13 @@ class Objective(nn.Module):
         contrast = info_nce(out.embedding[:half], out.embedding[half:], scale, known)
         overlap = redundancy(out.anchored, out.exploratory)
         align = self._alignment(features, known)
-        stay = sum(((now - then) ** 2).sum() / (then**2).sum() for now, then in zip(self._base(), self.start, strict=True))
-        loss = contrast + c.redundancy_weight * overlap + c.alignment_weight * align + c.stay_weight * stay
+        far = relation(out.embedding, frozen(features))
+        loss = contrast + c.redundancy_weight * overlap + c.alignment_weight * align + c.relation_weight * far
         values = {
-            "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "scale": scale,
+            "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": far, "scale": scale,
             "gate_metadata": out.gate_metadata.mean(), "gate_exploratory": out.gate_exploratory.mean(),
         }
         return loss, {name: float(value.detach()) for name, value in values.items()}
-
-    def _base(self) -> list[Tensor]:
-        return [self.encoder.head.base.image, self.encoder.head.base.text] if self.start else []
 
     def _alignment(self, features: Features, known: Tensor) -> Tensor:
         """Image-title contrast over the items that have both; nothing where the towers are an aligned pair."""
@@ -145,6 +141,11 @@ class Objective(nn.Module):
             return torch.zeros((), device=usable.device)
         seen, titled = self.encoder.alignment(features.image[: len(known)][usable], features.title[: len(known)][usable])
         return info_nce(seen, titled, self.align_scale.exp().clamp(max=self.config.max_scale), known[usable][:, usable])
+
+
+def frozen(features: Features) -> Tensor:
+    """The frozen towers' concatenation `[B, Dg + Dp]`, unit length: what the encoder has to beat, and its teacher."""
+    return F.normalize(torch.cat([F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)], dim=-1), dim=-1)
 
 
 @torch.no_grad()
@@ -197,7 +198,8 @@ def _start_base(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> N
 
 
 def _optimizer(objective: Objective, config: TrainConfig):
-    slow = {id(p) for p in objective._base()}
+    head = objective.encoder.head
+    slow = {id(p) for p in ((head.base.image, head.base.text) if isinstance(head, LightHead) else ())}
     own = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([
         {"params": [p for p in own if id(p) not in slow and p.ndim > 1], "lr": config.lr},
