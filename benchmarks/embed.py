@@ -122,7 +122,7 @@ def main() -> None:
         sets = [f"catalog.path={json.dumps(str(scratch / 'catalog'))}", f"warehouse.path={json.dumps(str(scratch / 'wh'))}",
                 f"encoder.path={json.dumps(asked.encoder)}", f"images.allowed_roots={json.dumps([str(asked.catalog.resolve())])}"]  # fmt: skip
         settings = config.load(["local", asked.conf], sets).settings
-        spark = open_session(settings.spark)
+        spark = open_session(settings)
         rounds = measure(lambda n: open_night(spark, settings, f"round-{n}"), asked.rounds, cores)
         spark.stop()
     finally:

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/train_encoder.py --run-id ID` (options: `tgq train --help`)."""
+"""spark-submit entry of the training: `spark-submit jobs/train_encoder.py OUT --catalog FOLDER` (options: `tgq train --help`)."""
 
 import sys
 

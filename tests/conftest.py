@@ -9,11 +9,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
-    from tgq.config import SparkSettings
+    from tgq.config import Settings
     from tgq.pipeline.session import open_session
 
     session = open_session(
-        SparkSettings(master="local[2]", driver_memory="2g", shuffle_partitions=2),
+        Settings.model_validate({"spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2}}),
         {"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark-warehouse"))},
     )
     yield session

@@ -12,13 +12,13 @@ def load(*overrides, profiles=(), **environ):
 
 def test_layers_apply_in_order_and_each_value_knows_its_origin(tmp_path):
     mine = tmp_path / "mine.yaml"
-    mine.write_text("embed: {task_items: 7, slice_items: 70}\nindex: {recall_k: 3}\n")
-    loaded = load("embed.slice_items=71", profiles=["local", mine], TGQ__index__recall_k="4")
+    mine.write_text("embed: {task_items: 7, slice_items: 70}\nindex: {keep_generations: 5}\n")
+    loaded = load("embed.slice_items=71", profiles=["local", mine], TGQ__index__keep_generations="4")
     s = loaded.settings
-    assert (s.embed.task_items, s.embed.slice_items, s.index.recall_k) == (7, 71, 4)
+    assert (s.embed.task_items, s.embed.slice_items, s.index.keep_generations) == (7, 71, 4)
     assert loaded.origin("embed.task_items") == str(mine)
     assert loaded.origin("embed.slice_items") == "--set embed.slice_items=71"
-    assert loaded.origin("index.recall_k") == "$TGQ__index__recall_k"
+    assert loaded.origin("index.keep_generations") == "$TGQ__index__keep_generations"
     assert loaded.origin("spark.master") == "conf/local.yaml"
     assert loaded.origin("evaluate.level") == "built-in default"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 
 from tgq import config
-from tgq.errors import GateError, SourceError, TgqError, UsageError
+from tgq.errors import GateError, MachineError, SourceError, TgqError, UsageError, WarehouseError
 
 if TYPE_CHECKING:
     from tgq.pipeline.night import Night
@@ -42,7 +43,10 @@ Profiles = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override one setting, e.g. --set embed.task_items=64; repeatable."),
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE",
+        help="Override one setting, e.g. --set embed.task_items=64 (or TGQ__EMBED__TASK_ITEMS=64 in the environment); repeatable.",
+    ),
 ]
 Catalog = Annotated[str | None, typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
 WarehousePath = Annotated[str | None, typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
@@ -67,14 +71,15 @@ def opened(loaded: config.Loaded, run_id: str | None, begins: bool) -> Iterator[
     """A Night, with the warehouse held and the session closed at the end."""
     from tgq.console import ConsoleProgress
     from tgq.pipeline.lock import warehouse_lock
-    from tgq.pipeline.night import open_night
+    from tgq.pipeline.night import check_run_id, open_night
     from tgq.pipeline.session import open_session
     from tgq.pipeline.warehouse import absolute, ensure_writable
 
+    check_run_id(run_id)
     root = absolute(loaded.settings.warehouse.path)
     ensure_writable(root)
     with warehouse_lock(root):
-        spark = open_session(loaded.settings.spark)
+        spark = open_session(loaded.settings)
         try:
             yield open_night(spark, loaded.settings, run_id, ConsoleProgress(err), begins)
         finally:
@@ -134,7 +139,7 @@ def nightly(
     if dry_run:
         from tgq.pipeline.nightly import rehearse
 
-        _checks(loaded.settings)
+        _need_machine(loaded.settings)
         for line in rehearse(loaded.settings):
             out.print(line)
         return
@@ -229,8 +234,11 @@ def index_rollback(
     from tgq.pipeline.warehouse import Warehouse, absolute
 
     settings = settings_of(profiles, sets, None, warehouse).settings
-    with warehouse_lock(absolute(settings.warehouse.path)):
-        spark = open_session(settings.spark)
+    root = absolute(settings.warehouse.path)
+    if "://" not in root and not Path(root).is_dir():
+        raise WarehouseError(f"there is no warehouse {root}", "name another --warehouse")
+    with warehouse_lock(root):
+        spark = open_session(settings)
         try:
             generation = rollback(Warehouse(spark, settings.warehouse, create=False), to)
         finally:
@@ -276,10 +284,19 @@ def train(
     max_items: Annotated[int, typer.Option(min=10, help="Items per catalog that fit the memory (125 kB each); whole groups are drawn.")] = 20_000,
     cache: Annotated[Path | None, typer.Option(help="Folder where tower features are kept for the next training.")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Towers, connector, head: e.g. vision=openai/clip-vit-base-patch32, head=llm, llm=FOLDER; repeatable."),
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How to train, e.g. lr=2e-4 or pairs=128; repeatable.")] = None,
 ) -> None:  # fmt: skip
     """Train the connector and head over frozen tower features, on the catalogs' train groups.
 
+    Towers are local folders or hub names; OUT/training.json lists all that can be set by --model and --option.
+
     Example: tgq train my-encoder --catalog demo=catalogs/demo --seed 1
+
+    Example: tgq train clip --catalog demo --model vision=openai/clip-vit-base-patch32 --model text=openai/clip-vit-base-patch32
     """
     from tgq.console import ConsoleProgress
     from tgq.encoder.model import EncoderConfig
@@ -287,10 +304,11 @@ def train(
     from tgq.pipeline.train import train_encoder
     from tgq.training.train import TrainConfig
 
-    config_ = TrainConfig(seed=seed) if steps is None else TrainConfig(seed=seed, steps=steps)
-    spark = open_session(settings_of(None, None).settings.spark)
+    shape = config.dataclass_of(EncoderConfig, model or (), "--model")
+    how = config.dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
+    spark = open_session(settings_of(None, None).settings)
     try:
-        result = train_encoder(spark, out_folder, catalogs, EncoderConfig(), config_, max_items, cache, tracking_uri, ConsoleProgress(err))
+        result = train_encoder(spark, out_folder, catalogs, shape, how, max_items, cache, tracking_uri, ConsoleProgress(err))
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
@@ -301,20 +319,28 @@ def train(
 def tables(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
     sql: Annotated[str | None, typer.Option(help="Run one query and print its rows.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/coverage.sql.", exists=True, dir_okay=False)] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/quarantine_by_reason.sql.", exists=True, dir_okay=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 50,
 ) -> None:  # fmt: skip
-    """List the tables and views with rows and versions, or run SQL over them."""
+    """List the tables and views with rows and versions, or run SQL over them.
+
+    Example: tgq tables --sql "SELECT item_id, tgq_embed(NULL, metadata_text, title) FROM published_items LIMIT 3"
+    """
     from tgq.console import table
+    from tgq.pipeline.night import model_folder
     from tgq.pipeline.session import open_session
+    from tgq.pipeline.udf import register_udf
     from tgq.pipeline.views import define_views, statements
     from tgq.pipeline.warehouse import TABLES, Warehouse
 
     settings = settings_of(profiles, sets, None, warehouse).settings
-    spark = open_session(settings.spark)
+    spark = open_session(settings)
     try:
         store = Warehouse(spark, settings.warehouse, create=False)
         views = define_views(spark, store)
+        register_udf(spark, settings, model_folder(settings))
         if sql is None and file is None:
             rows = [[name, store.read(name).count(), store.version(name), store.location(name)] for name in TABLES]
             rows += [[view, None, None, "view"] for view in views]
@@ -346,7 +372,7 @@ def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog =
     from tgq.console import table
 
     loaded = settings_of(profiles, sets, catalog, warehouse)
-    rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in config.flat(loaded.settings).items()]
+    rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in config.redacted(loaded.settings).items()]
     out.print(table("Settings", ["key", "value", "from"], rows, numeric_from=99))
 
 
@@ -355,7 +381,7 @@ def demo_catalog(
     out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to draw into; created.")],
     items: Annotated[int, typer.Option(min=1, help="How many items.")] = 2000,
     seed: Annotated[int, typer.Option(help="Another seed draws other styles.")] = 0,
-    size: Annotated[int, typer.Option(min=32, max=2048, help="Picture side in pixels.")] = 224,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Picture side in pixels.")] = 224,
     bad_rows: Annotated[int, typer.Option(min=0, help="Add so many broken rows, to see the quarantine at work.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Draw over an existing catalog.")] = False,
 ) -> None:  # fmt: skip
@@ -392,13 +418,11 @@ def jars() -> None:
 @app.command()
 def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePath = None) -> None:
     """Check Java, Delta's JARs, memory, GPU, model files and warehouse access, a line each."""
-    failed = _checks(settings_of(profiles, sets, None, warehouse).settings)
-    if failed:
-        raise TgqError(f"{failed} check(s) failed", "mend what is marked FAIL")
+    _need_machine(settings_of(profiles, sets, None, warehouse).settings)
 
 
-def _checks(settings: config.Settings) -> int:
-    """Print a line for each check of the machine; returns how many failed."""
+def _need_machine(settings: config.Settings) -> None:
+    """Print a line for each check of the machine; MachineError when one failed."""
     from tgq.doctor import checks
 
     failed = 0
@@ -406,7 +430,8 @@ def _checks(settings: config.Settings) -> int:
         failed += not ok
         out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="")
         out.print(text, markup=False, soft_wrap=True)
-    return failed
+    if failed:
+        raise MachineError(f"{failed} check(s) failed", "mend what is marked FAIL")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -427,6 +452,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             code = 2
         elif type(e).__name__ in ("Abort",):
             code = 130
+        elif line := _named(e):
+            err.print(f"tgq: {line}", style="red", markup=False, soft_wrap=True)
+            code = 1
         else:
             raise
     except KeyboardInterrupt:
@@ -434,6 +462,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 130
     sys.stdout.flush()
     sys.exit(code or 0)
+
+
+def _named(error: Exception) -> str | None:
+    """One line for what the system refused, or for a named error that a Spark task sent home inside its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the system'}: {error.strerror}: check the path, its permissions and the free space"
+    if type(error).__module__.startswith(("pyspark.", "py4j.")):
+        names = "|".join(kind.__name__ for kind in TgqError.__subclasses__())
+        sent = re.search(rf"^\s*tgq\.errors\.(?:{names}): (.+)$", str(error), re.MULTILINE)
+        return sent and sent[1]
+    return None
 
 
 if __name__ == "__main__":

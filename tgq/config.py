@@ -7,6 +7,7 @@ or flag that it came from, so that an error can name it and `tgq config show` ca
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 from yaml import YAMLError
 
 from tgq.errors import ConfigError
 
 ENV_PREFIX = "TGQ__"
+SECRET = re.compile(r"secret|password|passwd|token(?!s)|credential|access[._-]?key|account[._-]?key|private[._-]?key", re.IGNORECASE)
+PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]+@")
+STARS = "***"
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -163,8 +167,13 @@ class GateSettings(Section):
     """What a night must show before it is published."""
 
     enabled: bool = True
-    floors: dict[str, float] = {}
+    floors: dict[str, float] = {}  # null takes away a floor that an earlier layer set
     max_relative_drop: dict[str, float] = {}
+
+    @field_validator("floors", "max_relative_drop", mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {name: limit for name, limit in value.items() if limit is not None} if isinstance(value, dict) else value
 
 
 class TrackingSettings(Section):
@@ -212,6 +221,13 @@ class Settings(Section):
             raise ValueError("catalog.columns.group_id: pairs.source is 'group', which needs the group's column")
         if self.encoder.device == "cpu" and self.encoder.dtype == "bfloat16":
             raise ValueError("encoder.dtype: bfloat16 is for GPUs; with encoder.device=cpu use float32")
+        known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}
+        known |= {f"{metric}@{k}" for metric in ("hit_rate", "recall", "in_category_hit_rate") for k in self.evaluate.ks}
+        for section in ("floors", "max_relative_drop"):
+            for name in getattr(self.gate, section):
+                if name not in known:
+                    raise ValueError(f"gate.{section}: no night measures '{name}' under evaluate.ks and index.recall_k; "
+                                     f"name one of {', '.join(sorted(known))}, or set it to null")  # fmt: skip
         unknown = [f for f in self.catalog.optional_columns if f not in ColumnMapping.model_fields]
         if unknown:
             raise ValueError(f"catalog.optional_columns: no such field {unknown}; fields are {list(ColumnMapping.model_fields)}")
@@ -343,6 +359,26 @@ def _explain(error: ValidationError, loaded: Loaded) -> ConfigError:
     return ConfigError(f"{key}: {first['msg']}, found {shown} (from {loaded.origin(key)})", "correct the value")
 
 
+def dataclass_of(kind: type, overrides: Iterable[str], flag: str) -> Any:
+    """A dataclass of plain fields with some of them set by 'key=value'.
+
+    Raises:
+        ConfigError: a key that it has not, or a value of another type; names the flag.
+    """
+    values: dict[str, str] = {}
+    for text in overrides:
+        key, mark, value = text.partition("=")
+        if not mark or key not in kind.__dataclass_fields__:
+            raise ConfigError(f"{flag} {text}: no such key", f"write KEY=VALUE with one of {', '.join(kind.__dataclass_fields__)}")
+        values[key] = value
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{flag} {key}={values.get(key)}: {first['msg']}", "give a value of the field's type") from None
+
+
 def flat(settings: Settings) -> dict[str, Any]:
     """Every setting by its dotted key, for printing and for MLflow parameters."""
 
@@ -354,3 +390,9 @@ def flat(settings: Settings) -> dict[str, Any]:
             yield prefix, node
 
     return dict(walk(settings.model_dump(mode="json"), ""))
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """`flat`, fit to be shown: values of keys that name a secret, and passwords in URIs, are stars."""
+    return {key: STARS if value is not None and SECRET.search(key) else PASSWORD.sub(rf"\1{STARS}@", value) if isinstance(value, str) else value
+            for key, value in flat(settings).items()}  # fmt: skip

@@ -81,4 +81,4 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
 
     systems = list(metrics)
     names = list(dict.fromkeys(name for system in systems for name in metrics[system]))
-    return table("Retrieval, full pool, % [95 % interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])
+    return table("Retrieval, full pool, % [interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])

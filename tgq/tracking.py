@@ -4,7 +4,7 @@ MLflow is slow to import (4 s of CPU) and takes another 4 to 8 s to lay out a ne
 imported on first use, and nothing else here costs more than some milliseconds.
 
 A server that does not answer is an error before the night's work begins. Once it has begun, nothing that MLflow does may lose
-it: later failures are kept in `Tracker.problems` and said in the report.
+it: later failures are kept in `Tracker.problems` and said at its end.
 """
 
 from __future__ import annotations
@@ -139,9 +139,13 @@ class Tracker:
         elif path.is_file():
             self._tell(lambda: self.client.log_artifact(self.run, str(path), folder))
 
+    def log_text(self, text: str, name: str) -> None:
+        """A text as an artifact at the path `name`."""
+        self._tell(lambda: self.client.log_text(self.run, text, name))
+
     def log_json(self, value: Any, name: str) -> None:
         """A value as a JSON artifact."""
-        self._tell(lambda: self.client.log_text(self.run, json.dumps(value, indent=1, default=str), name))
+        self.log_text(json.dumps(value, indent=1, default=str), name)
 
     def publish_encoder(self, folder: str | Path, model_version: str) -> str | None:
         """Point the alias `champion` at the encoder, registered first where this `model_version` is new. MLflow's version number.

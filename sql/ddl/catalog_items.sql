@@ -17,8 +17,8 @@ CREATE TABLE IF NOT EXISTS catalog_items (
   source_fingerprint STRING COMMENT 'cheap: decides what is read again',
   content_hash       STRING NOT NULL COMMENT 'image bytes + normalised metadata: decides what is embedded again',
   first_seen         TIMESTAMP,
-  last_seen          TIMESTAMP,
-  last_run_id        STRING COMMENT 'the last run whose snapshot held this item in good order',
+  last_seen          TIMESTAMP COMMENT 'begin of the last run that wrote this row, or once inactive of the last run that saw it',
+  last_run_id        STRING COMMENT 'the last run that wrote this row (active items are in the last snapshot whether it was written or not)',
   is_active          BOOLEAN,
   image_bytes        BINARY COMMENT 'only where the source has no URI'
 )

@@ -100,12 +100,14 @@ def test_a_night_embeds_everything_once_and_the_next_only_what_changed(spark, tm
     second = begin(spark, tmp_path, model, catalog, "evaluate.seed=1")
     assert second.run_id != first.run_id
     put(second, [item(n, catalog, pictures[29] if n == 5 else pictures[n % 25], f"red shoe {n}", second.run_id) for n in range(40)])
+    stale = (second.run_id, "ingest", "item-40", 0, "too_large", "refused tonight, so its last good version stands in", None, "f", second.started_at)
+    second.warehouse.append(second.spark.createDataFrame([stale], second.warehouse.read("quarantine").schema), "quarantine")
     done = step.embed(second)
     assert (done.embedded, done.unchanged, done.quarantined) == (1, 40, 1)
     after = vectors(second)
     changed = {k for k in got if not np.array_equal(got[k], after[k])}
     assert changed == {"item-5"} and len(after) == 41
-    assert done.figures["snapshot"] == {"embedded": 1, "unchanged": 39, "quarantined": 0, "good": 40}
+    assert done.figures["snapshot"] == {"embedded": 1, "unchanged": 39, "quarantined": 1, "good": 41}, "item-40's row is counted by ingest"
 
 
 def test_a_run_killed_between_slices_goes_on_and_ends_the_same(spark, tmp_path, model, catalog, monkeypatch):

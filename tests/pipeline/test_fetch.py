@@ -151,7 +151,7 @@ def bucket():
 
 
 def test_an_object_store(bucket):
-    fetcher = Fetcher(FetchOptions(max_bytes=10, retries=0))
+    fetcher = Fetcher(FetchOptions(allowed_roots=("gcs://shop/",), max_bytes=10, retries=0))
     bucket.pipe_file("gs://shop/1.jpg", b"one")
     bucket.pipe_file("gs://shop/big.jpg", b"x" * 11)
     assert fetcher.read("gs://shop/1.jpg") == b"one"
@@ -163,6 +163,9 @@ def test_an_object_store(bucket):
     assert reason(lambda: fetcher.stat("gs://shop/2.jpg")) == "not_found"
     assert reason(lambda: fetcher.read("gs://shop/big.jpg")) == "too_large"
     assert reason(lambda: fetcher.read("gs://shop/1.jpg::file:///etc/passwd")) == "unsupported_scheme"
+    bucket.pipe_file("gs://other/1.jpg", b"not ours")
+    for outside in ("gs://other/1.jpg", "gs://shop/../other/1.jpg", "gs://shopping/1.jpg", "s3://shop/1.jpg"):
+        assert reason(lambda outside=outside: fetcher.read(outside)) == "path_outside_catalog"
 
 
 def test_a_store_whose_package_is_missing_says_which():
@@ -170,7 +173,7 @@ def test_a_store_whose_package_is_missing_says_which():
     if missing is None:
         pytest.skip("s3fs and adlfs are both installed")
     with pytest.raises(ImageError, match="s3fs|adlfs") as caught:
-        Fetcher(FetchOptions()).read(f"{missing}://bucket/1.jpg")
+        Fetcher(FetchOptions(allowed_roots=(f"{missing}://bucket",))).read(f"{missing}://bucket/1.jpg")
     assert caught.value.reason == "unsupported_scheme"
 
 

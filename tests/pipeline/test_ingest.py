@@ -171,15 +171,16 @@ def test_a_second_night_reads_only_what_changed_and_loses_nothing(spark, warehou
         assert refused(warehouse, "r2") == Counter({("cut", "truncated"): 1, ("doubled", "duplicate_id"): 2, ("broken", "not_an_image"): 1})
         assert {i for i, r in after.items() if not r.is_active} == {"gone"} and second.inactive == 1
         assert {i for i, r in after.items() if r.last_run_id == "r2"} == {
-            "same", "retitled", "redrawn", "touched", "moved", "healed", "late", "inline", "fresh"
-        }  # fmt: skip
+            "retitled", "redrawn", "touched", "moved", "healed", "late", "fresh"
+        }, "what did not change is not written again"  # fmt: skip
         # what was refused or vanished keeps its last good version
         for i in ("broken", "doubled"):
             assert after[i] == before[i] and after[i].is_active
         changed = {i for i in before if before[i].content_hash != after[i].content_hash}
         assert changed == {"retitled", "redrawn"}
         assert after["moved"].group_id == "elsewhere" and after["inline"].image_bytes == inline["image_bytes"]
-        assert after["same"].first_seen == before["same"].first_seen and after["same"].last_seen > before["same"].last_seen
+        assert after["same"] == before["same"] and after["moved"].last_seen > before["moved"].last_seen
+        assert after["gone"].last_seen == before["gone"].last_seen, "the run before is the one that saw it last"
         if _ == 0:
             f = second.figures
             assert (f["new"], f["changed"], f["touched"], f["unchanged"], f["newly_inactive"]) == (3, 2, 2, 2, 1)

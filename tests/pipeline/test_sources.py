@@ -20,6 +20,7 @@ from tgq.pipeline.sources import (
     encoder_texts,
     fetch_options,
     flat_attributes,
+    folder_of,
     locate,
     open_table,
     read_source,
@@ -94,10 +95,10 @@ def test_where_images_are_relative_to(spark, tmp_path):
     assert locate(spark, settings(tmp_path.as_uri() + "/")) == here
     assert here.resolve("images/1.jpg") == f"{tmp_path}/images/1.jpg"
     assert here.resolve("s3://b/1.jpg") == "s3://b/1.jpg"
-    assert fetch_options(here, ImageSettings(allowed_roots=("/other",))).allowed_roots == (str(tmp_path), "/other")
+    assert folder_of(spark, settings(tmp_path)) == folder_of(spark, settings((tmp_path / "catalog.parquet").as_uri())) == str(tmp_path)
+    assert fetch_options(here.folder, ImageSettings(allowed_roots=("/other",))).allowed_roots == (str(tmp_path), "/other")
     remote = Location("s3a://b/shop/catalog.parquet", "parquet", "s3a://b/shop")
-    assert remote.resolve("images/../1.jpg") == "s3a://b/shop/images/../1.jpg"
-    assert fetch_options(remote, ImageSettings()).allowed_roots == ()
+    assert remote.resolve("images/../1.jpg") == "s3a://b/shop/1.jpg"
     with pytest.raises(ImageError, match="path_outside_catalog"):
         remote.resolve("images/../../else/1.jpg")
 

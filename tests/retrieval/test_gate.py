@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tgq.retrieval.gate import MetricValue, judge
+from tgq.retrieval.gate import RELEVANCE, MetricValue, judge
 
 NAN = math.nan
 
@@ -16,6 +16,7 @@ def value(x, half=0.02, n=500):
 GOOD = {"hit_rate@10": value(0.80), "coverage": MetricValue(0.999), "ann_recall@10": MetricValue(0.97)}
 FLOORS = {"hit_rate@10": 0.5, "coverage": 0.98, "ann_recall@10": 0.95}
 DROPS = {"hit_rate@10": 0.02}
+NO_PAIRS = dict.fromkeys(RELEVANCE, "the catalog has no relevance pairs")
 
 
 def test_a_good_night_passes():
@@ -33,7 +34,7 @@ def test_each_floor_holds_and_is_named(name):
     assert not verdict.passed
     (reason,) = verdict.reasons
     assert (
-        reason == f"{name} is 0.4000 (95 % interval 0.3000 to 0.6000, 31 queries), "
+        reason == f"{name} is 0.4000 (interval 0.3000 to 0.6000, 31 queries), "
         f"under its floor of {FLOORS[name]:.4f}."
     )
     assert judge(
@@ -72,12 +73,12 @@ def test_a_missing_metric_fails_unless_there_are_no_pairs(current):
         not verdict.passed
         and verdict.reasons[0] == "hit_rate@10 is missing from this run, so it cannot be judged."
     )
-    verdict = judge(current, GOOD, FLOORS, DROPS, has_pairs=False)
+    verdict = judge(current, GOOD, FLOORS, DROPS, absent=NO_PAIRS)
     assert verdict.passed and "no relevance pairs" in verdict.notes[0]
 
 
 def test_coverage_and_ann_recall_are_needed_even_without_pairs():
-    verdict = judge({}, None, FLOORS, DROPS, has_pairs=False)
+    verdict = judge({}, None, FLOORS, DROPS, absent=NO_PAIRS)
     assert [reason.split()[0] for reason in verdict.reasons] == ["ann_recall@10", "coverage"]
 
 

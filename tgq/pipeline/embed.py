@@ -14,7 +14,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,10 +26,12 @@ from tgq.encoder.images import ImageLimits
 from tgq.errors import AccountingError
 from tgq.pipeline.fetch import FetchOptions
 from tgq.pipeline.files import remove_folder
+from tgq.pipeline.ingest import UNKNOWN
 from tgq.pipeline.night import Night, StepResult
+from tgq.pipeline.sources import fetch_options, folder_of
 
 TEXT_COST = 32 * 1024  # bytes that an item weighs in the plan beside its picture, for the share of work that every item is
-PERMANENT = ("truncated", "not_an_image", "decompression_bomb", "too_large", "non_finite", "no_image_and_no_text")
+PERMANENT = ("truncated", "not_an_image", "decompression_bomb", "too_large", "no_image_and_no_text")  # whatever the model
 RESULT = (
     "item_id string, status string, reason string, detail string, agreement float, gate_metadata float, "
     "gate_exploratory float, has_image boolean, decode_wait_s double, model_s double, image_features binary, "
@@ -52,9 +53,8 @@ class EmbedWorker:
     limits: ImageLimits
 
     @classmethod
-    def of(cls, settings: Settings, model_folder: str, catalog_root: str | None) -> EmbedWorker:
+    def of(cls, settings: Settings, model_folder: str, catalog_folder: str | None) -> EmbedWorker:
         images = settings.images
-        roots = tuple(r for r in (catalog_root, *images.allowed_roots) if r)
         return cls(
             model_folder=model_folder,
             device=settings.encoder.device,
@@ -62,10 +62,7 @@ class EmbedWorker:
             batch_tokens=settings.embed.batch_tokens,
             decode_threads=settings.embed.decode_threads,
             prefetch_mb=settings.embed.prefetch_mb,
-            fetch=FetchOptions(
-                allowed_hosts=images.allowed_hosts, allowed_roots=roots, timeout_s=images.timeout_s,
-                retries=images.retries, max_bytes=images.max_bytes,
-            ),
+            fetch=fetch_options(catalog_folder, images),
             limits=ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels),
         )  # fmt: skip
 
@@ -139,22 +136,13 @@ def embed(night: Night) -> StepResult:
     plan = write_plan(night, waiting)
     clock, measured = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
-    worker = EmbedWorker.of(settings, night.model_folder, catalog_root(settings))
+    worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
     for part in plan.slices:
         encode_slice(night, plan, part, worker, measured)
         commit_slice(night, plan, part, model_version, tower_version)
     night.progress.finish()
     remove_folder(night.staging("embed"))
     return account(night, model_version, read, measured, time.perf_counter() - clock)
-
-
-def catalog_root(settings: Settings) -> str | None:
-    """The local folder under which the catalog's own pictures lie."""
-    path = settings.catalog.path
-    if path is None or "://" in path:
-        return None
-    place = Path(path).expanduser().resolve()
-    return str(place if place.is_dir() else place.parent)
 
 
 @dataclass(frozen=True)
@@ -258,13 +246,18 @@ def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, towe
 
 
 def carry_quarantine(night: Night, model_version: str) -> None:
-    """Items whose picture was found broken for good and has not changed since are quarantined again without a new try."""
+    """Items whose picture was found broken for good and has not changed since are quarantined again without a new try.
+
+    Not those that have a vector by now, nor those whose picture's version is not known: it may have been mended.
+    """
     if night.settings.embed.retry_quarantined:
         return
     earlier = night.warehouse.read("quarantine").where((F.col("stage") == "embed") & F.col("reason").isin(*PERMANENT))
     latest = Window.partitionBy("item_id").orderBy(F.desc("quarantined_at"))
     last = earlier.withColumn("n", F.row_number().over(latest)).where("n = 1").drop("n")
-    items = night.warehouse.read("catalog_items").where("is_active").select("item_id", "source_fingerprint")
+    done = night.warehouse.read("item_embeddings").where(F.col("model_version") == model_version)
+    items = night.warehouse.read("catalog_items").where("is_active").where(~F.col("source_fingerprint").endswith(f":{UNKNOWN}"))
+    items = items.join(done, ["item_id", "content_hash"], "left_anti").select("item_id", "source_fingerprint")
     again = last.join(items, ["item_id", "source_fingerprint"], "left_semi").withColumns(
         {"run_id": F.lit(night.run_id), "quarantined_at": F.current_timestamp()}
     )
@@ -286,7 +279,10 @@ def account(night: Night, model_version: str, read: dict[str, int], measured: Me
         .where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed"))
         .select("item_id", F.lit(True).alias("refused"))
     )
-    in_snapshot = F.col("last_run_id") == night.run_id
+    # an active item is in the snapshot, unless its row there was refused and its last good version stands in
+    kept = night.warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "ingest"))
+    kept = kept.select("item_id", F.lit(True).alias("kept")).distinct()
+    in_snapshot = F.col("kept").isNull()
     mine = F.col("embedded_by") == night.run_id
 
     def count(condition: Column, name: str) -> Column:
@@ -296,6 +292,7 @@ def account(night: Night, model_version: str, read: dict[str, int], measured: Me
     row = (
         items.join(vectors, ["item_id", "content_hash"], "left")
         .join(refused, "item_id", "left")
+        .join(kept, "item_id", "left")
         .agg(
             F.count("*").alias("active"),
             count(mine, "embedded"),

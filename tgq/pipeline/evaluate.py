@@ -70,7 +70,7 @@ def evaluate(night: Night) -> StepResult:
 
 
 def read_verdict(night: Night) -> dict[str, Any]:
-    """{"passed": bool, "reasons": [str]} of this run.
+    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged} of this run.
 
     Raises:
         UsageError: the run has not been evaluated.
@@ -148,8 +148,11 @@ def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[
         judged = gate.Verdict(True, (), ("The gate is switched off.",))
     else:
         now = _values(row for row in rows if row["model_version"] == pool.model_version)
-        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, has_pairs)
-    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes)}
+        absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
+        if pool.rows <= 1:
+            absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
+        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, absent)
+    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest}
     files.write_json(night.staging("gate.json"), result)
     return result
 
@@ -166,7 +169,7 @@ def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
 def write_metrics(night: Night, rows: list[Row]) -> None:
     """Replace this run's rows of `retrieval_metrics`, in one commit."""
     schema = night.warehouse.read("retrieval_metrics").schema
-    stamp = {"run_id": night.run_id, "measured_at": night.started_at.replace(tzinfo=None)}
+    stamp = {"run_id": night.run_id, "measured_at": night.started_at}
     table = [tuple((row | stamp)[f.name] for f in schema.fields) for row in rows]
     frame = night.spark.createDataFrame(table, schema).coalesce(1)
     frame.writeTo(night.warehouse.qualified("retrieval_metrics")).overwrite(F.col("run_id") == night.run_id)

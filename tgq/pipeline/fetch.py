@@ -46,8 +46,8 @@ class FetchOptions:
         allowed_hosts: web hosts, exact (`images.shop.com`) or by suffix (`*.shop.com`, which does not include
             `shop.com`).
             Empty: no web at all. Only a host named exactly may have a private or loopback address.
-        allowed_roots: local folders; a local file must lie in one of them after symlinks are resolved. Empty:
-            no files.
+        allowed_roots: folders and URIs of object stores (`s3://bucket/photos`). A local file must lie in one of
+            the folders after symlinks are resolved, an object under one of the URIs. Empty: neither.
         timeout_s: to connect, and between two reads; the whole answer gets six times as long.
         retries: further attempts after a timeout, a broken connection, HTTP 429 or 5xx.
         max_bytes: refused above that, while it streams in.
@@ -78,7 +78,10 @@ class Fetcher:
 
     def __init__(self, options: FetchOptions):
         self.options = options
-        self._roots = tuple(os.path.realpath(root) for root in options.allowed_roots)
+        stores = tuple(root for root in options.allowed_roots if "://" in root and not root.startswith("file:"))
+        local = (root for root in options.allowed_roots if root not in stores)
+        self._stores = tuple(_canonical(root) for root in stores)
+        self._roots = tuple(os.path.realpath(_local_path(root)) for root in local)
         self._lock = threading.Lock()
         self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = (
             None  # with the id of the process that opened them
@@ -167,6 +170,11 @@ class Fetcher:
     @contextmanager
     def _object(self, uri: str):
         """The file system and the path in it; what its library raises gets a name. Its own timeouts hold."""
+        place = _canonical(uri)
+        if ".." in place.split("/") or not any(place.startswith(f"{root}/") for root in self._stores):
+            raise ImageError(
+                "path_outside_catalog", f"{uri} does not lie under {' or '.join(self._stores) or 'any root'}"
+            )
         if "::" in uri:
             raise ImageError("unsupported_scheme", f"{uri} is a chain of file systems")
         try:
@@ -342,6 +350,16 @@ def _scheme(uri: str) -> str:
     if scheme not in ("file", "http", "https", *OBJECT_STORES):
         raise ImageError("unsupported_scheme", f"{uri[:200]}: {scheme} is not read")
     return scheme
+
+
+def _canonical(uri: str) -> str:
+    """An object's URI with one name per store: `s3a://b/k` is `s3://b/k`."""
+    scheme, mark, rest = uri.rstrip("/").partition("://")
+    return {"s3a": "s3", "gcs": "gs", "abfss": "abfs"}.get(scheme.lower(), scheme.lower()) + mark + rest
+
+
+def _local_path(root: str) -> str:
+    return "/" + root[5:].lstrip("/") if root.startswith("file:") else root
 
 
 def _raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:

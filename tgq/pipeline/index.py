@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +82,7 @@ def build_index(night: Night) -> StepResult:
     shards = [known[shard.key] for shard in wanted]
     files.write_json(
         night.staging("index", "manifest.json"),
-        {"model_version": pool.model_version, "versions": pool.versions, "shards": [asdict(file) for file in shards]},
+        {"model_version": pool.model_version, "versions": pool.versions, "pool": pool.digest, "shards": [asdict(file) for file in shards]},
     )
     before = {file.members_digest for file in published}
     built = [file for file in shards if file.members_digest not in before]
@@ -99,6 +100,18 @@ def build_index(night: Night) -> StepResult:
     )  # fmt: skip
 
 
+def staged_index(night: Night) -> dict[str, Any]:
+    """What the index step staged: the shards, and the pool (digest and Delta versions) that they hold.
+
+    Raises:
+        UsageError: nothing is staged.
+    """
+    path = night.staging("index", "manifest.json")
+    if not files.exists(path):
+        raise UsageError(f"run {night.run_id} has no staged shards", "run the index step of this run first")
+    return files.read_json(path)
+
+
 def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
     """Publish the staged shards as the generation of this run, and drop generations beyond `index.keep_generations`.
 
@@ -110,10 +123,8 @@ def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
     Raises:
         UsageError: nothing is staged.
     """
-    root, path = night.warehouse.root, night.staging("index", "manifest.json")
-    if not files.exists(path):
-        raise UsageError(f"run {night.run_id} has no staged shards", "run the index step of this run first")
-    staged, current = files.read_json(path), manifest.load_current(root)
+    root = night.warehouse.root
+    staged, current = staged_index(night), manifest.load_current(root)
     known = {made.generation: made for made in _manifests(root)}
     number = 1
     while True:
@@ -220,7 +231,7 @@ def _write_rows(night: Night, made: Manifest) -> None:
     schema = night.warehouse.read("index_shards").schema
     shared = dict(
         generation=made.generation, model_version=made.model_version, run_id=made.run_id,
-        embeddings_version=made.tables.get("item_embeddings"), published_at=datetime.now(timezone.utc).replace(tzinfo=None),
+        embeddings_version=made.tables.get("item_embeddings"), published_at=datetime.now(timezone.utc),
     )  # fmt: skip
     rows = [tuple((asdict(file) | shared)[f.name] for f in schema.fields) for file in made.shards]
     frame = night.spark.createDataFrame(rows, schema).coalesce(1)

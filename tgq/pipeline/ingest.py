@@ -14,12 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
@@ -32,9 +31,10 @@ from tgq.config import MetadataSettings
 from tgq.encoder.images import ImageError, ImageLimits, verify_header, verify_image
 from tgq.errors import SourceError
 from tgq.pipeline.fetch import Fetcher
-from tgq.pipeline.night import Night, Progress, StepResult
+from tgq.pipeline.night import RUN_STEP, Night, StepResult
 from tgq.pipeline.pairs import MAX_GROUP, load_pairs
 from tgq.pipeline.sources import Location, count_rows, encoder_texts, fetch_options, first_line, locate, read_source
+from tgq.pipeline.watch import watched
 
 STAGE = "ingest"
 MISSING = "(missing)"
@@ -117,7 +117,7 @@ class Examiner:
         images = settings.images
         return cls(
             location=location,
-            fetcher=Fetcher(fetch_options(location, images)),
+            fetcher=Fetcher(fetch_options(location.folder, images)),
             limits=ImageLimits(images.max_bytes, images.max_pixels),
             verify=images.verify,
             metadata=settings.metadata,
@@ -275,16 +275,15 @@ def examine(night: Night, source: DataFrame, location: Location, rows: int) -> D
     )  # fmt: skip
     joined = judged.join(known, "item_id", "left").join(_refusals(night), "item_id", "left")
 
-    examiner, done = Examiner.of(night, location), spark.sparkContext.accumulator(0)
-
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in examiner.batches(batches):
-            done.add(batch.num_rows)
-            yield batch
-
-    folder = night.staging(STAGE)
+    examiner, folder = Examiner.of(night, location), night.staging(STAGE)
     try:
-        with _watching(night.progress, "ingest", rows, done):
+        with watched(night, "ingest", rows) as done:
+
+            def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+                for batch in examiner.batches(batches):
+                    done.add(batch.num_rows)
+                    yield batch
+
             joined.mapInArrow(run, from_arrow_schema(VERDICT)).write.mode("overwrite").parquet(folder)
     except PySparkException as e:
         if "FAILED_READ_FILE" in str(e):
@@ -355,43 +354,34 @@ def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
 
 
 def upsert_items(night: Night, staged: DataFrame) -> int:
-    """MERGE the good rows; items that the snapshot does not hold at all become inactive. Returns how many of those are new.
+    """MERGE what is new or changed; items that the snapshot does not hold at all become inactive. Returns how many of those are new.
 
-    A refused row stands for its id too: its item was seen, and keeps its last good version.
+    A refused row stands for its id too: its item was seen, and keeps its last good version. A row in which nothing changed is not
+    written again, so a night writes what changed and not the catalog; active items were seen by the last ingest.
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
     snapshot = staged.where("occurrence = 0").withColumns(stamp | {"first_seen": F.lit(night.started_at)})
     columns = [c for c in warehouse.read("catalog_items").columns if c != "first_seen"]
-    good = "s.reason IS NULL"
+    good, news = "s.reason IS NULL", "(s.change <> 'unchanged' OR s.reactivated)"
+    before = last_ingest(night)
+    gone = {"is_active": "false"} | ({"last_seen": F.lit(before)} if before else {})
     (
         warehouse.delta("catalog_items").alias("t")
         .merge(snapshot.alias("s"), "t.item_id = s.item_id")
-        .whenMatchedUpdate(f"{good} AND s.change = 'unchanged'", {c: f"s.{c}" for c in stamp})
-        .whenMatchedUpdate(good, {c: f"s.{c}" for c in columns})
+        .whenMatchedUpdate(f"{good} AND s.change = 'unchanged' AND s.reactivated", {c: f"s.{c}" for c in stamp})
+        .whenMatchedUpdate(f"{good} AND {news}", {c: f"s.{c}" for c in columns})
         .whenNotMatchedInsert(good, {c: f"s.{c}" for c in (*columns, "first_seen")})
-        .whenNotMatchedBySourceUpdate("t.is_active", {"is_active": "false"})
+        .whenNotMatchedBySourceUpdate("t.is_active", gone)
         .execute()
     )  # fmt: skip
     metrics = warehouse.delta("catalog_items").history(1).select("operationMetrics").first()[0]
     return int(metrics.get("numTargetRowsNotMatchedBySourceUpdated", 0))
 
 
-@contextmanager
-def _watching(progress: Progress, label: str, total: int, done: Any) -> Iterator[None]:
-    """Show an accumulator's way to `total` while a job runs."""
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.5):
-            progress.update(min(done.value, total))
-
-    progress.start(label, total)
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        progress.finish()
+def last_ingest(night: Night) -> datetime | None:
+    """When the run before this one began that ingested; its snapshot is where what vanishes now was seen last."""
+    runs = night.warehouse.read("pipeline_runs").where(F.col("run_id") != night.run_id)
+    ingested = runs.where("step = 'ingest' AND status = 'done'").select("run_id")
+    last = runs.where(F.col("step") == RUN_STEP).join(ingested, "run_id", "left_semi").agg(F.max("started_at").alias("at")).first()["at"]
+    return last and last.astimezone(timezone.utc)

@@ -7,8 +7,9 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
-from tgq.config import flat
+from tgq.config import redacted
 from tgq.pipeline.night import Night, git_commit
+from tgq.retrieval.files import Files
 from tgq.tracking import Tracker, metric_names, open_tracker
 
 
@@ -23,9 +24,25 @@ def open_journal(night: Night) -> Tracker:
     return tracker
 
 
-def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any], report: str) -> None:
+def log_reports(night: Night, tracker: Tracker) -> None:
+    """The run's pages (report, Data Docs, validation results) as artifacts, from wherever the warehouse is."""
+    store = Files(night.warehouse.path("reports"))
+    for folder in ("", "/data_docs", "/validation"):
+        for name in store.list(night.run_id + folder):
+            if name.endswith((".html", ".json")):
+                tracker.log_text(store.read(f"{night.run_id}{folder}/{name}").decode(), f"{folder}/{name}".lstrip("/"))
+
+
+def log_failure(night: Night, tracker: Tracker, error: str) -> None:
+    """A night that failed: its error and what validation said, and the run's end."""
+    tracker.log_tags({"error": error})
+    log_reports(night, tracker)
+    tracker.finish("FAILED")
+
+
+def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any]) -> None:
     """Everything about a night that ended, published or refused. Trouble with MLflow is said, and loses no night."""
-    tracker.log_params(flat(night.settings))
+    tracker.log_params(redacted(night.settings))
     for step in summary["steps"].values():
         tracker.log_versions(step["versions_read"] or {}, step["versions_written"] or {})
     rows = night.warehouse.read("retrieval_metrics").where(F.col("run_id") == night.run_id)
@@ -34,8 +51,7 @@ def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any], re
     seconds = {f"seconds/{name}": float(step["seconds"]) for name, step in summary["steps"].items()}
     tracker.log_metrics(counts | seconds)
     tracker.log_json(summary, "summary.json")
-    tracker.log_artifact(report)
-    tracker.log_artifact(night.warehouse.path("reports", night.run_id, "data_docs"), "data_docs")
+    log_reports(night, tracker)
     tracker.log_tags({"published": summary["published"], "model_version": summary["model_version"]})
     if summary["published"]:
         tracker.publish_encoder(night.model_folder, summary["model_version"])

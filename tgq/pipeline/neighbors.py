@@ -41,7 +41,7 @@ def build_neighbors(night: Night) -> StepResult:
         carried = table_key(night.warehouse) == key
         if not carried:
             _search(night, pool)
-        staged = {"key": key, "carried": carried, "model_version": pool.model_version}
+        staged = {"key": key, "carried": carried, "model_version": pool.model_version, "pool": pool.digest}
         files.write_json(night.staging("neighbors.json"), staged)
     rows = night.warehouse.read("item_neighbors") if staged["carried"] else night.spark.read.parquet(night.staging("neighbors"))
     return StepResult(
@@ -54,6 +54,18 @@ def build_neighbors(night: Night) -> StepResult:
 def publish_neighbors(night: Night) -> None:
     """Replace all rows of `item_neighbors` by the staged ones, in one commit that names its search; nothing to do when they
     are there already.
+    """
+    staged = staged_neighbors(night)
+    if table_key(night.warehouse) == staged["key"]:
+        return
+    if staged["carried"]:  # another run replaced the table since
+        _search(night, write_pool(night))
+    frame = night.spark.read.parquet(night.staging("neighbors"))
+    frame.writeTo(night.warehouse.qualified("item_neighbors")).option("userMetadata", staged["key"]).overwrite(F.lit(True))
+
+
+def staged_neighbors(night: Night) -> dict:
+    """What the neighbors step staged, and the digest of the pool that it searched.
 
     Raises:
         UsageError: nothing is staged.
@@ -61,12 +73,7 @@ def publish_neighbors(night: Night) -> None:
     staged = _staged(night)
     if staged is None:
         raise UsageError(f"run {night.run_id} has no staged neighbours", "run the neighbors step of this run first")
-    if table_key(night.warehouse) == staged["key"]:
-        return
-    if staged["carried"]:  # another run replaced the table since
-        _search(night, write_pool(night))
-    frame = night.spark.read.parquet(night.staging("neighbors"))
-    frame.writeTo(night.warehouse.qualified("item_neighbors")).option("userMetadata", staged["key"]).overwrite(F.lit(True))
+    return staged
 
 
 def search_key(pool: Pool, k: int, exclude_same_image: bool) -> str:

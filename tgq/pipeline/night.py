@@ -20,9 +20,12 @@ from pyspark.sql import functions as F
 
 from tgq.config import Settings, flat
 from tgq.errors import GateError, TgqError, UsageError
-from tgq.pipeline.warehouse import Warehouse
+from tgq.pipeline.files import remove_folder
+from tgq.pipeline.warehouse import Warehouse, absolute
+from tgq.retrieval.files import Files
 
 RUN_STEP = "nightly"
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # it becomes a generation's name, with room for a suffix
 
 
 class Progress(Protocol):
@@ -95,7 +98,7 @@ def model_folder(settings: Settings) -> str:
 def config_digest(settings: Settings) -> str:
     """16 hex digits over every setting that can change a result."""
     ignored = ("spark.", "report.", "tracking.", "embed.")
-    relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored)}
+    relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -115,6 +118,12 @@ def new_run_id(now: datetime) -> str:
     return f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
 
 
+def check_run_id(run_id: str | None) -> None:
+    """UsageError for one that cannot name a generation; None is fine."""
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
+        raise UsageError(f"run id {run_id!r}", "use at most 120 letters, digits and - _ . only")
+
+
 def open_night(
     spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, begins: bool = True
 ) -> Night:
@@ -129,13 +138,12 @@ def open_night(
             a new one begins. A later step joins the run that began last instead, and its catalog.
 
     Raises:
-        UsageError: a run id with other characters than letters, digits and - _ . : +, or a later step without any run.
+        UsageError: a run id with other characters than letters, digits and - _ . or too long, or a later step without any run.
     """
     warehouse = Warehouse(spark, settings.warehouse)
     progress = progress or Silent()
     now = datetime.now(timezone.utc)
-    if run_id is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:+-]{0,199}", run_id)):
-        raise UsageError(f"run id {run_id!r}", "use letters, digits and - _ . : + only")
+    check_run_id(run_id)
     runs = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP)
     if run_id is not None:
         runs = runs.where(F.col("run_id") == run_id)
@@ -148,12 +156,21 @@ def open_night(
             settings = settings.model_copy(update={"catalog": catalog})
         if begins and run_id is None:
             progress.say(f"taking up run {found['run_id']}, which was interrupted")
-        return Night(spark, settings, warehouse, found["run_id"], found["started_at"].replace(tzinfo=timezone.utc), progress)
+        return Night(spark, settings, warehouse, found["run_id"], found["started_at"].astimezone(timezone.utc), progress)
     if not begins and run_id is None:
         raise UsageError(f"no run in {warehouse.root}", "begin with `tgq ingest` or `tgq nightly`")
     night = Night(spark, settings, warehouse, run_id or new_run_id(now), now, progress)
-    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": settings.catalog.path}))
+    catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may be started in another folder
+    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog}))
+    sweep_staging(night)
     return night
+
+
+def sweep_staging(night: Night) -> None:
+    """Remove what runs that will not go on have left in staging: a new run begins, and nights are serial."""
+    for name in Files(night.warehouse.root).list("_staging"):
+        if name != night.run_id:
+            remove_folder(night.warehouse.path("_staging", name))
 
 
 def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -> StepResult:
@@ -194,9 +211,3 @@ def record(
         night.warehouse.append(frame.coalesce(1), "pipeline_runs")
     else:
         frame.coalesce(1).writeTo(night.warehouse.qualified("pipeline_runs")).overwrite(of_step)
-
-
-def latest_run_id(warehouse: Warehouse) -> str | None:
-    """The run that began last."""
-    row = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP).orderBy(F.desc("started_at")).first()
-    return row["run_id"] if row else None

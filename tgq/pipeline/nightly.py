@@ -17,7 +17,7 @@ from tgq.pipeline.evaluate import evaluate, read_verdict
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.index import build_index
 from tgq.pipeline.ingest import ingest
-from tgq.pipeline.journal import open_journal, write_journal
+from tgq.pipeline.journal import log_failure, open_journal, write_journal
 from tgq.pipeline.neighbors import build_neighbors
 from tgq.pipeline.night import RUN_STEP, Night, StepResult, record, run_step
 from tgq.pipeline.publish import publish
@@ -51,7 +51,7 @@ class Nightly:
 
         Raises:
             GateError: the gate refused; everything but publishing was done.
-            AccountingError: a source row is neither embedded, unchanged nor quarantined.
+            AccountingError: a source row is neither embedded, unchanged nor quarantined; nothing was published.
             TgqError: a step failed; what follows it was not touched.
         """
         refused: GateError | None = None
@@ -63,6 +63,8 @@ class Nightly:
                 if name == "report":
                     continue
                 self.night.progress.say(name.replace("_", " "))
+                if name == "publish":
+                    account(self.summary())
                 try:
                     run_step(self.night, name, STEPS[name])
                 except GateError as e:
@@ -70,10 +72,8 @@ class Nightly:
                     break
             if list(names) == ["evaluate"]:
                 refused = refusal(self.night)
-            if whole:
-                account(self.summary())
             if tracker:
-                self._close(tracker, "done" if self.summary()["published"] else "refused")
+                self._close(tracker)
         except Exception as e:
             if tracker and whole:
                 self._fail(tracker, e)
@@ -81,20 +81,21 @@ class Nightly:
         if refused:
             raise refused
 
-    def _close(self, tracker: Tracker, status: str) -> None:
-        """Report and journal the run, and end it."""
-        night = self.night
-        self.report = write_report(night, self.summary())
-        write_journal(night, tracker, self.summary(), self.report)
-        finish(night, status, self.summary())
-        remove_folder(night.staging())
+    def _close(self, tracker: Tracker) -> None:
+        """Report and journal the run, and end it where it came to its end: a look at a broken run leaves it to be taken up."""
+        night, summary = self.night, self.summary()
+        self.report = write_report(night, summary)
+        write_journal(night, tracker, self.summary())
+        refused = summary["gate"] is not None and not summary["gate"]["passed"]
+        if summary["published"] or refused:
+            finish(night, "done" if summary["published"] else "refused", self.summary())
+            remove_folder(night.staging())
 
     def _fail(self, tracker: Tracker, error: Exception) -> None:
         text = str(error) if isinstance(error, TgqError) else f"{type(error).__name__}: {str(error)[:500]}"
         with contextlib.suppress(Exception):  # the first error is the one to show
             finish(self.night, "failed", {"error": text})
-            tracker.log_tags({"error": text})
-            tracker.finish("FAILED")
+            log_failure(self.night, tracker, text)
 
     def summary(self) -> dict[str, Any]:
         """The run's figures, from the tables: the same however many processes had a part in it."""
@@ -147,7 +148,7 @@ def summary_of(night: Night) -> dict[str, Any]:
 
 def totals(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None] | None:
     """Source rows by where they ended: in = embedded + unchanged + quarantined."""
-    if not {"ingest", "embed"} <= steps.keys() or steps["embed"]["status"] != "done":
+    if any(steps.get(name, {}).get("status") != "done" for name in ("ingest", "embed")):
         return None
     taken, done = steps["ingest"], steps["embed"]["figures"]["snapshot"]
     return {
@@ -190,7 +191,7 @@ def rehearse(settings: Settings) -> Iterator[str]:
     from tgq.pipeline.session import open_session
     from tgq.pipeline.sources import read_source
 
-    spark = open_session(settings.spark)
+    spark = open_session(settings)
     try:
         source = read_source(spark, settings.catalog)
         rows = source.count()

@@ -112,7 +112,7 @@ def split_of(unit: Column, test_share: float) -> Column:
 def read_links(night: Night, location: Location) -> DataFrame:
     """The configured table or CSV as (query, positive, source, weight, event_time).
 
-    Optional columns: weight (1 where absent, never below 0), event_time, and kind, the name of the source.
+    Optional columns: weight (1 where absent or no finite number, never below 0), event_time, and kind, the name of the source.
 
     Raises:
         SourceError: it cannot be read, or an end's column is missing.
@@ -129,6 +129,9 @@ def read_links(night: Night, location: Location) -> DataFrame:
             f"{settings.path} has no columns {shown}", f"its columns are {', '.join(raw.columns)}: set pairs.query_column and positive_column"
         )
 
+    weight = F.coalesce(F.col("weight").try_cast("float"), F.lit(1.0)) if "weight" in raw.columns else F.lit(1.0)
+    weight = F.when(F.isnan(weight) | (F.abs(weight) == float("inf")), 1.0).otherwise(weight)
+
     def optional(name: str, kind: str, default: object) -> Column:
         return F.coalesce(F.col(name).try_cast(kind), F.lit(default)) if name in raw.columns else F.lit(default).cast(kind)
 
@@ -136,7 +139,7 @@ def read_links(night: Night, location: Location) -> DataFrame:
         F.col(f"`{ends[0]}`").cast("string").alias("query"),
         F.col(f"`{ends[1]}`").cast("string").alias("positive"),
         optional("kind", "string", settings.source).alias("source"),
-        F.greatest(optional("weight", "float", 1.0), F.lit(0.0)).alias("weight"),
+        F.greatest(weight, F.lit(0.0)).cast("float").alias("weight"),
         optional("event_time", "timestamp", None).alias("event_time"),
     )
 

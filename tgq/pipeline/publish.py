@@ -6,7 +6,7 @@ night's comparisons stay at the generation before. Run again after a kill, every
 
 from __future__ import annotations
 
-from tgq.errors import GateError
+from tgq.errors import GateError, UsageError
 from tgq.pipeline import index, neighbors
 from tgq.pipeline.evaluate import read_verdict
 from tgq.pipeline.night import Night, StepResult
@@ -20,13 +20,19 @@ def publish(night: Night) -> StepResult:
 
     Raises:
         GateError: the gate refused, and nothing was touched.
+        UsageError: a step of this run is missing, or was run again on another pool than the gate judged.
     """
     verdict = read_verdict(night)
     if not verdict["passed"]:
         raise GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+    shards = index.staged_index(night)
+    if len({verdict["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
+        found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
+        raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
     warehouse = night.warehouse
     neighbors.publish_neighbors(night)
-    versions = warehouse.versions("catalog_items", "item_embeddings", "item_neighbors")
+    tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # what was judged, whatever came since
+    versions = tables | warehouse.versions("item_neighbors")
     published = index.publish_index(night, versions)
     define_views(night.spark, warehouse)
     return StepResult(

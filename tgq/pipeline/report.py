@@ -15,7 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from tgq.config import Settings, flat
+from tgq.config import Settings, redacted
 from tgq.encoder.images import ImageError, ImageLimits, decode_image
 from tgq.errors import SourceError
 from tgq.pipeline import files
@@ -63,7 +63,7 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
         started=night.started_at,
         status=_status(summary, gate, steps),
         reasons=[*gate.get("reasons", ()), *_errors(steps)],
-        notes=_notes(summary, steps),
+        notes=_notes(steps),
         rows=summary.get("rows"),
         steps=[_step(name, step) for name, step in steps.items()],
         items_per_s=embedded.get("items_per_s"),
@@ -103,9 +103,9 @@ def _errors(steps: Mapping[str, Any]) -> list[str]:
             if step["status"] == "failed" and (step.get("figures") or {}).get("error")]  # fmt: skip
 
 
-def _notes(summary: Mapping[str, Any], steps: Mapping[str, Any]) -> list[str]:
+def _notes(steps: Mapping[str, Any]) -> list[str]:
     warnings = [w for name in ("validate_catalog", "validate_embeddings") for w in (steps.get(name, {}).get("figures") or {}).get("warnings", ())]
-    return [*(f"Validation: {w}" for w in warnings), *(f"Tracking: {p}" for p in summary.get("tracking_problems") or ())]
+    return [f"Validation: {w}" for w in warnings]
 
 
 def _step(name: str, step: Mapping[str, Any]) -> Step:
@@ -193,7 +193,7 @@ def _trend(night: Night, headline: str, published: bool) -> list[TrendNight]:
     if night.run_id in nights:
         nights[night.run_id]["published"] = published
     order = [headline, "mrr", "ndcg@10"]
-    return [TrendNight(run_id, n["when"].replace(tzinfo=timezone.utc), n["published"], {m: n["figures"][m] for m in order if m in n["figures"]})
+    return [TrendNight(run_id, n["when"].astimezone(timezone.utc), n["published"], {m: n["figures"][m] for m in order if m in n["figures"]})
             for run_id, n in nights.items()]  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def _facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _changed(settings: Settings) -> list[tuple[str, str, str]]:
     """Settings that are not what tgq would have chosen by itself."""
-    default, chosen = flat(Settings()), flat(settings)
+    default, chosen = redacted(Settings()), redacted(settings)
     keys = sorted(k for k in chosen if chosen[k] != default.get(k) and not (isinstance(chosen[k], dict) and not chosen[k]))
     return [(k, json.dumps(chosen[k], ensure_ascii=False), json.dumps(default.get(k), ensure_ascii=False)) for k in keys]
 
@@ -281,7 +281,7 @@ class Pictures:
         self.location: Location | None = None
         try:
             self.location = locate(night.spark, settings.catalog)
-            options = fetch_options(self.location, settings.images)
+            options = fetch_options(self.location.folder, settings.images)
         except SourceError:  # a report made again after the catalog moved
             options = FetchOptions(settings.images.allowed_hosts, settings.images.allowed_roots, max_bytes=settings.images.max_bytes)
         self.fetcher = Fetcher(FetchOptions(

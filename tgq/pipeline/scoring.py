@@ -175,10 +175,7 @@ def _passes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The queries in portions that share one pass over the pool."""
     held: list[pa.RecordBatch] = []
     rows = pairs = 0
-    for batch in batches:
-        if batch.num_rows == 0:
-            continue
-        size = len(batch.column("positives").flatten()) + len(batch.column("ignored").flatten())
+    for batch, size in _portions(batches):
         if held and (rows + batch.num_rows > QUERIES or pairs + size > PAIRS):
             yield pa.Table.from_batches(held)
             held, rows, pairs = [], 0, 0
@@ -186,6 +183,16 @@ def _passes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         rows, pairs = rows + batch.num_rows, pairs + size
     if held:
         yield pa.Table.from_batches(held)
+
+
+def _portions(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """(queries, their pairs), cut so that none has more than PAIRS pairs; one query alone may, up to the largest group."""
+    for batch in batches:
+        pairs = sum(batch.column(name).value_lengths().to_numpy(zero_copy_only=False) for name in ("positives", "ignored"))
+        part = np.cumsum(pairs) // PAIRS if len(pairs) else pairs
+        for number in np.unique(part):
+            first, last = np.searchsorted(part, [number, number + 1])
+            yield batch.slice(first, last - first), int(pairs[first:last].sum())
 
 
 def _members(memberships: pa.ChunkedArray, slices: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from tgq.config import SparkSettings
+from tgq.config import Settings
 from tgq.errors import MachineError
 
 JAVA_MINIMUM = 17
@@ -119,14 +119,15 @@ def _need_delta() -> None:
         ) from None
 
 
-def open_session(settings: SparkSettings, extra: dict[str, str] | None = None) -> SparkSession:
-    """Open (or join, under spark-submit) the session with Delta's extensions.
+def open_session(settings: Settings, extra: dict[str, str] | None = None) -> SparkSession:
+    """Open (or join, under spark-submit) the session with Delta's extensions, and Hive's metastore where the tables live in one.
 
     Shuffle partitions default to twice the parallelism: Spark's own 200 make a small MERGE take 13 s.
 
     Raises:
         MachineError: no Java, or no Delta JARs.
     """
+    metastore, settings = settings.warehouse.metastore_schema is not None, settings.spark
     java_version()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
@@ -144,7 +145,8 @@ def open_session(settings: SparkSettings, extra: dict[str, str] | None = None) -
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.schema.autoMerge.enabled": "false",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
-        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -Dderby.system.home=/dev/null",
+        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+        "spark.sql.catalogImplementation": "hive" if metastore else "in-memory",
     }
     if submitted:
         _need_delta()

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from tgq.encoder.images import ImageError
 from tgq.encoder.text import metadata_text, normalise
 from tgq.errors import SourceError
 from tgq.pipeline.fetch import FetchOptions
+from tgq.pipeline.warehouse import absolute
 
 LEVELS = " > "
 FORMATS = {
@@ -62,13 +63,22 @@ class Location:
             return path
         if not self.is_local and posixpath.normpath(path).startswith(".."):
             raise ImageError("path_outside_catalog", f"{path} leads out of {self.folder}")
-        return f"{self.folder}/{path}"
+        return f"{self.folder}/{path if self.is_local else posixpath.normpath(path)}"
 
 
-def fetch_options(location: Location, images: ImageSettings) -> FetchOptions:
-    """What may be read for this catalog: its own folder, and the roots and hosts that the operator named."""
-    roots = ((location.folder,) if location.is_local else ()) + images.allowed_roots
+def fetch_options(folder: str | None, images: ImageSettings) -> FetchOptions:
+    """What may be read for a catalog: its own folder, and the roots and hosts that the operator named."""
+    roots = ((folder,) if folder else ()) + images.allowed_roots
     return FetchOptions(images.allowed_hosts, roots, images.timeout_s, images.retries, images.max_bytes)
+
+
+def folder_of(spark: SparkSession, catalog: CatalogSettings) -> str | None:
+    """What `locate` gives as the folder for image paths, without looking for the table; None where no catalog is named."""
+    if not catalog.path:
+        return None
+    path = absolute(str(catalog.path))
+    with _reading(catalog.path):
+        return path if _Store(spark, path).is_folder(path) else path.rpartition("/")[0] or "/"
 
 
 def locate(spark: SparkSession, catalog: CatalogSettings) -> Location:
@@ -81,12 +91,7 @@ def locate(spark: SparkSession, catalog: CatalogSettings) -> Location:
     """
     if not catalog.path:
         raise SourceError("catalog.path is not set", "name a catalog folder or table, with --catalog or catalog.path")
-    path = str(catalog.path)
-    if path.startswith("file:"):
-        path = "/" + path[5:].lstrip("/")
-    if "://" not in path:
-        path = str(Path(path).expanduser().resolve())
-    path = path.rstrip("/")
+    path = absolute(str(catalog.path))
     with _reading(catalog.path):
         store = _Store(spark, path)
         if not store.exists(path):

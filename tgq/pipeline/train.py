@@ -25,13 +25,14 @@ from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError, UsageError
 from tgq.pipeline.fetch import Fetcher
 from tgq.pipeline.night import Progress, git_commit, new_run_id
+from tgq.pipeline.pairs import split_of as split_column
 from tgq.pipeline.sources import Location, fetch_options, locate, read_source, readable_fields
 from tgq.tracking import open_tracker
 from tgq.training.dataset import Row, TrainingSet
 from tgq.training.split import split_of
 from tgq.training.train import TrainConfig, train
 
-CURVES = ("loss", "info_nce", "redundancy", "alignment", "scale", "gate_metadata", "gate_exploratory", "validation_mrr")
+CURVES = ("loss", "info_nce", "redundancy", "alignment", "relation", "scale", "gate_metadata", "gate_exploratory", "validation_mrr")
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,10 @@ def train_rows(spark: SparkSession, settings: Settings, catalog: str, max_items:
     location = locate(spark, settings.catalog)
     source = read_source(spark, settings.catalog, location)
     grouped = source.where("group_id IS NOT NULL AND item_id IS NOT NULL")
-    share, count = _share(grouped, max_items)
+    share, count = _share(grouped, max_items, settings.pairs.test_share)
     if not count:
         raise SourceError(f"{settings.catalog.path} has no groups to train on", "name the column of groups in catalog.columns.group_id")
-    fetcher = Fetcher(fetch_options(location, settings.images))
+    fetcher = Fetcher(fetch_options(location.folder, settings.images))
     for row in grouped.orderBy("item_id").toLocalIterator():
         group = row["group_id"]
         if split_of(group, settings.pairs.test_share) == "test" or split_of(f"{group}:kept", share) == "train":
@@ -121,8 +122,9 @@ def train_rows(spark: SparkSession, settings: Settings, catalog: str, max_items:
         )  # fmt: skip
 
 
-def _share(grouped: DataFrame, max_items: int) -> tuple[float, int]:
-    count = grouped.agg(F.count(F.lit(1))).first()[0]
+def _share(grouped: DataFrame, max_items: int, test_share: float) -> tuple[float, int]:
+    """(share of the train groups that fit the limit, rows in train groups)."""
+    count = grouped.where(split_column(F.col("group_id"), test_share) == "train").count()
     return min(1.0, max_items / max(count, 1)), count
 
 

@@ -85,7 +85,9 @@ def catalog_figures(night: Night) -> dict[str, Any]:
     table, run = night.warehouse.qualified, sql_string(night.run_id)
     ingest = f"FROM {table('pipeline_runs')} WHERE run_id = {run} AND step = 'ingest' AND status = 'done'"
     found = night.spark.sql(f"""
-        WITH items AS (
+        WITH refused AS (
+          SELECT item_id FROM {table('quarantine')} WHERE run_id = {run} AND stage = 'ingest'
+        ), items AS (
           SELECT
             count(*) AS items,
             count_if(is_active) AS active_items,
@@ -95,7 +97,7 @@ def catalog_figures(night: Night) -> dict[str, Any]:
             count_if(is_active AND coalesce(trim(title), '') = '') AS untitled,
             count_if(is_active AND coalesce(trim(category), '') = '') AS uncategorised,
             count_if(is_active AND image_hash IS NULL) AS pictureless,
-            count_if(last_run_id = {run}) AS seen
+            count_if(is_active) - (SELECT count(*) FROM {table('catalog_items')} WHERE is_active AND item_id IN (SELECT item_id FROM refused)) AS seen
           FROM {table('catalog_items')}
         ), figures AS (
           SELECT *,

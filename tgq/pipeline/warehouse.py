@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from delta.tables import DeltaTable
@@ -43,6 +42,10 @@ class Warehouse:
         self.root = absolute(settings.path)
         self.schema = settings.metastore_schema or SESSION_SCHEMA
         self.in_metastore = settings.metastore_schema is not None
+        catalog = spark.conf.get("spark.sql.catalogImplementation")
+        if self.in_metastore != (catalog == "hive"):
+            where = f"warehouse.metastore_schema is {settings.metastore_schema}, but this session's catalog is {catalog}"
+            raise ConfigError(where, "set spark.sql.catalogImplementation to hive for a metastore schema, to in-memory for a folder")
         if not _IDENTIFIER.fullmatch(self.schema):
             raise ConfigError(f"warehouse.metastore_schema: '{self.schema}' is not an identifier", "use letters, digits and _")
         if create:
@@ -52,12 +55,13 @@ class Warehouse:
         self._register()
 
     def _register(self) -> None:
-        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        place = f" LOCATION {sql_string(self.root)}" if self.in_metastore else ""
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}{place}")
         self.spark.sql(f"USE {self.schema}")
         for name in TABLES:
             statement = ddl(name)
             if not self.in_metastore:
-                # the session's catalog outlives one warehouse where a process opens several
+                # the session's in-memory catalog outlives one warehouse where a process opens several
                 self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
                 statement += f" LOCATION {sql_string(self.location(name))}"
             try:
@@ -104,12 +108,11 @@ class Warehouse:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer.saveAsTable(self.qualified(name))
 
-    def upsert(self, frame: DataFrame, name: str, keys: tuple[str, ...], update: Mapping[str, str] | None = None) -> None:
-        """MERGE by key: update all columns (or `update`) where the key exists, insert where not."""
+    def upsert(self, frame: DataFrame, name: str, keys: tuple[str, ...]) -> None:
+        """MERGE by key: update all columns where the key exists, insert where not."""
         condition = " AND ".join(f"t.{key} = s.{key}" for key in keys)
         merge = self.delta(name).alias("t").merge(frame.alias("s"), condition)
-        merge = merge.whenMatchedUpdate(set=dict(update)) if update else merge.whenMatchedUpdateAll()
-        merge.whenNotMatchedInsertAll().execute()
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
 
 
 def ddl(name: str) -> str:
@@ -141,5 +144,7 @@ def ensure_writable(root: str) -> None:
 
 
 def absolute(path: str) -> str:
-    """The warehouse's root: URIs as they are, folders resolved."""
+    """A folder or URI as every process sees it: URIs as they are, local folders (also as `file:` URIs) resolved."""
+    if path.startswith("file:"):
+        path = "/" + path[5:].lstrip("/")
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())

@@ -4,9 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-WITHOUT_PAIRS = frozenset(
-    {"coverage", "ann_recall"}
-)  # what a catalog without relevance pairs can still be judged by
+RELEVANCE = ("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate")  # metrics that need pairs
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class MetricValue:
     def __str__(self) -> str:
         if math.isnan(self.ci_low) or math.isnan(self.ci_high):
             return f"{self.value:.4f}"
-        interval = f"95 % interval {self.ci_low:.4f} to {self.ci_high:.4f}"
+        interval = f"interval {self.ci_low:.4f} to {self.ci_high:.4f}"
         return f"{self.value:.4f} ({interval}, {self.n_queries} queries)"
 
 
@@ -40,7 +38,7 @@ def judge(
     last_published: Mapping[str, MetricValue] | None,
     floors: Mapping[str, float],
     max_drop: Mapping[str, float],
-    has_pairs: bool = True,
+    absent: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Judges a night by absolute floors and by its fall since the last published one.
 
@@ -51,15 +49,15 @@ def judge(
     Drops: fall = (last - current) / last. Up to max_drop it passes; over twice max_drop it fails. In between
     it fails unless the last value lies inside the current interval, that is, unless so small a fall can be
     the draw of the queries; then it is noted. The bound of two tolerances keeps a small catalog, whose
-    intervals are wide, from sliding a little every night. A metric that is absent or NaN fails, except in a
-    catalog without pairs, where only coverage and ann_recall can exist.
+    intervals are wide, from sliding a little every night. A metric that is missing or NaN fails, but one of
+    `absent` (metric without its cutoff: why the catalog cannot have it) is noted.
     """
     reasons, notes = [], []
     for name in sorted(set(floors) | set(max_drop)):
         now = current.get(name)
         if now is None or math.isnan(now.value):
-            if not has_pairs and name.partition("@")[0] not in WITHOUT_PAIRS:
-                notes.append(f"{name} was not judged: the catalog has no relevance pairs.")
+            if why := (absent or {}).get(name.partition("@")[0]):
+                notes.append(f"{name} was not judged: {why}.")
             else:
                 reasons.append(f"{name} is missing from this run, so it cannot be judged.")
             continue
