@@ -3,7 +3,7 @@
 import pytest
 
 from tgq.config import WarehouseSettings
-from tgq.errors import WarehouseError
+from tgq.errors import ConfigError, WarehouseError
 from tgq.pipeline.warehouse import TABLES, Warehouse, ddl
 
 
@@ -43,3 +43,18 @@ def test_a_file_where_the_warehouse_should_be_is_a_named_error(spark, tmp_path):
 def test_ddl_has_one_statement():
     for name in TABLES:
         assert ddl(name).count(";") == 0 and f"CREATE TABLE IF NOT EXISTS {name} (" in ddl(name)
+
+
+def test_a_warehouse_of_an_earlier_version_opens_where_its_columns_are_the_same(spark, tmp_path):
+    settings = WarehouseSettings(path=str(tmp_path / "w"))
+    Warehouse(spark, settings)
+    spark.sql("ALTER TABLE tgq.quarantine CHANGE COLUMN detail COMMENT 'an older comment'")
+    Warehouse(spark, settings)
+    spark.sql("ALTER TABLE tgq.quarantine ADD COLUMN mood STRING")
+    with pytest.raises(WarehouseError, match=r"quarantine .* other columns .*\(mood\)"):
+        Warehouse(spark, settings)
+
+
+def test_a_session_with_the_other_kind_of_catalog_is_refused(spark, tmp_path):
+    with pytest.raises(ConfigError, match="metastore_schema is shop, but this session's catalog is in-memory"):
+        Warehouse(spark, WarehouseSettings(path=str(tmp_path), metastore_schema="shop"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from tgq.config import WarehouseSettings, data_folder
 from tgq.errors import ConfigError, WarehouseError
@@ -63,11 +64,16 @@ class Warehouse:
             if not self.in_metastore:
                 # the session's in-memory catalog outlives one warehouse where a process opens several
                 self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
-                statement += f" LOCATION {sql_string(self.location(name))}"
+                place = sql_string(self.location(name))
+                there = DeltaTable.isDeltaTable(self.spark, self.location(name))
+                statement = f"CREATE TABLE {name} USING DELTA LOCATION {place}" if there else f"{statement} LOCATION {place}"
             try:
                 self.spark.sql(statement)
             except AnalysisException as e:
-                raise WarehouseError(f"table {name} in {self.root}: {str(e).splitlines()[0][:200]}", "use another warehouse, or migrate this one") from e
+                raise WarehouseError(f"table {name} in {self.root}: {str(e).splitlines()[0][:200]}", "use another warehouse") from e
+            found, wanted = ({f.name: f.dataType for f in schema} for schema in (self.spark.table(name).schema, schema_of(name)))
+            if wrong := [c for c in {**wanted, **found} if found.get(c) != wanted.get(c)]:
+                raise WarehouseError(f"table {name} in {self.root} has other columns than this version's ({', '.join(wrong)})", "use another warehouse")
 
     def location(self, name: str) -> str:
         """Folder or URI of a table of a folder warehouse."""
@@ -119,6 +125,11 @@ def ddl(name: str) -> str:
     """The CREATE TABLE statement of `sql/ddl/<name>.sql`, without its final semicolon."""
     text = (data_folder("sql") / "ddl" / f"{name}.sql").read_text()
     return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().removesuffix(";")
+
+
+def schema_of(name: str) -> StructType:
+    """The columns that `sql/ddl/<name>.sql` declares."""
+    return StructType.fromDDL(ddl(name).partition("(")[2].partition("\n)")[0])
 
 
 def sql_string(text: str) -> str:
