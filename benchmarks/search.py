@@ -1,6 +1,6 @@
 """Exact full-pool top-K: tgq's block search against one FAISS call, on the same vectors and cores.
 
-    python benchmarks/search.py [--items 50000] [--queries 10000] [--dim 256] [--k 100] [--blocks 5]
+    python benchmarks/search.py [--items 50000] [--queries 10000] [--dim 768] [--k 100] [--blocks 5]
     [--repeats 5] [--threads N]
 
 Expected: both sides multiply the same matrices, and block search adds a rescoring and a merge of
@@ -25,7 +25,7 @@ from pathlib import Path
 PARSER = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 PARSER.add_argument("--items", type=int, default=50_000)
 PARSER.add_argument("--queries", type=int, default=10_000)
-PARSER.add_argument("--dim", type=int, default=256)
+PARSER.add_argument("--dim", type=int, default=768)
 PARSER.add_argument("--k", type=int, default=100)
 PARSER.add_argument("--blocks", type=int, default=5)
 PARSER.add_argument("--repeats", type=int, default=5)

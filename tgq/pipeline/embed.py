@@ -113,6 +113,21 @@ def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
     )
 
 
+def need_model(night: Night) -> tuple[str, str]:
+    """(model version, tower version) of the night's encoder; a whole night asks before it begins.
+
+    Raises:
+        ModelError: no encoder folder, no weights, or weights of another configuration.
+        DeviceError: a GPU was asked for and is absent; on a cluster the first task says so.
+    """
+    from tgq.encoder.device import choose_device
+    from tgq.pipeline.models import versions_of
+
+    if night.spark.sparkContext.master.startswith("local"):
+        choose_device(night.settings.encoder.device)
+    return versions_of(night.model_folder)
+
+
 def embed(night: Night) -> StepResult:
     """Embed what is new or changed, and account for every active item.
 
@@ -120,13 +135,8 @@ def embed(night: Night) -> StepResult:
         AccountingError: an active item is neither embedded, unchanged nor quarantined.
         ModelError, DeviceError: before any task starts.
     """
-    from tgq.encoder.device import choose_device
-    from tgq.pipeline.models import versions_of
-
     settings, warehouse = night.settings, night.warehouse
-    model_version, tower_version = versions_of(night.model_folder)
-    if night.spark.sparkContext.master.startswith("local"):
-        choose_device(settings.encoder.device)  # an absent GPU is an error now, not in the first task
+    model_version, tower_version = need_model(night)
     read = warehouse.versions("catalog_items", "item_embeddings")
     carry_quarantine(night, model_version)
 

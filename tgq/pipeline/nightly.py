@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from tgq.config import Settings
 from tgq.errors import AccountingError, GateError, TgqError
-from tgq.pipeline.embed import embed
+from tgq.pipeline.embed import embed, need_model
 from tgq.pipeline.evaluate import evaluate, read_verdict
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.index import build_index
@@ -56,6 +56,8 @@ class Nightly:
         """
         refused: GateError | None = None
         whole = list(names) == list(STEPS)
+        if whole:
+            need_model(self.night)
         tracker = open_journal(self.night) if whole or "report" in names else None
         self.mlflow_run = tracker.run if tracker else None
         try:
