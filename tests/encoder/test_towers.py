@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tgq.encoder.tiny import write_preprocessor, write_tiny_tokenizer
 from tgq.encoder.towers import Preprocessing, TextTower, VisionTower, quiet_transformers
@@ -132,3 +132,27 @@ def test_a_text_folder_without_tokenizer_is_one_line(folder_of):
         (folder / file).unlink(missing_ok=True)
     with pytest.raises(ModelError, match="tokenizer"):
         TextTower(str(folder))
+
+
+def test_a_named_classifier_is_a_vocabulary_and_a_nameless_one_is_not(tmp_path):
+    import transformers as t
+
+    for folder, names in (("named", {0: "running shoe", 1: "mug", 2: "table  lamp"}), ("nameless", {i: f"LABEL_{i}" for i in range(3)})):
+        with quiet_transformers():
+            model = t.ViTForImageClassification(t.ViTConfig(**VISION, id2label=names))
+            model.save_pretrained(tmp_path / folder)
+        write_preprocessor(tmp_path / folder, {"height": 32, "width": 32})
+        tower = VisionTower(str(tmp_path / folder))
+        assert tower.vocabulary == (("running shoe", "mug", "table lamp") if folder == "named" else ())
+        if tower.vocabulary:
+            torch.testing.assert_close(tower.class_directions(), model.classifier.weight.detach())
+
+
+def test_the_default_towers_classes_are_in_the_order_of_their_names():
+    tower = VisionTower("efficientnet-lite0")
+    banana = Image.new("RGB", (224, 224), (255, 255, 255))
+    draw = ImageDraw.Draw(banana)
+    draw.ellipse((52, 52, 172, 172), fill=(250, 140, 20))
+    tokens, _ = tower(tower.preprocess(banana)[None])
+    best = (tokens.mean(1) @ tower.class_directions().T)[0].topk(5).indices.tolist()
+    assert {"orange", "lemon", "ping-pong ball", "tennis ball"} & {tower.vocabulary[i] for i in best}

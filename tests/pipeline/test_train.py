@@ -30,8 +30,8 @@ def run(spark, shop, tiny_encoder, tmp_path):
     towers = {name: str((tiny_encoder / getattr(shape, name)).resolve()) for name in ("vision", "text")}
     options = TrainConfig(seed=5, steps=6, pairs=8, evaluate_every=3)
 
-    def train(name="encoder", steps=6, cache=None, **more):
-        return train_encoder(spark, tmp_path / name, [f"{shop}=catalogs/demo"], replace(shape, **towers), replace(options, steps=steps),
+    def train(name="encoder", seed=5, cache=None, **more):
+        return train_encoder(spark, tmp_path / name, [f"{shop}=catalogs/demo"], replace(shape, **towers), replace(options, seed=seed),
                              1000, cache, None, Silent(), **more)  # fmt: skip
 
     return train
@@ -46,15 +46,15 @@ def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_pa
     assert 0 < trained.validation_mrr <= 1 and trained.steps == 6
     with pytest.raises(UsageError, match="already holds an encoder"):
         run()
-    # the same seed makes the same weights, from the towers or from the cache; other steps make others
+    # the same seed makes the same weights, from the towers or from the cache; another seed makes others
     assert run("again", cache=tmp_path / "cache").model_version == trained.model_version
-    assert run("shorter", steps=3, cache=tmp_path / "cache").model_version != trained.model_version
+    assert run("other", seed=6, cache=tmp_path / "cache").model_version != trained.model_version
     # the curve is in MLflow
     settings = config.load(["local"], []).settings.tracking
     client = open_tracker(settings, str(tmp_path / "encoder")).client
     [found] = client.search_runs([client.get_experiment_by_name("tgq-training").experiment_id])
     curve = client.get_metric_history(found.info.run_id, "validation_mrr")
-    assert [point.step for point in curve] == [3, 6]
+    assert [point.step for point in curve] == [0, 3, 6]
 
 
 def test_no_item_of_a_test_group_is_trained_on_and_a_limit_leaves_whole_groups_out(spark, shop):

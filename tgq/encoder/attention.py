@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,11 +40,12 @@ class Block(nn.Module):
 
 
 class GuidedPooling(nn.Module):
-    """The tower's own tokens, pooled where the connector's tokens point (ours, not the paper's).
+    """The tower's own tokens, pooled where the connector's tokens and the anchor point (ours, not the paper's).
 
-    Each head pools its share of the tower's channels, unprojected. Its weights over the N tokens are the mean of the
-    attention maps of all connector tokens. The score projection starts at zero: every weight is then 1/N, the result
-    the plain mean and the shift zero. No gradient reaches the tower's tokens, which makes it cheap.
+    Each head pools its share of the tower's channels, unprojected. A stream's weights over the N tokens are the mean of
+    its tokens' attention maps; its gate says how far they count. The score projection starts at zero: without an anchor
+    every weight is then 1/N, the result the plain mean and the shift zero. No gradient reaches the tower's tokens, which
+    makes it cheap.
     """
 
     def __init__(self, width: int, heads: int, head_width: int = 32):
@@ -53,16 +56,25 @@ class GuidedPooling(nn.Module):
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
 
-    def weights(self, projected: Tensor, tokens: Tensor) -> Tensor:
-        """Projected picture `[B, N, D]` and connector tokens `[B, n, D]` to weights `[B, heads, N]`, each row of sum 1."""
+    def weights(self, projected: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+        """Projected picture `[B, N, D]`, a stream's tokens `[B, n, D]` and the anchor's logits `[B, N]` to weights
+        `[B, heads, N]`, each row of sum 1."""
         q, k = split_heads(self.query(tokens), self.heads), split_heads(self.key(projected), self.heads)
         scores = q @ k.transpose(-1, -2) / self.head_width**0.5
-        return scores.float().softmax(-1).mean(2)
+        return (scores.float() + where[:, None, None]).softmax(-1).mean(2)
 
-    def forward(self, image_tokens: Tensor, projected: Tensor, tokens: Tensor) -> Tensor:
-        """The shift `[B, Dv]` of the pooled feature from the mean of the tower's tokens `[B, N, Dv]`."""
-        count = image_tokens.shape[1]
-        away = (self.weights(projected, tokens) - 1 / count).to(image_tokens.dtype)
+    def forward(self, image_tokens: Tensor, projected: Tensor, streams: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """The shift `[B, Dv]` of the pooled feature from the mean of the tower's tokens `[B, N, Dv]`.
+
+        Args:
+            streams: for each, tokens `[B, n, D]`, anchor logits `[B, N]` and gate `[B, D]`, of which each head takes the
+                mean of its share. One without tokens has no say.
+        """
+        away = image_tokens.new_zeros(len(image_tokens), self.heads, image_tokens.shape[1])
+        for tokens, where, gate in streams:
+            if tokens.shape[1]:
+                counts = gate.float().unflatten(-1, (self.heads, -1)).mean(-1)
+                away = away + counts[..., None] * (self.weights(projected, tokens, where) - 1 / away.shape[2]).to(away.dtype)
         return torch.einsum("bhn,bnhd->bhd", away, image_tokens.unflatten(-1, (self.heads, -1))).flatten(1)
 
 

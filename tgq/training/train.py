@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.features import Features
-from tgq.encoder.heads import LightHead
+from tgq.encoder.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
 from tgq.training.dataset import TrainingSet
 from tgq.training.losses import info_nce, redundancy, relation
 from tgq.training.sampling import PairSampler, known_pairs
 from tgq.training.split import split_of
+from tgq.training.start import start
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -29,21 +30,21 @@ class TrainConfig:
     """How to train. All that is drawn at random follows `seed`."""
 
     seed: int = 0
-    steps: int = 400
+    steps: int = 200
     pairs: int = 192  # positive pairs in a batch; every other pair of the batch is a negative
     lr: float = 1e-4  # connector, gates and additions of the head
-    base_lr: float = 4e-4  # the head's linear base, which starts good
+    base_lr: float = 1e-4  # the head's linear base, which starts good
     weight_decay: float = 0.02
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.07  # at the start; learned
     max_scale: float = 50.0  # cap of the learned inverse temperature
     redundancy_weight: float = 0.02  # of L_rr
     alignment_weight: float = 0.1  # of the image-title contrast that teaches S_title's space
-    relation_weight: float = 20.0  # of the distance of a batch's cosines from those of the frozen features, concatenated
+    relation_weight: float = 20.0  # of the distance of a batch's cosines from those at the start
     drop_image: float = 0.05  # share of training items that lose their picture
     drop_text: float = 0.1  # share that lose their metadata
-    image_weight: float = 0.5  # linear base at the start: share of the picture in the concatenation
-    shrink: float = 1.5  # linear base at the start: 0 plain principal components, 1 whitened
+    image_weight: float = 0.45  # linear base at the start: share of the picture in the concatenation
+    base_floor: float = 0.2  # linear base at the start: ridge on the covariance within groups, in mean variances
     validation_share: float = 0.15  # of the training groups
     evaluate_every: int = 50
     patience: int = 5  # evaluations without a better one before stopping
@@ -54,13 +55,14 @@ def train(
 ) -> list[dict[str, float]]:
     """Train in place; the encoder ends in eval mode with the weights of the best validation, rounded to float16.
 
+    It begins with what has a closed form (`start`), which is also the first to be validated: gradients have to beat it.
     Validation is the mean reciprocal rank of groups that are held out by hash, among all rows of their catalog, averaged
     over catalogs. Cost: about `steps * 2 * pairs` passes of the connector, and one per row at each evaluation; towers are
     never run.
 
     Args:
         rows: train groups only.
-        log: called with `(step, values)` at each evaluation.
+        log: called with `(step, values)` at each evaluation; at step 0 the values are the validation's alone.
 
     Returns:
         What was logged.
@@ -74,12 +76,13 @@ def train(
     if held_out.all() or not held_out.any():
         raise SourceError(f"{len(set(rows.group))} groups are too few to train and validate", "give a larger catalog")
     learning = rows.subset(np.flatnonzero(~held_out))
-    if isinstance(encoder.head, LightHead):
-        _start_base(encoder, learning, config)
+    start(encoder, learning, config.image_weight, config.base_floor, config.seed)
     sampler, rng = PairSampler(learning, config.seed), np.random.default_rng(config.seed)
     loss_of = Objective(encoder, config)
     optimizer, schedule = _optimizer(loss_of, config)
-    history, best, best_state, worse = [], -1.0, encoder.own_state(), 0
+    best, best_state, worse = mean_reciprocal_rank(encoder, rows, held_out), copy.deepcopy(encoder.own_state()), 0
+    history = [{"step": 0, "validation_mrr": best}]
+    log(0, history[0])
 
     for step, (left, right) in enumerate(sampler.batches(config.pairs, config.steps), start=1):
         encoder.train()
@@ -115,6 +118,7 @@ class Objective(nn.Module):
     def __init__(self, encoder: TGQFormer, config: TrainConfig):
         super().__init__()
         self.encoder, self.config = encoder, config
+        self.teacher = copy.deepcopy(encoder.head).requires_grad_(False).eval() if isinstance(encoder.head, LightHead) else None
         device = encoder.null_image.device
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
         self.align_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
@@ -126,13 +130,22 @@ class Objective(nn.Module):
         contrast = info_nce(out.embedding[:half], out.embedding[half:], scale, known)
         overlap = redundancy(out.anchored, out.exploratory)
         align = self._alignment(features, known)
-        far = relation(out.embedding, frozen(features))
+        far = relation(out.embedding, self._taught(features))
         loss = contrast + c.redundancy_weight * overlap + c.alignment_weight * align + c.relation_weight * far
         values = {
             "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": far, "scale": scale,
             "gate_metadata": out.gate_metadata.mean(), "gate_exploratory": out.gate_exploratory.mean(),
         }
         return loss, {name: float(value.detach()) for name, value in values.items()}
+
+    @torch.no_grad()
+    def _taught(self, features: Features) -> Tensor:
+        """The embeddings `[B, De]` of the start; without a light head the frozen towers' concatenation, unit length."""
+        if self.teacher is None:
+            sides = F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)
+            return F.normalize(torch.cat(sides, dim=-1), dim=-1)
+        streams = Streams.untrained(self.encoder.where(features), self.encoder.config.width)
+        return F.normalize(self.teacher(features, streams), dim=-1)
 
     def _alignment(self, features: Features, known: Tensor) -> Tensor:
         """Image-title contrast over the items that have both; nothing where the towers are an aligned pair."""
@@ -143,18 +156,13 @@ class Objective(nn.Module):
         return info_nce(seen, titled, self.align_scale.exp().clamp(max=self.config.max_scale), known[usable][:, usable])
 
 
-def frozen(features: Features) -> Tensor:
-    """The frozen towers' concatenation `[B, Dg + Dp]`, unit length: what the encoder has to beat, and its teacher."""
-    return F.normalize(torch.cat([F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)], dim=-1), dim=-1)
-
-
 @torch.no_grad()
 def embed(encoder: TGQFormer, rows: TrainingSet, batch: int = 256) -> np.ndarray:
     """Embeddings `[R, De]` of all rows, from their cached features."""
     encoder.eval()
     parts = []
-    for start in range(0, len(rows), batch):
-        features = rows.features(np.arange(start, min(start + batch, len(rows))))
+    for first in range(0, len(rows), batch):
+        features = rows.features(np.arange(first, min(first + batch, len(rows))))
         parts.append(encoder(features.to(encoder.null_image.device)).embedding.cpu().numpy())
     return np.concatenate(parts)
 
@@ -188,13 +196,6 @@ def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> 
     best = np.where(positive, scores, -np.inf).max(1)
     asked = positive.any(1)
     return 1 + (scores[asked] > best[asked, None]).sum(1)
-
-
-def _start_base(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> None:
-    both = rows.image_index >= 0
-    features = [rows.image[rows.image_index[both]], rows.text[rows.metadata_index[both, 0]]]
-    image, text = (torch.from_numpy(x).to(encoder.null_image.device) for x in features)
-    encoder.head.base.fit(image, text, config.image_weight, config.shrink)
 
 
 def _optimizer(objective: Objective, config: TrainConfig):

@@ -1,0 +1,103 @@
+"""Training on a drawn set with a known answer: which of the picture's tokens is meant, only the text says."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tgq.encoder.model import TGQFormer
+from tgq.encoder.tiny import write_tiny_encoder
+from tgq.errors import SourceError, TgqError
+from tgq.training.dataset import TrainingSet
+from tgq.training.start import start
+from tgq.training.train import TrainConfig, embed, first_ranks, train
+
+CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tiny_encoder(tmp_path_factory.mktemp("encoder"), dim=24)
+
+
+@pytest.fixture
+def encoder(folder):
+    torch.manual_seed(0)
+    return TGQFormer(TGQFormer.from_pretrained(folder).config, folder)
+
+
+def drawn(encoder, groups=60, per_group=4, seed=0) -> TrainingSet:
+    """Four items in a frame, one of them the group's; the text names its kind, of which there are eight."""
+    draw, n = np.random.default_rng(seed), groups * per_group
+    tokens, width = encoder.vision.tokens_per_image, encoder.vision.width
+    kinds, words = 4 * draw.normal(size=(8, width)), draw.normal(size=(8, encoder.text.pooled_width))
+    kind = draw.integers(0, 8, groups)
+    look = kinds[kind] + 3 * draw.normal(size=(groups, width))
+    group = np.repeat(np.arange(groups), per_group)
+    frame = 0.3 * draw.normal(size=(n, tokens, width))
+    for i, g in enumerate(group):
+        here, *there = draw.permutation(tokens - 1)[:4] + 1
+        frame[i, here], frame[i, there] = look[g], look[draw.choice(np.flatnonzero(kind != kind[g]), len(there))]
+    texts = words[kind[group]] + 0.05 * draw.normal(size=(n, words.shape[1]))
+    length = encoder.text.max_length
+    mask = np.zeros((n, length), bool)
+    mask[:, 0] = True
+    said = np.zeros((n, length, encoder.text.width), np.float16)
+    rows = np.arange(n)
+    return TrainingSet(
+        frame.astype(np.float16), frame.mean(1).astype(np.float32), said, mask, texts.astype(np.float32), tuple(map(str, rows)), rows,
+        np.stack([rows, rows], 1), rows, np.char.add("g", group.astype(str)), np.array([""] * n), np.array(["drawn"] * n),
+    )  # fmt: skip
+
+
+def reciprocal(vectors, rows):
+    return float(np.mean(1 / first_ranks(vectors, rows, np.arange(len(rows)))))
+
+
+def test_the_start_finds_the_item_that_the_text_names(encoder, folder):
+    rows, asked = drawn(encoder), drawn(encoder, seed=0)
+    torch.nn.init.constant_(encoder.anchor.strength, 1.0)  # one token of 17 is all there is to find
+    start(encoder, rows, 0.5, 0.2, seed=0)
+    anchored = reciprocal(embed(encoder, asked), asked)
+    start_without = TGQFormer(encoder.config.__class__(**{**encoder.config.__dict__, "anchor": False}), folder)
+    start(start_without, rows, 0.5, 0.2, seed=0)
+    plain = reciprocal(embed(start_without, asked), asked)
+    assert start_without.anchor is None and anchored > plain + 0.05
+
+
+def test_what_training_returns_is_never_worse_than_its_start(encoder):
+    rows, seen = drawn(encoder), []
+    history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))
+    assert seen == [0, 2, 4] and [values["step"] for values in history] == seen
+    assert "loss" not in history[0] and all(np.isfinite(values["loss"]) for values in history[1:])
+    assert not encoder.training
+    for name, value in encoder.own_state().items():
+        assert torch.equal(value, value.half().float()), name
+
+
+def test_training_repeats_itself(folder):
+    def once():
+        torch.manual_seed(0)
+        encoder = TGQFormer(TGQFormer.from_pretrained(folder).config, folder)
+        train(encoder, drawn(encoder), CONFIG)
+        return encoder.model_version
+
+    assert once() == once()
+
+
+def test_a_loss_that_is_no_number_is_one_line(encoder):
+    with pytest.raises(TgqError, match=r"the loss is nan at step \d"):
+        train(encoder, drawn(encoder), replace(CONFIG, lr=1e30, base_lr=1e30))
+
+
+def test_features_that_are_no_numbers_are_one_line(encoder):
+    rows = drawn(encoder)
+    rows.image_tokens[7, 3] = np.nan
+    with pytest.raises(TgqError, match="no numbers"):
+        train(encoder, rows, CONFIG)
+
+
+def test_too_few_groups_are_one_line(encoder):
+    with pytest.raises(SourceError, match="too few to train and validate"):
+        train(encoder, drawn(encoder).subset(np.arange(4)), CONFIG)

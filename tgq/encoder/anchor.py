@@ -1,0 +1,125 @@
+"""Where the metadata points in the picture (ours, not the paper's)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RESEMBLANCE = 0.03  # temperature of the softmax over class names
+STRENGTH = 0.12  # of each source in the attention's logits, at the start
+RANK, KEPT, FLOOR, STRONGEST = 48, 128, 0.05, 0.98  # of the alignment: canonical pairs, directions, ridge, cap of a correlation
+
+
+class Anchor(nn.Module):
+    """Scores each visual token for the metadata text: `[B, N]` logits, the same for all that attend by them.
+
+    Two sources, both in closed form and frozen afterwards; an anchor that has learned neither is zero everywhere.
+
+    - *Vocabulary*: the vision checkpoint's own classifier. A text resembles some of the class names (a softmax over the
+      cosines, as in ConSE, arXiv 1312.5650); the mean of their classifier rows is the direction to look along, which makes
+      a class activation map (arXiv 1512.04150) of a text. It knows of things that no training catalog has.
+    - *Alignment*: canonical correlation between tokens and texts (Hotelling 1936). With a joint Gaussian, the pointwise
+      mutual information of a canonical pair (u, y) of correlation r is `(r u y - r^2 (u^2 + y^2) / 2) / (1 - r^2)` plus a
+      constant; the score is its sum over pairs, less the terms without u, which are the same for every token. It is
+      learned from pictures and texts alone: no groups, no boxes.
+
+    Scores are averaged over 3 x 3 tokens where the tokens are a square grid: what a shop shows is larger than a cell.
+    """
+
+    def __init__(self, classes: int, image_width: int, text_width: int):
+        super().__init__()
+        rank = min(RANK, image_width, text_width)
+        shapes = {
+            "names": (classes, text_width), "directions": (classes, image_width),
+            "image_map": (image_width, rank), "image_shift": (rank,), "text_map": (text_width, rank), "text_shift": (rank,),
+            "correlation": (rank,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.strength = nn.Parameter(torch.full((2,), STRENGTH))  # of the vocabulary, of the alignment
+
+    def forward(self, image_tokens: Tensor, text: Tensor, known: Tensor) -> Tensor:
+        """Tokens `[B, N, Dv]`, texts `[B, Dp]` and whether both are there `[B]` to logits `[B, N]`; 0 where not known."""
+        with torch.autocast(image_tokens.device.type, enabled=False):
+            tokens, text = image_tokens.float(), text.float()
+            scores = self.strength[0] * self.by_vocabulary(tokens, text) + self.strength[1] * self.by_alignment(tokens, text)
+            return smooth(scores).masked_fill(~known[:, None], 0.0)
+
+    def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """`[B, N]`; zero without a vocabulary."""
+        if not len(self.names):
+            return tokens.new_zeros(tokens.shape[:2])
+        resembles = (F.normalize(text, dim=-1) @ self.names.T / RESEMBLANCE).softmax(-1)
+        direction = resembles @ self.directions - self.directions.mean(0)
+        return (tokens @ direction[..., None]).squeeze(-1)
+
+    def by_alignment(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """`[B, N]`; zero before `align`."""
+        r = self.correlation
+        u, y = whole(tokens) @ self.image_map - self.image_shift, text @ self.text_map - self.text_shift
+        return ((u * (y * r)[:, None] - u.square() * (r.square() / 2)) / (1 - r.square())).sum(-1)
+
+    @torch.no_grad()
+    def learn_vocabulary(self, names: Sequence[str], directions: Tensor, embed: Callable[[list[str]], Tensor]) -> None:
+        """Take over a classifier: C class names, its rows `[C, Dv]`, and what makes `[n, Dp]` of n texts."""
+        if names:
+            self.names.copy_(F.normalize(embed(list(names)), dim=-1))
+            self.directions.copy_(directions)
+
+    @torch.no_grad()
+    def align(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Learn the alignment from batches of tokens `[b, N, Dv]`, their items' texts `[b, Dp]` and weights `[b, N]`.
+
+        Weights say how likely a token shows what the text names; a token of weight 0 does not count. Cost: `Dv^2` per token.
+        """
+        moments = None
+        for tokens, text, weight in batches:
+            found = _moments(whole(tokens.float()), text.float(), weight.float())
+            moments = found if moments is None else [a + b for a, b in zip(moments, found, strict=True)]
+        if moments is None or not float(moments[0]):
+            return
+        total, v, t, vv, tt, vt = moments
+        v, t = v / total, t / total
+        by_image = _whitening(vv / total - torch.outer(v, v))
+        by_text = _whitening(tt / total - torch.outer(t, t))
+        left, correlation, right = torch.linalg.svd(by_image.T @ (vt / total - torch.outer(v, t)) @ by_text, full_matrices=False)
+        rank = min(len(self.correlation), len(correlation))
+        for name, value in (("image_map", by_image @ left[:, :rank]), ("text_map", by_text @ right[:rank].T)):
+            getattr(self, name).zero_()[:, :rank].copy_(value)
+        self.correlation.zero_()[:rank].copy_(correlation[:rank].clamp(max=STRONGEST))
+        self.image_shift.copy_(v.to(self.image_map.dtype) @ self.image_map)
+        self.text_shift.copy_(t.to(self.text_map.dtype) @ self.text_map)
+
+
+def whole(tokens: Tensor) -> Tensor:
+    """Tokens at mean 0 and variance 1 over their channels, so that bright and busy cells do not count more."""
+    return F.layer_norm(tokens, (tokens.shape[-1],))
+
+
+def smooth(scores: Tensor) -> Tensor:
+    """`[B, N]`, each the mean of its 3 x 3 neighbours (the border repeated) where N is a square; else as it is."""
+    side = math.isqrt(scores.shape[1])
+    if side * side != scores.shape[1]:
+        return scores
+    grid = F.pad(scores.view(-1, 1, side, side), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(grid, 3, 1).flatten(1)
+
+
+def _moments(tokens: Tensor, text: Tensor, weight: Tensor) -> list[Tensor]:
+    """Sums in float64: weight, tokens, texts, and the three products."""
+    heavy, per_item = tokens * weight[..., None], weight.sum(1)
+    pooled = heavy.sum(1)
+    sums = (per_item.sum(), pooled.sum(0), (text * per_item[:, None]).sum(0), heavy.flatten(0, 1).T @ tokens.flatten(0, 1),
+            (text * per_item[:, None]).T @ text, pooled.T @ text)
+    return [value.double() for value in sums]
+
+
+def _whitening(covariance: Tensor) -> Tensor:
+    """`[D, k]`: the leading directions, each divided by the root of its variance and a ridge."""
+    variance, directions = torch.linalg.eigh(covariance)
+    variance, directions = variance[-KEPT:].clamp(min=0), directions[:, -KEPT:]
+    return directions / (variance + FLOOR * variance.mean()).sqrt()
