@@ -45,7 +45,7 @@ def test_anchored_queries_follow_the_metadata_and_exploratory_ones_do_not(stirre
     f = stirred.features(pixels, index, ["red shirt", "green mug"], ["red shirt", "green mug"])
     projected = stirred.image_in(f.image_tokens) + stirred.position
     tokens = stirred.connector(projected, f.text_tokens, f.text_mask)
-    anchored, exploratory = tokens.split([stirred.connector.n_anchored, stirred.connector.n_exploratory], dim=1)
+    anchored, exploratory = tokens.tensor_split([stirred.connector.n_anchored], dim=1)
     assert (anchored[0] - anchored[1]).abs().max() > 1e-2
     torch.testing.assert_close(exploratory[0], exploratory[1], atol=1e-6, rtol=0)
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of queries `[B, n, D]` over tokens `[B, N, D]`; grows with B * n * N * D."""
+    """Multi-head attention of queries `[B, n, D]` over tokens `[B, N, D]`, of which those of `seen [B, N]` count (None: all);
+    grows with B * n * N * D."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -18,10 +19,11 @@ class CrossAttention(nn.Module):
         self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
 
-    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         key, value = self.key_value(tokens).chunk(2, dim=-1)
         q, k, v = (split_heads(x, self.heads) for x in (self.query(queries), key, value))
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        mask = None if seen is None else seen[:, None, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -123,13 +123,16 @@ class TGQFormer(nn.Module):
         self.image_in = nn.Sequential(nn.LayerNorm(v.width, elementwise_affine=False), nn.Linear(v.width, config.width))
         self.null_image = nn.Parameter(torch.randn(config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
-        self.connector = connector_class(config.connector)(config, t.width, t.max_length)
+        design = connector_class(config.connector)
+        self.connector = design(config, t.width, t.max_length)
         self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width) if config.anchor and self.connector.n_anchored else None
-        self.gates = DualGates(config.width, v.pooled_width)
+        self.gates = DualGates(config.width, v.pooled_width) if design.gated else None
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
-        light = config.head == "light"
-        self.head = LightHead(config, v.width, v.pooled_width, t.pooled_width) if light else LLMHead(config, relative_to)
+        if config.head == "light":
+            self.head = LightHead(config, v.width, v.pooled_width, t.pooled_width, design.fusion)
+        else:
+            self.head = LLMHead(config, relative_to)
 
     @property
     def dim(self) -> int:
@@ -140,7 +143,7 @@ class TGQFormer(nn.Module):
         """Tower features of B items to embeddings and what the losses need."""
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
-        pooled = streams.anchored.mean(1), streams.exploratory.mean(1)
+        pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
         return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
@@ -152,8 +155,11 @@ class TGQFormer(nn.Module):
         agreement = (seen * titled).sum(-1).masked_fill(~(f.has_image & f.has_title), float("nan"))
 
         tokens = self.connector(projected, f.text_tokens, f.text_mask)
-        anchored, exploratory = tokens.split([self.connector.n_anchored, self.connector.n_exploratory], dim=1)
-        anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
+        anchored, exploratory = tokens[:, : self.connector.n_anchored], tokens[:, self.connector.n_anchored :]
+        if self.gates is None:
+            on_metadata = on_exploratory = tokens.new_ones(len(tokens), self.config.width)
+        else:
+            anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
         return Streams(projected, anchored, exploratory, on_metadata, on_exploratory, self.where(f)), agreement
 
     def where(self, features: Features) -> Tensor:

@@ -128,7 +128,7 @@ class Objective(nn.Module):
         known, half = known.to(out.embedding.device), len(known)
         scale = self.log_scale.exp().clamp(max=c.max_scale)
         contrast = info_nce(out.embedding[:half], out.embedding[half:], scale, known)
-        overlap = redundancy(out.anchored, out.exploratory)
+        overlap = redundancy(out.anchored, out.exploratory) if self.encoder.connector.decorrelated else contrast.new_zeros(())
         align = self._alignment(features, known)
         far = relation(out.embedding, self._taught(features))
         loss = contrast + c.redundancy_weight * overlap + c.alignment_weight * align + c.relation_weight * far

@@ -1,20 +1,46 @@
-"""Connectors by name. Each is one file and one class behind one interface.
+"""Connectors by name, TGQ-Former's and its rivals. Each is one file and one class behind one interface.
 
-    connector(H_img [B, N, width], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n_anchored + n_exploratory, width]
+    connector(H_img [B, N, width], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n, width]
 
-`H_img` comes projected to the connector's width, with positions, once for the connector and for the head.
-`n_anchored` of the tokens, the first ones, follow the metadata; the others do not see it. A connector is built with
-`Connector(config, text_width, text_length)`.
+`H_img` comes projected to the connector's width, with positions, once for the connector and for the head. `n_anchored` of
+the tokens, the first ones, are metadata-anchored; the head lets the anchor lead them. A connector is built with
+`Connector(config, text_width, text_length)`, and its class says what else belongs to its design:
+
+- `gated`: the dual gates weigh its two streams;
+- `decorrelated`: it is trained with L_rr;
+- `fusion`: the head's map of both towers' pooled features, None for plain linear fusion.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
+from tgq.encoder.connectors.anchored_only import AnchoredOnly
+from tgq.encoder.connectors.clip_mean import ClipMean
+from tgq.encoder.connectors.concat_linear import ConcatLinear
+from tgq.encoder.connectors.hybrid_gates import HybridGates
+from tgq.encoder.connectors.hybrid_nogate import HybridNoGate
+from tgq.encoder.connectors.instructblip import InstructBLIP
+from tgq.encoder.connectors.mlp import MLPConnector
+from tgq.encoder.connectors.moe_bilinear import MoEBilinear
+from tgq.encoder.connectors.perceiver import PerceiverResampler
+from tgq.encoder.connectors.qformer import QFormer
 from tgq.encoder.connectors.tgq import HybridConnector
 from tgq.errors import ModelError
 
-CONNECTORS: dict[str, type[nn.Module]] = {"tgq": HybridConnector}
+CONNECTORS: dict[str, type[nn.Module]] = {
+    "tgq": HybridConnector,
+    "hybrid_gates": HybridGates,
+    "hybrid_nogate": HybridNoGate,
+    "anchored_only": AnchoredOnly,
+    "qformer": QFormer,
+    "instructblip": InstructBLIP,
+    "perceiver": PerceiverResampler,
+    "mlp": MLPConnector,
+    "concat_linear": ConcatLinear,
+    "clip_mean": ClipMean,
+    "moe_bilinear": MoEBilinear,
+}
 
 
 def connector_class(name: str) -> type[nn.Module]:

@@ -17,10 +17,12 @@ class HybridConnector(nn.Module):
     stream stays free of the metadata (ours: the paper does not say; so are the counts, depth and width).
     """
 
+    gated, decorrelated, fusion = True, True, None
+
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__()
         width = config.width
-        self.n_anchored, self.n_exploratory = config.anchored_queries, config.exploratory_queries
+        self.n_anchored, self.n_exploratory = self.counts(config)
         self.window = -(-text_length // self.n_anchored)
         self.text_norm = nn.LayerNorm(text_width, elementwise_affine=False)
         self.compress = nn.Conv1d(text_width, width, kernel_size=self.window, stride=self.window)
@@ -28,6 +30,11 @@ class HybridConnector(nn.Module):
         self.exploratory = nn.Parameter(torch.randn(self.n_exploratory, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
+
+    @staticmethod
+    def counts(config) -> tuple[int, int]:
+        """How many anchored and how many exploratory queries."""
+        return config.anchored_queries, config.exploratory_queries
 
     def anchored_queries(self, text_tokens: Tensor, mask: Tensor) -> Tensor:
         """`[B, L, Dt]`, `[B, L]` to `Q_txt [B, n_anchored, width]`. Masked tokens are zero, whatever they held."""

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tgq.encoder.heads import PlainFusion
+from tgq.encoder.fusion import PlainFusion
 
 
 def drawn(items=400, groups=80, catalogs=2, seed=0):

@@ -1,0 +1,20 @@
+"""No attention at all: every visual token by itself, as in LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class MLPConnector(nn.Module):
+    """Two layers per visual token, with a shortcut. As many tokens as the picture has: costly for a language model."""
+
+    gated, decorrelated, fusion, n_anchored = False, False, None, 0
+
+    def __init__(self, config, text_width: int, text_length: int):
+        super().__init__()
+        width = config.width
+        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.norm(image + self.layers(image))
