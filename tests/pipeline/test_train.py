@@ -11,7 +11,7 @@ from tgq.demo.catalog import draw_catalog
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError, UsageError
 from tgq.pipeline.night import Silent
-from tgq.pipeline.train import train_encoder, train_rows
+from tgq.pipeline.train import grouped_rows, train_encoder
 from tgq.tracking import open_tracker
 from tgq.training.split import split_of
 from tgq.training.train import TrainConfig
@@ -59,16 +59,16 @@ def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_pa
 
 def test_no_item_of_a_test_group_is_trained_on_and_a_limit_leaves_whole_groups_out(spark, shop):
     settings = config.load(["local", "catalogs/demo"], [f"catalog.path={json.dumps(str(shop))}"]).settings
-    rows = list(train_rows(spark, settings, "demo", 10_000))
+    rows = list(grouped_rows(spark, settings, "demo", 10_000))
     groups = {row.group for row in rows}
     assert groups and all(split_of(group) == "train" for group in groups)
     assert all(row.image for row in rows)
-    few = list(train_rows(spark, settings, "demo", 60))
+    few = list(grouped_rows(spark, settings, "demo", 60))
     kept = {row.group for row in few}
     assert kept < groups and len(few) == np.sum([row.group in kept for row in rows])
 
 
 def test_a_catalog_without_groups_cannot_be_trained_on(spark, shop):
     settings = config.load(["local"], [f"catalog.path={json.dumps(str(shop))}", "catalog.columns.group_id=null"]).settings
-    with pytest.raises(SourceError, match="no groups to train on.*catalog.columns.group_id"):
-        list(train_rows(spark, settings, "demo", 1000))
+    with pytest.raises(SourceError, match="no groups on the train side.*catalog.columns.group_id"):
+        list(grouped_rows(spark, settings, "demo", 1000))

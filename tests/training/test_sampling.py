@@ -18,7 +18,7 @@ def rows_of(group, image, variant, catalog):
     empty = np.zeros((1, 1, 1), np.float16)
     return TrainingSet(
         empty, np.zeros((1, 1), np.float32), empty, np.ones((1, 1), bool), np.zeros((1, 1), np.float32), ("",), np.array(image),
-        np.zeros((n, 2), int), np.zeros(n, int), np.array(group, dtype=str), np.array(variant, dtype=str), np.array(catalog, dtype=str),
+        np.zeros((n, 2), int), np.zeros(n, int), *(np.array(x, dtype=str) for x in (group, variant, catalog, range(n))),
     )  # fmt: skip
 
 
@@ -58,7 +58,8 @@ def test_the_rank_skips_the_row_itself_its_picture_and_its_variant():
     towards = np.array([[1.0, 1.0, 1.0, 0.5, 0.9, 0.4]]).T  # similarity to row 0 is the number itself
     # row 0: 1 shares its picture, 2 its variant; the positive left is 3 (0.5), behind 4 (0.9)
     assert first_ranks(towards, rows, np.array([0])).tolist() == [2]
-    assert first_ranks(towards, rows, np.array([4])).size == 0, "no positive, no rank"
+    assert np.isnan(first_ranks(towards, rows, np.array([4]))).all(), "no positive, no rank"
+    assert first_ranks(np.ones((6, 1)), rows, np.array([0])).tolist() == [3], "all the same flatters nobody"
 
 
 def test_a_split_is_by_group_alone_and_near_its_share():

@@ -68,9 +68,9 @@ def train_encoder(
     tracker.start(new_run_id(datetime.now(timezone.utc)), {"git_commit": git_commit(), "catalogs": ", ".join(catalogs)})
     parts = []
     for (name, path, _), settings in zip(wanted, loaded, strict=True):
-        rows = list(train_rows(spark, settings, Path(path).stem, max_items))
+        rows = list(grouped_rows(spark, settings, Path(path).stem, max_items))
         progress.say(f"{name}: {len(rows)} items in {len({row.group for row in rows})} train groups")
-        parts.append(_through_towers(model, rows, settings, options.seed, cache, progress))
+        parts.append(through_towers(model, rows, settings, options.seed, cache, progress))
     rows = TrainingSet.concatenate(parts)
     progress.start("train", options.steps)
 
@@ -99,33 +99,33 @@ def train_encoder(
     return Trained(model.model_version, best["validation_mrr"], int(history[-1]["step"]))
 
 
-def train_rows(spark: SparkSession, settings: Settings, catalog: str, max_items: int) -> Iterator[Row]:
-    """The rows of a catalog's train groups, pictures as bytes, in the order of their ids; no item of a test group ever.
+def grouped_rows(spark: SparkSession, settings: Settings, catalog: str, max_items: int, side: str = "train") -> Iterator[Row]:
+    """The rows of a catalog's groups on one side, pictures as bytes, in the order of their ids; none of the other side ever.
 
     Raises:
-        SourceError: there is no group column, or no group on the train side.
+        SourceError: there is no group column, or no group on that side.
     """
     location = locate(spark, settings.catalog)
     source = read_source(spark, settings.catalog, location)
     grouped = source.where("group_id IS NOT NULL AND item_id IS NOT NULL")
-    share, count = _share(grouped, max_items, settings.pairs.test_share)
+    share, count = _share(grouped, max_items, settings.pairs.test_share, side)
     if not count:
-        raise SourceError(f"{settings.catalog.path} has no groups to train on", "name the column of groups in catalog.columns.group_id")
+        raise SourceError(f"{settings.catalog.path} has no groups on the {side} side", "name the column of groups in catalog.columns.group_id")
     fetcher = Fetcher(fetch_options(location.folder, settings.images))
     for row in grouped.orderBy("item_id").toLocalIterator():
         group = row["group_id"]
-        if split_of(group, settings.pairs.test_share) == "test" or split_of(f"{group}:kept", share) == "train":
+        if split_of(group, settings.pairs.test_share) != side or split_of(f"{group}:kept", share) == "train":
             continue
         fields = readable_fields(row.asDict(), settings.metadata)
         yield Row(
             group, _picture(row, location, fetcher), fields["title"] or "", fields["brand"] or "", fields["category"] or "",
-            fields["attributes"] or {}, row["variant_id"] or "", catalog,
+            fields["attributes"] or {}, row["variant_id"] or "", catalog, row["item_id"],
         )  # fmt: skip
 
 
-def _share(grouped: DataFrame, max_items: int, test_share: float) -> tuple[float, int]:
-    """(share of the train groups that fit the limit, rows in train groups)."""
-    count = grouped.where(split_column(F.col("group_id"), test_share) == "train").count()
+def _share(grouped: DataFrame, max_items: int, test_share: float, side: str) -> tuple[float, int]:
+    """(share of the side's groups that fit the limit, rows in them)."""
+    count = grouped.where(split_column(F.col("group_id"), test_share) == side).count()
     return min(1.0, max_items / max(count, 1)), count
 
 
@@ -140,14 +140,14 @@ def _picture(row, location: Location, fetcher: Fetcher) -> bytes | None:
         return None  # the night quarantines it with its reason; training goes on with the words
 
 
-def _through_towers(
+def through_towers(
     model: TGQFormer, rows: list[Row], settings: Settings, seed: int, cache: Path | None, progress: Progress
 ) -> TrainingSet:
     """The rows' tower features, from the cache where the same towers saw the same rows before."""
     digest = hashlib.sha256(f"{model.vision.fingerprint}{model.text.fingerprint}{seed}".encode())
     for row in rows:
         digest.update(hashlib.sha256(row.image or b"").digest())
-        digest.update(repr((row.group, row.title, row.brand, row.category, sorted(row.attributes.items()), row.variant, row.catalog)).encode())
+        digest.update(repr((row.group, row.title, row.brand, row.category, sorted(row.attributes.items()), row.variant, row.catalog, row.item)).encode())
     path = cache and cache / f"{digest.hexdigest()[:24]}.npz"
     if path and path.exists():
         return TrainingSet.load(path)

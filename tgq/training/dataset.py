@@ -17,6 +17,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.text import metadata_text
 
 TOWER_BATCH = 64
+LABELS = ("group", "variant", "catalog", "item")  # a row's strings, in the order of the fields
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Row:
     attributes: Mapping[str, str] = field(default_factory=dict)
     variant: str = ""  # rows of the same non-empty variant are never each other's positive
     catalog: str = ""  # a batch's negatives come from the same catalog
+    item: str = ""  # its id
 
     def views(self, draw: random.Random) -> tuple[str, str]:
         """The metadata text as it is, and one that a careless shop would have written: fields dropped at random."""
@@ -57,6 +59,7 @@ class TrainingSet:
     group: np.ndarray  # [R] str
     variant: np.ndarray  # [R] str
     catalog: np.ndarray  # [R] str
+    item: np.ndarray  # [R] str, ids
 
     def __len__(self) -> int:
         return len(self.group)
@@ -74,7 +77,7 @@ class TrainingSet:
 
     def subset(self, rows: np.ndarray) -> TrainingSet:
         """Some of the rows, over the same pictures and texts."""
-        per_row = ("image_index", "metadata_index", "title_index", "group", "variant", "catalog")
+        per_row = ("image_index", "metadata_index", "title_index", *LABELS)
         kept = {name: getattr(self, name)[rows] for name in per_row}
         return TrainingSet(**{**self.__dict__, **kept})
 
@@ -89,25 +92,25 @@ class TrainingSet:
             seed: of the dropped fields in the second view.
         """
         draw, images, texts = random.Random(seed), _Images(encoder, decode), {"": 0}
-        columns: dict[str, list] = {name: [] for name in ("image", "views", "title", "group", "variant", "catalog")}
+        columns: dict[str, list] = {name: [] for name in ("image", "views", "title", *LABELS)}
         for row in rows:
             columns["image"].append(images.add(row.image))
             columns["views"].append([texts.setdefault(view, len(texts)) for view in row.views(draw)])
             columns["title"].append(texts.setdefault(metadata_text(row.title, "", "", None), len(texts)))
-            for name in ("group", "variant", "catalog"):
+            for name in LABELS:
                 columns[name].append(getattr(row, name))
         tokens, pooled = images.finish()
         return cls(
             tokens, pooled, *_texts(encoder, list(texts)), tuple(texts), np.array(columns["image"]),
             np.array(columns["views"]).reshape(-1, 2), np.array(columns["title"]),
-            *(np.array(columns[name], dtype=str) for name in ("group", "variant", "catalog")),
+            *(np.array(columns[name], dtype=str) for name in LABELS),
         )
 
     @classmethod
     def concatenate(cls, parts: list[TrainingSet]) -> TrainingSet:
         """Several sets as one; pictures and texts are not merged across them."""
         joined: dict = {name: np.concatenate([getattr(part, name) for part in parts]) for name in
-                        ("image_tokens", "image", "text_tokens", "text_mask", "text", "group", "variant", "catalog")}
+                        ("image_tokens", "image", "text_tokens", "text_mask", "text", *LABELS)}
         pictures = np.cumsum([0, *(len(part.image) for part in parts)])
         words = np.cumsum([0, *(len(part.texts) for part in parts)])
         joined["image_index"] = np.concatenate(

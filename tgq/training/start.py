@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,8 +18,19 @@ ALIGNED = 6000  # rows at most that the alignment reads, drawn evenly from the c
 BATCH = 128
 
 
+@dataclass(frozen=True)
+class StartConfig:
+    """How to start."""
+
+    seed: int = 0
+    vocabulary: bool = True  # the anchor knows the vision checkpoint's class names
+    correlation: bool = True  # the anchor learns which tokens go with which texts
+    image_weight: float = 0.45  # linear base: share of the picture in the concatenation
+    base_floor: float = 0.2  # linear base: ridge on the covariance within groups, in mean variances
+
+
 @torch.no_grad()
-def start(encoder: TGQFormer, rows: TrainingSet, image_weight: float, floor: float, seed: int) -> None:
+def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     """Set the anchor and the light head's linear base; everything else stays as it was drawn.
 
     First the vocabulary; with it as a guess at which tokens show the item, the alignment of tokens and texts; with both,
@@ -36,15 +48,16 @@ def start(encoder: TGQFormer, rows: TrainingSet, image_weight: float, floor: flo
         return
     if encoder.anchor is not None:
         tower = encoder.vision
-        if tower.vocabulary:
+        if config.vocabulary and tower.vocabulary:
             encoder.anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
-        encoder.anchor.align(_weighted(encoder, rows, both, np.random.default_rng(seed)))
+        if config.correlation:
+            encoder.anchor.align(_weighted(encoder, rows, both, np.random.default_rng(config.seed)))
     if isinstance(encoder.head, LightHead):
         image, text = _moved(encoder, rows, both)
         catalog = np.unique(rows.catalog[both], return_inverse=True)[1]
         group = np.unique(np.char.add(np.char.add(rows.catalog[both], "\0"), rows.group[both]), return_inverse=True)[1]
         ids = (torch.from_numpy(x).to(image.device) for x in (group, catalog))
-        encoder.head.base.fit(image, text, *ids, image_weight, floor)
+        encoder.head.base.fit(image, text, *ids, config.image_weight, config.base_floor)
 
 
 def _weighted(

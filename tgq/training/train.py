@@ -20,16 +20,15 @@ from tgq.training.dataset import TrainingSet
 from tgq.training.losses import info_nce, redundancy, relation
 from tgq.training.sampling import PairSampler, known_pairs
 from tgq.training.split import split_of
-from tgq.training.start import start
+from tgq.training.start import StartConfig, start
 
 Log = Callable[[int, dict[str, float]], None]
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(StartConfig):
     """How to train. All that is drawn at random follows `seed`."""
 
-    seed: int = 0
     steps: int = 200
     pairs: int = 192  # positive pairs in a batch; every other pair of the batch is a negative
     lr: float = 1e-4  # connector, gates and additions of the head
@@ -43,15 +42,13 @@ class TrainConfig:
     relation_weight: float = 20.0  # of the distance of a batch's cosines from those at the start
     drop_image: float = 0.05  # share of training items that lose their picture
     drop_text: float = 0.1  # share that lose their metadata
-    image_weight: float = 0.45  # linear base at the start: share of the picture in the concatenation
-    base_floor: float = 0.2  # linear base at the start: ridge on the covariance within groups, in mean variances
     validation_share: float = 0.15  # of the training groups
     evaluate_every: int = 50
     patience: int = 5  # evaluations without a better one before stopping
 
 
 def train(
-    encoder: TGQFormer, rows: TrainingSet, config: TrainConfig, log: Log = lambda step, values: None
+    encoder: TGQFormer, rows: TrainingSet, config: TrainConfig, log: Log = lambda step, values: None, started: bool = False
 ) -> list[dict[str, float]]:
     """Train in place; the encoder ends in eval mode with the weights of the best validation, rounded to float16.
 
@@ -62,6 +59,7 @@ def train(
 
     Args:
         rows: train groups only.
+        started: the encoder has its closed-form start already.
         log: called with `(step, values)` at each evaluation; at step 0 the values are the validation's alone.
 
     Returns:
@@ -72,11 +70,12 @@ def train(
         TgqError: the loss is no number.
     """
     torch.manual_seed(config.seed)
-    held_out = np.array([split_of(f"{g}:validation", config.validation_share) == "test" for g in rows.group])
+    held_out = validation(rows, config)
     if held_out.all() or not held_out.any():
         raise SourceError(f"{len(set(rows.group))} groups are too few to train and validate", "give a larger catalog")
     learning = rows.subset(np.flatnonzero(~held_out))
-    start(encoder, learning, config.image_weight, config.base_floor, config.seed)
+    if not started:
+        start(encoder, learning, config)
     sampler, rng = PairSampler(learning, config.seed), np.random.default_rng(config.seed)
     loss_of = Objective(encoder, config)
     optimizer, schedule = _optimizer(loss_of, config)
@@ -110,6 +109,11 @@ def train(
     encoder.load_state_dict({name: value.half().float() for name, value in best_state.items()}, strict=False)
     encoder.eval()
     return history
+
+
+def validation(rows: TrainingSet, config: TrainConfig) -> np.ndarray:
+    """`[R]` bool: the rows that are held out, by a hash of their group."""
+    return np.array([split_of(f"{group}:validation", config.validation_share) == "test" for group in rows.group])
 
 
 class Objective(nn.Module):
@@ -174,15 +178,16 @@ def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet, asked: np.ndarra
         part = np.flatnonzero(rows.catalog == catalog)
         pool = rows.subset(part)
         ranks = first_ranks(embed(encoder, pool), pool, np.flatnonzero(asked[part]))
-        if len(ranks):
-            scores.append(float(np.mean(1 / ranks)))
+        if np.isfinite(ranks).any():
+            scores.append(float(np.nanmean(1 / ranks)))
     return float(np.mean(scores)) if scores else 0.0
 
 
 def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> np.ndarray:
-    """Rank (from 1) of the best positive among all rows, for each of the row numbers `queries` that has one.
+    """Rank (from 1) of the best positive among all rows, for each of the row numbers `queries`; nan where it has none.
 
-    A row itself, its picture's copies and other rows of its variant are hidden: neither found nor in the way.
+    A row itself, its picture's copies and other rows of its variant are hidden: neither found nor in the way. Of equal
+    scores the positive comes last.
     """
 
     def same(values: np.ndarray) -> np.ndarray:
@@ -194,8 +199,8 @@ def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> 
     positive = same(rows.group) & ~hidden
     scores = np.where(hidden, -np.inf, vectors[queries] @ vectors.T)
     best = np.where(positive, scores, -np.inf).max(1)
-    asked = positive.any(1)
-    return 1 + (scores[asked] > best[asked, None]).sum(1)
+    before = (scores >= best[:, None]) & ~positive & ~hidden
+    return np.where(positive.any(1), 1.0 + before.sum(1), np.nan)
 
 
 def _optimizer(objective: Objective, config: TrainConfig):
