@@ -1,0 +1,107 @@
+"""The study's catalogs: four shops, three of them also multiplied, each as tower features of its train and its test groups."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from tgq import config
+from tgq.demo.catalog import draw_catalog
+from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.errors import SourceError
+from tgq.pipeline.night import Progress
+from tgq.pipeline.session import open_session
+from tgq.pipeline.train import grouped_rows, through_towers
+from tgq.training.dataset import TrainingSet
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+SCENES = 0.6  # share of the multiplied pictures that show other products too
+SLICES = ("distractors", "overlay", "background")  # nuisances, where a catalog knows them
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A catalog and where it comes from."""
+
+    name: str
+    shop: str  # whose groups it has: never trained on for a measurement of the same shop's transfer
+    profile: str
+    multiplied: int = 0  # rows of the seeded multiplier, 0 for the shop as it is
+
+
+CATALOGS = (
+    Catalog("demo", "demo", "catalogs/demo"),
+    Catalog("luma", "luma", "catalogs/luma"),
+    Catalog("grocery", "grocery", "catalogs/grocery"),
+    Catalog("fashion", "fashion", "catalogs/fashion"),
+    Catalog("luma-x", "luma", "catalogs/luma", 2000),
+    Catalog("grocery-x", "grocery", "catalogs/grocery", 1500),
+    Catalog("fashion-x", "fashion", "catalogs/fashion", 4000),
+)
+
+
+def folder_of(catalog: Catalog, work: Path) -> Path:
+    """The catalog's folder, drawn or multiplied at first use.
+
+    Raises:
+        SourceError: the shop's data are not there.
+    """
+    if catalog.shop != "demo" and not (SHARED / "data" / catalog.shop / "catalog.parquet").is_file():
+        raise SourceError(f"{SHARED / 'data' / catalog.shop} is not there", "leave its catalogs out: --catalogs demo")
+    made = work / "catalogs" / catalog.name
+    if (made / "catalog.parquet").is_file():
+        return made
+    if catalog.shop == "demo":
+        draw_catalog(made, items=2000, seed=0)
+    elif catalog.multiplied:
+        made.mkdir(parents=True, exist_ok=True)
+        source, partial = SHARED / "data" / catalog.shop, made / "partial.parquet"
+        subprocess.run([sys.executable, SHARED / "tools" / "augment.py", source, partial, str(catalog.multiplied), "90000", "224", "", str(SCENES)],
+                       check=True)  # fmt: skip
+        partial.rename(made / "catalog.parquet")
+    else:
+        return SHARED / "data" / catalog.shop
+    return made
+
+
+def prepare(catalogs: tuple[Catalog, ...], work: Path, progress: Progress) -> None:
+    """Run the default towers over all pictures that have no features yet: some 50 a second on two cores."""
+    missing = [(c, side) for c in catalogs for side in ("train", "test") if not _features(c, side, work).is_file()]
+    if not missing:
+        return
+    torch.manual_seed(0)
+    encoder = TGQFormer(EncoderConfig())
+    settings = config.load(["local"], []).settings
+    with open_session(settings) as spark:
+        for catalog, side in missing:
+            folder = folder_of(catalog, work)
+            settings = config.load(["local", catalog.profile], [f"catalog.path={json.dumps(str(folder))}"]).settings
+            rows = list(grouped_rows(spark, settings, catalog.name, 10**9, side))
+            progress.say(f"{catalog.name}: {len(rows)} items on the {side} side")
+            made, path = through_towers(encoder, rows, settings, 0, None, progress), _features(catalog, side, work)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npz")
+            made.save(partial)
+            partial.rename(path)
+
+
+def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:
+    """What `prepare` made of one side."""
+    return TrainingSet.load(_features(catalog, side, work))
+
+
+def truth(catalog: Catalog, work: Path) -> pd.DataFrame:
+    """The nuisances and the item's box by item_id, as far as the catalog knows them."""
+    frame = pd.read_parquet(folder_of(catalog, work) / "catalog.parquet")
+    known = [name for name in (*SLICES, "box") if name in frame.columns]
+    return frame.drop_duplicates("item_id").set_index("item_id")[known]
+
+
+def _features(catalog: Catalog, side: str, work: Path) -> Path:
+    return work / "features" / f"{catalog.name}-{side}.npz"

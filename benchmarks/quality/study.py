@@ -1,0 +1,99 @@
+"""TGQ-Former against rival connectors: trains, measures and writes the tables and plots, in one command.
+
+    python benchmarks/quality/study.py [--budget quick|full] [--catalogs luma-x fashion-x ...] [--designs tgq qformer ...]
+
+Same towers, same head, same losses, same number of steps and pairs for every design; the pool is every item of the test groups.
+Two regimes: *own* trains on the catalog's own train groups, *transfer* on the train groups of all other shops. Test groups are
+never trained on, and nothing is chosen on them. A trial's ranks are kept in `--work`, so that a run that was broken off goes on
+where it stopped and a longer one adds to a shorter one of the same budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from catalogs import CATALOGS, Catalog, features, prepare  # noqa: E402
+from tables import write_tables  # noqa: E402
+from trial import BUDGETS, DESIGNS, Budget, Design, Trials, ranks, ranks_file  # noqa: E402
+
+from tgq.console import ConsoleProgress  # noqa: E402
+from tgq.errors import TgqError  # noqa: E402
+from tgq.training.dataset import TrainingSet  # noqa: E402
+
+REGIMES = ("own", "transfer")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", choices=BUDGETS, default="quick", help="quick: 2 seeds, 30 steps of 64 pairs; full: 5, 200 of 192")
+    parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS), metavar="NAME")
+    parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks (default build/quality)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
+    args = parser.parse_args()
+    budget, designs = BUDGETS[args.budget], [DESIGNS[name] for name in args.designs]
+    chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
+    progress = ConsoleProgress(Console(stderr=True))
+    try:
+        waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not all(p.is_file() for p in files(t, budget, args.work).values())]
+        progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
+        if args.dry_run:
+            return 0
+        prepare(CATALOGS if "transfer" in args.regimes else chosen, args.work, progress)
+        conduct(waiting, budget, args.work, progress)
+        write_tables(args.regimes, chosen, designs, budget, args.work, args.out)
+    except TgqError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    progress.say(f"tables in {args.out}")
+    return 0
+
+
+def plan(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget) -> Iterator[tuple]:
+    """(regime, what is trained on, what is measured, design, seed): those of one training set in a row."""
+    for regime in regimes:
+        groups = [(c,) for c in chosen] if regime == "own" else [tuple(c for c in chosen if c.shop == s) for s in sorted({c.shop for c in chosen})]
+        for measured in groups:
+            trained = measured if regime == "own" else tuple(c for c in CATALOGS if c.shop != measured[0].shop)
+            for seed in range(budget.seeds):
+                for design in designs:
+                    yield regime, trained, measured, design, seed
+
+
+def files(trial: tuple, budget: Budget, work: Path) -> dict[str, Path]:
+    """Where the ranks of a trial lie, by measured catalog."""
+    regime, _, measured, design, seed = trial
+    return {c.name: ranks_file(regime, c.name, design, seed, budget, work) for c in measured}
+
+
+def conduct(waiting: list[tuple], budget: Budget, work: Path, progress) -> None:
+    """Train and measure; each trial's file appears whole or not at all."""
+    trials, of, tests = None, None, {}
+    for number, trial in enumerate(waiting, start=1):
+        regime, trained, measured, design, seed = trial
+        if (regime, trained) != of:
+            trials, of = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]), budget), (regime, trained)
+            tests = {c.name: features(c, "test", work) for c in measured}
+        progress.start(f"{number}/{len(waiting)} {regime} {'+'.join(tests)} {design.name} seed {seed}", budget.steps)
+        encoder, told = trials.run(design, seed, progress)
+        for name, path in files(trial, budget, work).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(".partial.npz")
+            np.savez(partial, ranks=ranks(encoder, tests[name]), told=json.dumps(told))
+            partial.rename(path)
+        progress.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""One trial: train a design on some catalogs' train groups with a seed, rank the test groups of others."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.training.dataset import TrainingSet
+from tgq.training.start import start
+from tgq.training.train import TrainConfig, embed, first_ranks, train, validation
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a trial may cost."""
+
+    name: str
+    seeds: int
+    steps: int
+    pairs: int
+    evaluate_every: int
+
+
+BUDGETS = {
+    "quick": Budget("quick", seeds=2, steps=30, pairs=64, evaluate_every=15),
+    "full": Budget("full", seeds=5, steps=200, pairs=192, evaluate_every=25),
+}
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared: a connector, and what of ours is taken away from it."""
+
+    name: str
+    encoder: dict = field(default_factory=dict)  # fields of EncoderConfig
+    training: dict = field(default_factory=dict)  # fields of TrainConfig
+    role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
+
+
+DESIGNS = {
+    d.name: d
+    for d in (
+        *(Design(name, {"connector": name}, role="fusion") for name in ("concat_linear", "clip_mean", "moe_bilinear")),
+        *(Design(name, {"connector": name}) for name in ("mlp", "perceiver", "qformer", "instructblip")),
+        *(Design(name, {"connector": name}, role="ladder") for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
+        Design("tgq", {"connector": "tgq"}, role="ours"),
+        Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation"),
+        Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
+        Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
+        Design("tgq, start only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
+    )
+}
+
+
+class Trials:
+    """Trials over one training set: designs that start alike share the closed-form start, which is the dearest part."""
+
+    def __init__(self, rows: TrainingSet, budget: Budget):
+        self.rows, self.budget = rows, budget
+        self.starts: dict[tuple, dict[str, torch.Tensor]] = {}
+
+    def run(self, design: Design, seed: int, progress) -> tuple[TGQFormer, dict[str, float]]:
+        """A trained encoder, and what its training came to."""
+        b, began = self.budget, time.perf_counter()
+        options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
+        options = replace(options, **design.training)
+        torch.manual_seed(seed)
+        encoder = TGQFormer(EncoderConfig(**design.encoder))
+        self._start(encoder, design, options)
+        history = train(encoder, self.rows, replace(options, seed=seed), lambda step, values: progress.update(step), started=True)
+        best = max(history, key=lambda values: values["validation_mrr"])
+        return encoder, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
+                         "started_at": history[0]["validation_mrr"]}  # fmt: skip
+
+    def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> None:
+        key = (encoder.anchor is not None, options.vocabulary, options.correlation, type(encoder.head.base).__name__)
+        if key not in self.starts:
+            start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
+            kept = ("anchor.", "head.base.")
+            self.starts[key] = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
+        encoder.load_state_dict(self.starts[key], strict=False)
+
+
+def ranks(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:
+    """`[R]`: each item's rank of its first positive in the pool of all rows, nan where it has none."""
+    vectors, parts = embed(encoder, rows), np.array_split(np.arange(len(rows)), max(1, len(rows) // 500))
+    return np.concatenate([first_ranks(vectors, rows, part) for part in parts])
+
+
+def ranks_file(regime: str, catalog: str, design: Design, seed: int, budget: Budget, work: Path) -> Path:
+    """Where the ranks of one trial on one catalog lie."""
+    return work / "trials" / budget.name / regime / catalog / f"{re.sub('[^a-z_]+', '-', design.name)}-{seed}.npz"
