@@ -19,11 +19,21 @@ def tiny(tiny_encoder_dir):
 
 
 @pytest.fixture
-def stirred(tiny):
-    """The tiny encoder as if trained: no weight is zero, so that every path has a say."""
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in tiny.named_parameters():
-            if not name.startswith(("vision.", "text.")):
-                parameter.add_(torch.randn_like(parameter) * 0.2)
-    return tiny
+def stir():
+    """Makes an encoder look trained: no weight of its own is zero, so that every path has a say."""
+
+    def stirred(encoder):
+        torch.manual_seed(7)
+        with torch.no_grad():
+            for name, parameter in encoder.named_parameters():
+                if not name.startswith(("vision.", "text.")):
+                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        return encoder
+
+    return stirred
+
+
+@pytest.fixture
+def stirred(tiny, stir):
+    """The tiny encoder, stirred."""
+    return stir(tiny)

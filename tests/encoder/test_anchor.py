@@ -29,11 +29,11 @@ def test_an_anchor_that_learned_nothing_is_zero(planted):
     assert not Anchor(5, DV, DP)(tokens, text, torch.ones(600, dtype=torch.bool)).any()
 
 
-def test_the_alignment_finds_the_planted_token_without_being_told_where_it_is(planted):
+def test_the_correlation_finds_the_planted_token_without_being_told_where_it_is(planted):
     tokens, text, place, of = planted
     anchor = Anchor(0, DV, DP)
-    anchor.align((tokens[i : i + 100], text[i : i + 100], torch.full((100, N), 1 / N)) for i in range(0, 400, 100))
-    scores = anchor.by_alignment(tokens, text)[400:]
+    anchor.correlate((tokens[i : i + 100], text[i : i + 100], torch.full((100, N), 1 / N)) for i in range(0, 400, 100))
+    scores = anchor.by_correlation(tokens, text)[400:]
     shown = (tokens[400:] - tokens[400:][torch.arange(200), place[400:]][:, None]).norm(dim=-1) < 3  # tokens of the same thing
     best = shown[torch.arange(200), scores.argmax(1)].float().mean()
     assert best > 0.8 and shown.float().mean() < 0.3
@@ -45,15 +45,15 @@ def test_weights_decide_which_tokens_are_learned_from(planted):
     other[torch.arange(600), place] = tokens[torch.arange(600), place]
     only = F.one_hot(place, N).float()
     first, second = Anchor(0, DV, DP), Anchor(0, DV, DP)
-    first.align([(tokens, text, only)])
-    second.align([(other, text, only)])
+    first.correlate([(tokens, text, only)])
+    second.correlate([(other, text, only)])
     torch.testing.assert_close(first.correlation, second.correlation, atol=1e-5, rtol=0)
 
 
 def test_the_score_is_the_pointwise_mutual_information_less_what_all_tokens_share(planted):
     tokens, text, _, _ = planted
     anchor = Anchor(0, DV, DP)
-    anchor.align([(tokens, text, torch.full((600, N), 1 / N))])
+    anchor.correlate([(tokens, text, torch.full((600, N), 1 / N))])
     r, rows = anchor.correlation.double(), slice(0, 5)
     u = (whole(tokens[rows]) @ anchor.image_map - anchor.image_shift).double()
     y = (text[rows] @ anchor.text_map - anchor.text_shift).double()[:, None].expand_as(u)
@@ -62,7 +62,7 @@ def test_the_score_is_the_pointwise_mutual_information_less_what_all_tokens_shar
     )
     one = torch.distributions.Normal(torch.zeros((), dtype=torch.double), 1.0)
     information = (joint.log_prob(torch.stack([u, y], -1)) - one.log_prob(u) - one.log_prob(y)).sum(-1)
-    scores = anchor.by_alignment(tokens[rows], text[rows]).double()
+    scores = anchor.by_correlation(tokens[rows], text[rows]).double()
     gap = information - scores
     torch.testing.assert_close(gap, gap[:, :1].expand_as(gap), atol=1e-3, rtol=0)
 
@@ -89,23 +89,23 @@ def test_scores_are_smoothed_on_a_square_grid_only():
 def test_a_missing_side_anchors_nothing(planted):
     tokens, text, _, _ = planted
     anchor = Anchor(0, DV, DP)
-    anchor.align([(tokens, text, torch.full((600, N), 1 / N))])
+    anchor.correlate([(tokens, text, torch.full((600, N), 1 / N))])
     known = torch.tensor([True, False])
     scores = anchor(tokens[:2], text[:2], known)
     assert scores[0].any() and not scores[1].any()
 
 
-def test_an_alignment_of_nothing_changes_nothing():
+def test_a_correlation_of_nothing_changes_nothing():
     anchor = Anchor(0, DV, DP)
-    anchor.align([])
-    anchor.align([(torch.randn(2, N, DV), torch.randn(2, DP), torch.zeros(2, N))])
+    anchor.correlate([])
+    anchor.correlate([(torch.randn(2, N, DV), torch.randn(2, DP), torch.zeros(2, N))])
     assert not anchor.correlation.any()
 
 
 def test_an_encoder_keeps_its_anchor_in_its_folder(tiny, tmp_path):
     torch.manual_seed(0)
     shape = tiny.anchor.image_map.shape[0], tiny.anchor.text_map.shape[0]
-    tiny.anchor.align([(torch.randn(50, 4, shape[0]), torch.randn(50, shape[1]), torch.full((50, 4), 0.25))])
+    tiny.anchor.correlate([(torch.randn(50, 4, shape[0]), torch.randn(50, shape[1]), torch.full((50, 4), 0.25))])
     before = tiny.model_version
     tiny.save_pretrained(tmp_path / "moved")
     config = (tiny.relative_to / "config.json").read_text()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 RESEMBLANCE = 0.03  # temperature of the softmax over class names
 STRENGTH = 0.12  # of each source in the attention's logits, at the start
-RANK, KEPT, FLOOR, STRONGEST = 48, 128, 0.05, 0.98  # of the alignment: canonical pairs, directions, ridge, cap of a correlation
+RANK, KEPT, FLOOR, STRONGEST = 48, 128, 0.05, 0.98  # of the correlation: canonical pairs, directions, ridge, cap of a correlation
 
 
 class Anchor(nn.Module):
@@ -22,7 +22,7 @@ class Anchor(nn.Module):
     - *Vocabulary*: the vision checkpoint's own classifier. A text resembles some of the class names (a softmax over the
       cosines, as in ConSE, arXiv 1312.5650); the mean of their classifier rows is the direction to look along, which makes
       a class activation map (arXiv 1512.04150) of a text. It knows of things that no training catalog has.
-    - *Alignment*: canonical correlation between tokens and texts (Hotelling 1936). With a joint Gaussian, the pointwise
+    - *Correlation*: canonical correlation between tokens and texts (Hotelling 1936). With a joint Gaussian, the pointwise
       mutual information of a canonical pair (u, y) of correlation r is `(r u y - r^2 (u^2 + y^2) / 2) / (1 - r^2)` plus a
       constant; the score is its sum over pairs, less the terms without u, which are the same for every token. It is
       learned from pictures and texts alone: no groups, no boxes.
@@ -40,13 +40,13 @@ class Anchor(nn.Module):
         }  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        self.strength = nn.Parameter(torch.full((2,), STRENGTH))  # of the vocabulary, of the alignment
+        self.strength = nn.Parameter(torch.full((2,), STRENGTH))  # of the vocabulary, of the correlation
 
     def forward(self, image_tokens: Tensor, text: Tensor, known: Tensor) -> Tensor:
         """Tokens `[B, N, Dv]`, texts `[B, Dp]` and whether both are there `[B]` to logits `[B, N]`; 0 where not known."""
         with torch.autocast(image_tokens.device.type, enabled=False):
             tokens, text = image_tokens.float(), text.float()
-            scores = self.strength[0] * self.by_vocabulary(tokens, text) + self.strength[1] * self.by_alignment(tokens, text)
+            scores = self.strength[0] * self.by_vocabulary(tokens, text) + self.strength[1] * self.by_correlation(tokens, text)
             return smooth(scores).masked_fill(~known[:, None], 0.0)
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class Anchor(nn.Module):
         direction = resembles @ self.directions - self.directions.mean(0)
         return (tokens @ direction[..., None]).squeeze(-1)
 
-    def by_alignment(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """`[B, N]`; zero before `align`."""
+    def by_correlation(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """`[B, N]`; zero before `correlate`."""
         r = self.correlation
         u, y = whole(tokens) @ self.image_map - self.image_shift, text @ self.text_map - self.text_shift
         return ((u * (y * r)[:, None] - u.square() * (r.square() / 2)) / (1 - r.square())).sum(-1)
@@ -71,8 +71,8 @@ class Anchor(nn.Module):
             self.directions.copy_(directions)
 
     @torch.no_grad()
-    def align(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Learn the alignment from batches of tokens `[b, N, Dv]`, their items' texts `[b, Dp]` and weights `[b, N]`.
+    def correlate(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Learn the correlation from batches of tokens `[b, N, Dv]`, their items' texts `[b, Dp]` and weights `[b, N]`.
 
         Weights say how likely a token shows what the text names; a token of weight 0 does not count. Cost: `Dv^2` per token.
         """

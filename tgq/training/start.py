@@ -14,7 +14,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
 from tgq.training.dataset import TrainingSet
 
-ALIGNED = 6000  # rows at most that the alignment reads, drawn evenly from the catalogs
+CORRELATED = 6000  # rows at most that the correlation reads, drawn evenly from the catalogs
 BATCH = 128
 
 
@@ -33,8 +33,8 @@ class StartConfig:
 def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     """Set the anchor and the light head's linear base; everything else stays as it was drawn.
 
-    First the vocabulary; with it as a guess at which tokens show the item, the alignment of tokens and texts; with both,
-    the pooled features that the base is fitted to. Cost: the alignment's `Dv^2` per token of 6,000 rows, and the base's
+    First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; with both,
+    the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and the base's
     `(Dg + Dp)^3`; the connector is not run.
 
     Raises:
@@ -51,7 +51,7 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         if config.vocabulary and tower.vocabulary:
             encoder.anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
         if config.correlation:
-            encoder.anchor.align(_weighted(encoder, rows, both, np.random.default_rng(config.seed)))
+            encoder.anchor.correlate(_weighted(encoder, rows, both, np.random.default_rng(config.seed)))
     if isinstance(encoder.head, LightHead):
         image, text = _moved(encoder, rows, both)
         catalog = np.unique(rows.catalog[both], return_inverse=True)[1]
@@ -66,7 +66,7 @@ def _weighted(
     """Tokens, texts, and the share of each token in its item; every catalog weighs the same in all."""
     catalogs = sorted(set(rows.catalog[both].tolist()))
     for catalog in catalogs:
-        own = draw.permutation(both[rows.catalog[both] == catalog])[: ALIGNED // len(catalogs)]
+        own = draw.permutation(both[rows.catalog[both] == catalog])[: CORRELATED // len(catalogs)]
         for part in _batches(own):
             f = rows.features(part).to(encoder.null_image.device)
             yield f.image_tokens, f.text, encoder.where(f).softmax(-1) / len(own)
