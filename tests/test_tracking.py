@@ -63,12 +63,13 @@ def test_artifacts_lie_in_the_warehouse(root, tmp_path):
     assert {"report.html", "validation/report.html", "gate.json"} <= found
 
 
-def test_an_encoder_is_registered_once_per_model_version_and_the_last_published_is_champion(root, tmp_path):
+def test_an_encoder_is_registered_once_per_model_version_and_the_alias_is_where_it_was_put_last(root, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "config.json").write_text("{}")
     tracker = started(root, "night-4", registered_model="published")
     numbers = [tracker.publish_encoder(tmp_path, version) for version in ("a" * 16, "b" * 16, "a" * 16)]
     assert numbers == ["1", "2", "1"], tracker.problems
+    assert tracker.publish_encoder(tmp_path, "c" * 16, champion=False) == "3", "registered, and the alias stays"
     champion = tracker.client.get_model_version_by_alias("published", "champion")
     assert champion.tags["model_version"] == "a" * 16
     stored = tracker.client.download_artifacts(champion.run_id, "encoder", str(tmp_path))

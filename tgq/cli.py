@@ -329,18 +329,19 @@ def tables(
     Example: tgq tables --sql "SELECT item_id, tgq_embed(NULL, metadata_text, title) FROM published_items LIMIT 3"
     """
     from tgq.console import table
-    from tgq.pipeline.night import model_folder
+    from tgq.pipeline.night import published_folder
     from tgq.pipeline.session import open_session
     from tgq.pipeline.udf import register_udf
     from tgq.pipeline.views import define_views, statements
     from tgq.pipeline.warehouse import TABLES, Warehouse
+    from tgq.retrieval import manifest
 
     settings = settings_of(profiles, sets, None, warehouse).settings
     spark = open_session(settings)
     try:
         store = Warehouse(spark, settings.warehouse, create=False)
         views = define_views(spark, store)
-        register_udf(spark, settings, model_folder(settings))
+        register_udf(spark, settings, published_folder(settings, manifest.load_current(store.root)))
         if sql is None and file is None:
             rows = [[name, store.read(name).count(), store.version(name), store.location(name)] for name in TABLES]
             rows += [[view, None, None, "view"] for view in views]

@@ -112,7 +112,7 @@ class PairSettings(Section):
 class EncoderSettings(Section):
     """The encoder and where it runs."""
 
-    path: str = "default"  # a folder written by save_pretrained, or `default`
+    path: str = "champion"  # what was promoted in the warehouse, else the bundled one; `default`: the bundled one; or an encoder's folder
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 

@@ -147,8 +147,10 @@ class Tracker:
         """A value as a JSON artifact."""
         self.log_text(json.dumps(value, indent=1, default=str), name)
 
-    def publish_encoder(self, folder: str | Path, model_version: str) -> str | None:
-        """Point the alias `champion` at the encoder, registered first where this `model_version` is new. MLflow's version number.
+    def publish_encoder(self, folder: str | Path, model_version: str, champion: bool = True) -> str | None:
+        """Register the encoder where this `model_version` is new, and point the alias `champion` at it. MLflow's version number.
+
+        champion: whether the next night embeds with it; else the alias stays where it is.
 
         The folder (safetensors and JSON) is copied as it stands: nothing is pickled, so loading it runs no code.
         """
@@ -164,7 +166,8 @@ class Tracker:
                 client.log_artifacts(self.run, str(folder), "encoder")
                 source = f"{client.get_run(self.run).info.artifact_uri}/encoder"
                 number = client.create_model_version(name, source, self.run, tags={MODEL_TAG: model_version}).version
-            client.set_registered_model_alias(name, CHAMPION, number)
+            if champion:
+                client.set_registered_model_alias(name, CHAMPION, number)
             return str(number)
 
         return self._tell(register)

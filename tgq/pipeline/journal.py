@@ -1,4 +1,8 @@
-"""The night in MLflow: one run with parameters, Delta versions, metrics, report, verdict and, once published, the encoder."""
+"""The night in MLflow: one run with parameters, Delta versions, metrics, report, verdict and, once published, the encoder.
+
+The alias `champion` stands for what the next night embeds with. `tgq promote` and `tgq rollback-model` move it with the
+warehouse's pointer; a night moves it only where nothing was ever promoted, or back to the champion that it embedded with.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from tgq.config import redacted
-from tgq.pipeline.night import Night, git_commit
+from tgq.pipeline.champion import local_folder, read_history
+from tgq.pipeline.night import Night, git_commit, named_folder
 from tgq.retrieval.files import Files
 from tgq.tracking import Tracker, metric_names, open_tracker
 
@@ -40,6 +45,13 @@ def log_failure(night: Night, tracker: Tracker, error: str) -> None:
     tracker.finish("FAILED")
 
 
+def embeds_next(night: Night) -> bool:
+    """Whether the next night embeds with this one's encoder: not where another was promoted, or this one rolled back, meanwhile."""
+    root = night.warehouse.root
+    history = read_history(root)
+    return not history.promotions or night.model_folder == named_folder(history.reference(root))
+
+
 def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any]) -> None:
     """Everything about a night that ended, published or refused. Trouble with MLflow is said, and loses no night."""
     tracker.log_params(redacted(night.settings))
@@ -54,7 +66,7 @@ def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any]) ->
     log_reports(night, tracker)
     tracker.log_tags({"published": summary["published"], "model_version": summary["model_version"]})
     if summary["published"]:
-        tracker.publish_encoder(night.model_folder, summary["model_version"])
+        tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], champion=embeds_next(night))
     tracker.finish()
     for problem in tracker.problems:
         night.progress.say(f"MLflow: {problem}")

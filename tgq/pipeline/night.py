@@ -20,9 +20,11 @@ from pyspark.sql import functions as F
 
 from tgq.config import Settings, flat
 from tgq.errors import GateError, TgqError, UsageError
+from tgq.pipeline.champion import BUNDLED_FOLDER, CHAMPION, DEFAULT, place_of, read_history
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.warehouse import Warehouse, absolute
 from tgq.retrieval.files import Files
+from tgq.retrieval.manifest import Manifest
 
 RUN_STEP = "nightly"
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # it becomes a generation's name, with room for a suffix
@@ -84,20 +86,49 @@ class Night:
 
     @property
     def model_folder(self) -> str:
-        """The encoder's folder, with `default` resolved to the bundled one."""
+        """The encoder's folder, or its URI where the warehouse is on an object store: `local_folder` fetches it."""
         return model_folder(self.settings)
 
 
 def model_folder(settings: Settings) -> str:
-    """The encoder's folder, with `default` resolved to the bundled one."""
-    path = settings.encoder.path
-    bundled = Path(__file__).parent.parent / "encoder" / "pretrained" / "default"
-    return str(bundled) if path == "default" else str(Path(path).expanduser().resolve())
+    """The encoder's folder or URI, with `champion` and `default` resolved."""
+    return named_folder(champion_of(settings))
+
+
+def named_folder(path: str) -> str:
+    """What an encoder's path names: the bundled one for `default`, else the folder or URI."""
+    return str(BUNDLED_FOLDER) if path == DEFAULT else absolute(path)
+
+
+def published_folder(settings: Settings, published: Manifest | None) -> str:
+    """The encoder that the published vectors were made with, for queries that are compared with them.
+
+    It is not the champion's while no night has published since the promotion.
+    """
+    if published is None:
+        return model_folder(settings)
+    root = absolute(settings.warehouse.path)
+    if read_history(root).of(published.model_version):
+        return place_of(root, published.model_version)
+    return named_folder(published.encoder if settings.encoder.path == CHAMPION else settings.encoder.path)
+
+
+def champion_of(settings: Settings) -> str:
+    """`encoder.path`, with `champion` resolved to what that is now."""
+    if settings.encoder.path != CHAMPION:
+        return settings.encoder.path
+    root = absolute(settings.warehouse.path)
+    return read_history(root).reference(root)
+
+
+def with_encoder(settings: Settings, path: str) -> Settings:
+    """Settings with another `encoder.path`."""
+    return settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"path": path})})
 
 
 def config_digest(settings: Settings) -> str:
     """16 hex digits over every setting that can change a result."""
-    ignored = ("spark.", "report.", "tracking.", "embed.")
+    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.")
     relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -130,7 +161,8 @@ def open_night(
     """Open the warehouse and find the run to take part in, or begin one.
 
     A killed night left its row `running`; taking up its run id makes the second attempt's tables and counts those of an
-    undisturbed run.
+    undisturbed run. A run keeps the encoder that was champion when it began: a promotion between two of its steps is the next
+    run's, and a run that was interrupted before the promotion is not taken up after it.
 
     Args:
         run_id: take part in this run, whatever its state; a scheduler passes the same id to every step.
@@ -144,24 +176,26 @@ def open_night(
     progress = progress or Silent()
     now = datetime.now(timezone.utc)
     check_run_id(run_id)
+    chosen = with_encoder(settings, champion_of(settings))
     runs = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP)
     if run_id is not None:
         runs = runs.where(F.col("run_id") == run_id)
     elif begins:
-        runs = runs.where((F.col("status") == "running") & (F.col("config_digest") == config_digest(settings)))
+        runs = runs.where((F.col("status") == "running") & (F.col("config_digest") == config_digest(chosen)))
     found = runs.orderBy(F.desc("started_at")).first()
     if found:
+        began = json.loads(found["detail"])
         if settings.catalog.path is None:
-            catalog = settings.catalog.model_copy(update={"path": json.loads(found["detail"]).get("catalog")})
-            settings = settings.model_copy(update={"catalog": catalog})
+            settings = settings.model_copy(update={"catalog": settings.catalog.model_copy(update={"path": began.get("catalog")})})
+        settings = with_encoder(settings, began.get("encoder") or DEFAULT) if settings.encoder.path == CHAMPION else settings
         if begins and run_id is None:
             progress.say(f"taking up run {found['run_id']}, which was interrupted")
         return Night(spark, settings, warehouse, found["run_id"], found["started_at"].astimezone(timezone.utc), progress)
     if not begins and run_id is None:
         raise UsageError(f"no run in {warehouse.root}", "begin with `tgq ingest` or `tgq nightly`")
-    night = Night(spark, settings, warehouse, run_id or new_run_id(now), now, progress)
+    night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress)
     catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may be started in another folder
-    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog}))
+    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog, "encoder": chosen.encoder.path}))
     sweep_staging(night)
     return night
 

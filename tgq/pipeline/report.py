@@ -264,9 +264,9 @@ def _facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _changed(settings: Settings) -> list[tuple[str, str, str]]:
-    """Settings that are not what tgq would have chosen by itself."""
+    """Settings that are not what tgq would have chosen by itself. The encoder, which a run keeps as it found it, is among the facts."""
     default, chosen = redacted(Settings()), redacted(settings)
-    keys = sorted(k for k in chosen if chosen[k] != default.get(k) and not (isinstance(chosen[k], dict) and not chosen[k]))
+    keys = sorted(k for k in chosen if k != "encoder.path" and chosen[k] != default.get(k) and not (isinstance(chosen[k], dict) and not chosen[k]))
     return [(k, json.dumps(chosen[k], ensure_ascii=False), json.dumps(default.get(k), ensure_ascii=False)) for k in keys]
 
 

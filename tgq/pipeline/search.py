@@ -15,7 +15,7 @@ from tgq.encoder.images import ImageError, ImageLimits, decode_image
 from tgq.encoder.text import metadata_text
 from tgq.errors import ModelError, UsageError, WarehouseError
 from tgq.pipeline.models import load_encoder, versions_of
-from tgq.pipeline.night import model_folder
+from tgq.pipeline.night import published_folder
 from tgq.pipeline.warehouse import absolute
 from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
@@ -36,7 +36,7 @@ def search(
     Raises:
         UsageError: no or several queries, an unknown item or category, an unreadable picture.
         WarehouseError: nothing is published, or a shard is damaged.
-        ModelError: the configured encoder is not the one that the shards were made with.
+        ModelError: the encoder that the shards were made with is neither in the warehouse nor configured.
     """
     if sum(given is not None for given in (item_id, text, image)) != 1:
         raise UsageError("search needs exactly one of an item, a text and a picture", "name one of them")
@@ -87,7 +87,7 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
     """float32 [1, D]: the encoder's vector of words alone, or of a picture alone."""
     import torch
 
-    folder = model_folder(settings)
+    folder = published_folder(settings, published)
     version, _ = versions_of(folder)
     if version != published.model_version:
         raise ModelError(

@@ -16,6 +16,7 @@ from typing import Any
 
 from tgq.encoder.model import EncoderConfig
 from tgq.errors import ValidationError
+from tgq.pipeline.champion import local_folder
 from tgq.pipeline.expectations import Expect, Verdict, judge
 from tgq.pipeline.models import versions_of
 from tgq.pipeline.night import Night, StepResult
@@ -75,7 +76,7 @@ def validate_embeddings(night: Night) -> StepResult:
         ValidationError: a critical expectation failed; no shard, neighbour or metric was made of these vectors.
     """
     model_version, _ = versions_of(night.model_folder)
-    figures = embedding_figures(night, model_version, EncoderConfig.read(Path(night.model_folder)).dim)
+    figures = embedding_figures(night, model_version, EncoderConfig.read(Path(local_folder(night.model_folder))).dim)
     verdict = judge("embeddings", embedding_suite(night.settings.gate.floors.get("coverage", 0.9)), figures)
     return _conclude(night, "embeddings", figures, verdict, ("catalog_items", "item_embeddings"), figures["embeddings"])
 
