@@ -176,6 +176,14 @@ class GateSettings(Section):
         return {name: limit for name, limit in value.items() if limit is not None} if isinstance(value, dict) else value
 
 
+class PromoteSettings(Section):
+    """What a candidate must show before it becomes the champion: that it is not worse."""
+
+    share: Share = 0.15  # of the training groups that are asked: those that training itself holds out (its validation_share)
+    margin: Share = 0.005  # how far below the champion the interval of the difference may reach, overall
+    slice_margin: Share = 0.03  # and in each slice of evaluate.slices
+
+
 class TrackingSettings(Section):
     """MLflow."""
 
@@ -208,6 +216,7 @@ class Settings(Section):
     neighbors: NeighborSettings = NeighborSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     gate: GateSettings = GateSettings()
+    promote: PromoteSettings = PromoteSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: ReportSettings = ReportSettings()
 

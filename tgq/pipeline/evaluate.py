@@ -20,8 +20,8 @@ from tgq.errors import UsageError
 from tgq.pipeline import files
 from tgq.pipeline.index import staged_shards
 from tgq.pipeline.night import Night, StepResult
-from tgq.pipeline.pool import FEATURES, MAIN, Pool, write_pool
-from tgq.pipeline.queries import ALL, Totals, large_slices, with_slices, write_queries
+from tgq.pipeline.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
+from tgq.pipeline.queries import ALL, Totals, evaluated_pairs, large_slices, with_slices, write_queries
 from tgq.pipeline.recall import shard_recall
 from tgq.pipeline.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
 from tgq.pipeline.watch import watched
@@ -40,7 +40,7 @@ def evaluate(night: Night) -> StepResult:
     """
     clock, options = time.perf_counter(), night.settings.evaluate
     pool = write_pool(night)
-    totals = write_queries(night, pool, night.staging("evaluate", "queries"))
+    totals = write_queries(night, pool, evaluated_pairs(night), night.staging("evaluate", "queries"))
     rows, figures = [coverage_row(pool)], {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split}
     if totals.queries:
         scored, more = score(night, pool, totals)
@@ -84,6 +84,8 @@ def read_verdict(night: Night) -> dict[str, Any]:
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
     """Kind of vectors -> the name it has in `retrieval_metrics`."""
     systems = {MAIN: pool.model_version}
+    if pool.rival:
+        systems[RIVAL] = pool.rival
     if baselines:
         systems |= {kind: f"frozen_{kind}" for kind in FEATURES if kind in pool.widths}
         if all(kind in pool.widths for kind in FEATURES):

@@ -30,6 +30,7 @@ from tgq.retrieval.exact import Block
 from tgq.retrieval.metrics import coverage
 
 MAIN = "embedding"
+RIVAL = "rival"  # another model's vectors of the same items
 FEATURES = ("image", "text")  # frozen towers' pooled features
 NO_CATEGORY = "(none)"
 TABLES = ("catalog_items", "item_embeddings", "item_features")
@@ -60,6 +61,7 @@ class Pool:
     widths: dict[str, int]  # of the kinds of vectors that it holds
     digest: str  # over (item_id, content_hash, image) in pool order
     blocks: tuple[PoolBlock, ...] = field(default=())
+    rival: str | None = None  # the other model's version, where its vectors stand beside
 
     @property
     def coverage(self) -> float:
@@ -70,8 +72,10 @@ class Pool:
         return f"{self.folder}/{block.name}.{kind}.arrow"
 
 
-def write_pool(night: Night) -> Pool:
+def write_pool(night: Night, rival: str | None = None) -> Pool:
     """The night's pool, written now or found complete from the same tables and the same model.
+
+    rival: a model version that the night's is compared with; the pool then holds the items that both have a vector of.
 
     Raises:
         WarehouseError: embeddings of one model have different widths.
@@ -79,26 +83,31 @@ def write_pool(night: Night) -> Pool:
     model_version, tower_version = versions_of(night.model_folder)
     versions = night.warehouse.versions(*TABLES)
     folder, block_rows = night.staging("pool"), night.settings.neighbors.block_rows
-    made_from = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows)
+    made_from = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
     found = _read(folder)
     if found and all(getattr(found, name) == value for name, value in made_from.items()):
         return found
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     active = items.count()
     members = pool_members(night, versions, model_version)
+    if rival:
+        # slices by agreement are the rival's: a candidate does not choose by what groups it is judged
+        other = pool_members(night, versions, rival).select("item_id", "agreement", F.col(MAIN).alias(RIVAL))
+        members = members.drop("agreement").join(other, "item_id")
     if night.settings.evaluate.baselines:
         features = night.warehouse.read("item_features", versions["item_features"]).where(F.col("tower_version") == tower_version)
         features = features.select("item_id", "content_hash", F.col("image_features").alias("image"), F.col("text_features").alias("text"))
         members = members.join(features, ["item_id", "content_hash"], "left")
     written = _write_blocks(members, folder, math.ceil(active / (FILL * block_rows)) if active > block_rows else 1, block_rows)
-    widths = {kind: max((row[f"{kind}_width"] for row in written), default=0) for kind in (MAIN, *FEATURES)}
+    widths = {kind: max((row[f"{kind}_width"] for row in written), default=0) for kind in (MAIN, RIVAL, *FEATURES)}
     blocks, start = [], 0
     for row in written:
-        if row["embedding_width"] != widths[MAIN]:
-            raise WarehouseError(
-                f"item_embeddings of model {model_version} have {row['embedding_width']} and {widths[MAIN]} numbers",
-                "delete that model's rows and embed again",
-            )
+        for kind, version in ((MAIN, model_version), (RIVAL, rival)):
+            if row[f"{kind}_width"] != widths[kind]:
+                raise WarehouseError(
+                    f"item_embeddings of model {version} have {row[f'{kind}_width']} and {widths[kind]} numbers",
+                    "delete that model's rows and embed again",
+                )
         blocks.append(PoolBlock(row["name"], start, row["rows"], tuple(k for k in FEATURES if row[f"{k}_width"])))
         start += row["rows"]
     digest = hashlib.sha256("".join(row["digest"] for row in written).encode()).hexdigest()
@@ -153,7 +162,7 @@ def _write_blocks(members: DataFrame, folder: str, n_buckets: int, block_rows: i
         if held:
             yield _write_block(held, folder)
 
-    schema = "name string, rows long, digest string, embedding_width int, image_width int, text_width int"
+    schema = "name string, rows long, digest string, embedding_width int, rival_width int, image_width int, text_width int"
     return sorted((row.asDict() for row in ordered.mapInArrow(write, schema).collect()), key=lambda row: row["name"])
 
 
@@ -162,9 +171,12 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
     # named by bucket and first key: the names sort in pool order, and one partition may write several
     first = table["key"][0].as_py() + 2**63
     name = f"{table['bucket'][0].as_py():08d}-{first:020d}"
-    widths = dict.fromkeys(FEATURES, 0)
-    vectors = list_matrix(table[MAIN])
-    files.write_table(f"{folder}/{name}.{MAIN}.arrow", pa.table({MAIN: files.matrix_column(vectors)}))
+    widths = dict.fromkeys((MAIN, RIVAL, *FEATURES), 0)
+    for kind in (MAIN, RIVAL):
+        if kind in table.column_names:
+            vectors = list_matrix(table[kind])
+            widths[kind] = vectors.shape[1]
+            files.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: files.matrix_column(vectors)}))
     for kind in FEATURES:
         if kind in table.column_names:
             matrix = _half_matrix(table[kind])
@@ -182,8 +194,7 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(
         {
             "name": [name], "rows": [table.num_rows], "digest": [digest.hexdigest()],
-            "embedding_width": pa.array([vectors.shape[1]], pa.int32()),
-            "image_width": pa.array([widths["image"]], pa.int32()), "text_width": pa.array([widths["text"]], pa.int32()),
+            **{f"{kind}_width": pa.array([width], pa.int32()) for kind, width in widths.items()},
         }
     )  # fmt: skip
 
@@ -214,7 +225,7 @@ def _half_matrix(column: pa.ChunkedArray) -> np.ndarray:
 def read_block(pool: Pool, block: PoolBlock, kind: str = MAIN) -> Block:
     """One block for exact search: unit vectors (zeros stay zeros), positions, image and category codes.
 
-    kind: embedding, image, text, or concat: unit image and unit text side by side, so a score is the mean of the two cosines.
+    kind: embedding, rival, image, text, or concat: unit image and unit text side by side, so a score is the mean of the two cosines.
     """
     items = files.read_table(pool.file(block, "items"))
     return Block(
@@ -302,7 +313,7 @@ def _vectors(pool: Pool, block: PoolBlock, kind: str, rows: np.ndarray | None) -
         return np.zeros((block.rows if rows is None else len(rows), width), np.float32)
     matrix = files.column_matrix(files.read_table(pool.file(block, kind))[kind], width)
     matrix = matrix if rows is None else matrix[rows]
-    return matrix if kind == MAIN else _unit(matrix.astype(np.float32))
+    return matrix if kind in (MAIN, RIVAL) else _unit(matrix.astype(np.float32))
 
 
 def _unit(matrix: np.ndarray) -> np.ndarray:

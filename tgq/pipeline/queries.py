@@ -1,9 +1,9 @@
 """The queries of an evaluation: who asks, what counts as found, and which slices each query belongs to.
 
-From `relevance_pairs` of one split: an item with at least one relevant item (weight > 0) is a query. What is the same thing as
-the query (weight 0) is ignored: neither hit nor miss. A relevant item that is active but has no embedding can never be found
-and stays as a miss (position -1); one that is no longer active is no relevance any more. The query itself, and with
-`exclude_same_image` an item with the query's picture, are dropped on either side.
+From `relevance_pairs` of one side, the split's or training's own validation: an item with at least one relevant item (weight > 0)
+is a query. What is the same thing as the query (weight 0) is ignored: neither hit nor miss. A relevant item that is active but
+has no embedding can never be found and stays as a miss (position -1); one that is no longer active is no relevance any more.
+The query itself, and with `exclude_same_image` an item with the query's picture, are dropped on either side.
 
 Cost: joins of the pairs with the ids of the catalog; the driver sees one row of totals.
 """
@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from tgq.config import EvaluateSettings
 from tgq.pipeline.night import Night
+from tgq.pipeline.pairs import split_of
 from tgq.pipeline.pool import NO_CATEGORY, Pool, item_frame
 
 ALL = "all"
@@ -37,13 +38,26 @@ class Totals:
     deciles: tuple[float, ...]  # of the queries' agreement
 
 
-def write_queries(night: Night, pool: Pool, path: str) -> Totals:
+def evaluated_pairs(night: Night) -> DataFrame:
+    """The pairs that a night is measured by: those of `evaluate.split`."""
+    pairs, split = night.warehouse.read("relevance_pairs"), night.settings.evaluate.split
+    return pairs if split == ALL else pairs.where(F.col("split") == split)
+
+
+def validation_pairs(night: Night) -> DataFrame:
+    """The pairs that a candidate is compared by: of the train side, those whose unit training holds out, by the same hash.
+
+    So no query's unit was trained on, and none is of the test side.
+    """
+    unit = F.concat("group_id", F.lit(":validation"))
+    pairs = night.warehouse.read("relevance_pairs").where(F.col("split") == "train")
+    return pairs.where(split_of(unit, night.settings.promote.share) == "test")
+
+
+def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Totals:
     """Write the queries as Parquet, a row each: position, category_code, group_key, `positives` and `ignored` as lists of
     (position, category_code, weight), and the columns that slices are made of."""
     options = night.settings.evaluate
-    pairs = night.warehouse.read("relevance_pairs")
-    if options.split != ALL:
-        pairs = pairs.where(F.col("split") == options.split)
     pairs = pairs.groupBy("query_item_id", "positive_item_id").agg(F.max("weight").alias("weight"), F.min("group_id").alias("group_id"))
     active = night.warehouse.read("catalog_items", pool.versions["catalog_items"]).where("is_active").select("item_id")
     known = active.join(item_frame(night, pool), "item_id", "left")
