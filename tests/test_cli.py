@@ -42,6 +42,11 @@ def shop(tmp_path_factory):
         ("train out --catalog . --model visoin=x", 2, "--model visoin=x: no such key"),
         ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
         ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
+        ("promote candidate --warehouse nowhere", 1, "there is no warehouse"),
+        ("promote candidate --warehouse . --set encoder.path=default", 2, "encoder.path is default"),
+        ("rollback-model --warehouse nowhere", 1, "there is no warehouse"),
+        ("rollback-model --warehouse .", 1, "no encoder was promoted here"),
+        ("models --warehouse nowhere", 1, "there is no warehouse"),
         ("demo-catalog taken/below", 1, "taken"),
         ("nightly --catalog . --no-such-option", 2, "--no-such-option"),
         ("frobnicate", 2, "frobnicate"),
@@ -84,7 +89,7 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 
 def test_help_teaches_every_command(run):
-    commands = "nightly ingest validate embed index neighbors evaluate publish report train search tables config demo-catalog doctor"
-    for command in commands.split():
+    commands = "nightly ingest validate embed index neighbors evaluate publish report train promote rollback-model models search tables config"
+    for command in [*commands.split(), "demo-catalog", "doctor"]:
         code, text, _ = run(command, "--help")
         assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

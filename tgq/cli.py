@@ -124,6 +124,16 @@ def _need_catalog(loaded: config.Loaded) -> None:
         raise SourceError(f"the catalog {path} does not exist", "give --catalog an existing folder or table")
 
 
+def _need_warehouse(settings: config.Settings) -> str:
+    """The warehouse's folder or URI; WarehouseError where a folder is not there."""
+    from tgq.pipeline.warehouse import absolute
+
+    root = absolute(settings.warehouse.path)
+    if "://" not in root and not Path(root).is_dir():
+        raise WarehouseError(f"there is no warehouse {root}", "name another --warehouse")
+    return root
+
+
 @app.command()
 def nightly(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
@@ -231,19 +241,79 @@ def index_rollback(
     from tgq.pipeline.lock import warehouse_lock
     from tgq.pipeline.publish import rollback
     from tgq.pipeline.session import open_session
-    from tgq.pipeline.warehouse import Warehouse, absolute
+    from tgq.pipeline.warehouse import Warehouse
 
     settings = settings_of(profiles, sets, None, warehouse).settings
-    root = absolute(settings.warehouse.path)
-    if "://" not in root and not Path(root).is_dir():
-        raise WarehouseError(f"there is no warehouse {root}", "name another --warehouse")
-    with warehouse_lock(root):
+    with warehouse_lock(_need_warehouse(settings)):
         spark = open_session(settings)
         try:
             generation = rollback(Warehouse(spark, settings.warehouse, create=False), to)
         finally:
             spark.stop()
     out.print(f"published generation is now {generation}")
+
+
+@app.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(help="Folder of the encoder, as `tgq train` wrote it; `default` is the bundled one.")],
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None, summary: Summary = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be compared and by how many queries, write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the comparison says, and record that it was forced.")] = False,
+) -> None:  # fmt: skip
+    """Make an encoder the champion, with which the next night embeds, if it is not worse on the validation queries (else exit 3).
+
+    Example: tgq promote my-encoder --warehouse warehouse --summary promotion.json
+    """
+    from tgq.console import promotion_table
+    from tgq.pipeline import promote as promotion
+
+    loaded = settings_of(profiles, sets, catalog, warehouse)
+    promotion.need_champion(loaded.settings)
+    _need_warehouse(loaded.settings)
+    with opened(loaded, None, begins=False) as night:
+        rivals = promotion.rivals_of(night.warehouse.root, candidate)
+        if rivals.same:
+            out.print(f"model {rivals.candidate} is the champion already")
+            return
+        if dry_run:
+            for line in promotion.rehearse(night, rivals):
+                out.print(line, soft_wrap=True)
+            return
+        found = promotion.promote(night, rivals, force)
+    if found["differences"]:
+        out.print(promotion_table(found))
+    if summary:
+        write_summary(summary, found)
+    if refused := promotion.refusal(found):
+        raise refused
+    for reason in found["reasons"]:
+        err.print(f"tgq: forced although {reason}", style="yellow", markup=False, soft_wrap=True)
+    out.print(f"champion is now {found['candidate']}; the next night embeds with it")
+
+
+@app.command("rollback-model")
+def rollback_model(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+    to: Annotated[str | None, typer.Option(metavar="MODEL_VERSION", help="Champion to go back to, or `default`; default: the one before.")] = None,
+) -> None:  # fmt: skip
+    """Make the champion before this one the champion again, or the bundled encoder where there was none."""
+    from tgq.pipeline import promote as promotion
+    from tgq.pipeline.lock import warehouse_lock
+
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    promotion.need_champion(settings)
+    with warehouse_lock(_need_warehouse(settings)):
+        version = promotion.rollback_model(settings, to)
+    out.print(f"champion is now {version}; the next night embeds with it")
+
+
+@app.command()
+def models(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
+    """The champion and the promotions before it."""
+    from tgq.console import models_table
+    from tgq.pipeline.champion import read_history
+
+    out.print(models_table(read_history(_need_warehouse(settings_of(profiles, sets, None, warehouse).settings))))
 
 
 @app.command()
@@ -312,7 +382,7 @@ def train(
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
-    out.print(f"use it with --set encoder.path={out_folder}", soft_wrap=True)
+    out.print(f"make it the champion with `tgq promote {out_folder}`, or use it once with --set encoder.path={out_folder}", soft_wrap=True)
 
 
 @app.command()

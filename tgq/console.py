@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from tgq.pipeline.champion import History, Promotion
 
 LOG_EVERY_S = 15.0
 
@@ -67,6 +70,40 @@ def steps_table(summary: Mapping[str, Any]) -> Table:
         [step, s["status"], f"{s['seconds']:.1f}", *(s.get(name) for name in names)] for step, s in summary["steps"].items()
     ]
     return table(f"Run {summary['run_id']}", ["step", "status", "seconds", *(n.replace("_", " ") for n in names)], rows)
+
+
+def promotion_table(found: Mapping[str, Any]) -> Table:
+    """Candidate and champion by metric and slice, with the interval of the difference and what it may reach, in percent points."""
+
+    def points(x: float) -> str:
+        return f"{100 * x:+.2f}"
+
+    rows = [
+        [d["slice"], d["metric"], f"{100 * d['candidate']:.2f}", f"{100 * d['champion']:.2f}",
+         f"{points(d['difference'])} [{points(d['ci_low'])}, {points(d['ci_high'])}]", points(-d["margin"]), d["n_queries"],
+         "" if d["ci_low"] >= -d["margin"] else "worse?"]
+        for d in found["differences"]
+    ]  # fmt: skip
+    title = f"Candidate {found['candidate']} against champion {found['champion']}, %"
+    return table(title, ["slice", "metric", "candidate", "champion", "difference [interval]", "may reach", "queries", ""], rows, numeric_from=2)
+
+
+def models_table(history: History) -> Table:
+    """The promotions, newest first, and the bundled encoder below them; the champion is marked."""
+
+    def mrr(figures: Mapping[str, Any]) -> str | None:
+        found = next((d for d in figures["differences"] if d["metric"] == "mrr"), None)
+        return found and f"{100 * found['difference']:+.2f} [{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
+
+    def mark(made: Promotion | None) -> str:
+        return "* " if made is history.champion else "  "
+
+    rows = [
+        [mark(made) + made.model_version, made.promoted_at, made.previous, "forced" if made.forced else "", mrr(made.figures), made.rolled_back_at]
+        for made in reversed(history.promotions)
+    ]  # fmt: skip
+    rows.append([mark(None) + "default (bundled)", *[None] * 5])
+    return table("Models", ["model", "promoted", "in place of", "", "MRR then, candidate less champion, %", "rolled back"], rows, numeric_from=99)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:

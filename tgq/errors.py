@@ -70,7 +70,11 @@ class AccountingError(TgqError):
     """Rows in do not equal embedded + unchanged + quarantined."""
 
 
+class EvidenceError(TgqError):
+    """Too few judged queries to compare two encoders by."""
+
+
 class GateError(TgqError):
-    """The quality gate refused to publish this night."""
+    """The quality gate refused to publish this night, or a candidate is worse than the champion."""
 
     exit_code = 3

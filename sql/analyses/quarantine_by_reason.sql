@@ -7,6 +7,7 @@ WITH runs AS (
     row_number() OVER (ORDER BY min(started_at) DESC, run_id DESC) AS age
   FROM pipeline_runs
   GROUP BY run_id
+  HAVING bool_or(step = 'nightly')
 )
 SELECT
   q.stage,

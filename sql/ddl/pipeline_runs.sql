@@ -1,4 +1,4 @@
--- One row is one step of one run. Key: run_id, step. The step "nightly" is the run itself.
+-- One row is one step of one run. Key: run_id, step. The step "nightly" is the run itself; a promotion is a run of one step, "promote".
 CREATE TABLE IF NOT EXISTS pipeline_runs (
   run_id           STRING NOT NULL,
   step             STRING NOT NULL,

@@ -75,9 +75,18 @@ class Items:
             for i in range(self.n) for j in range(self.n) if i != j and self.style[i] == self.style[j]
         ]  # fmt: skip
 
-    def write_pairs(self, night, pairs=None):
+    def write_vectors(self, night, model_version, vectors):
+        """Append these items' vectors under another model."""
+        append(night, "item_embeddings", [
+            dict(item_id=self.ids[i], model_version=model_version, content_hash=self.content[i], agreement=float(i % 100) / 100, run_id=night.run_id,
+                 embedding=vectors[i].astype(np.float32).tolist())
+            for i in range(self.n)
+        ])  # fmt: skip
+
+    def write_pairs(self, night, pairs=None, split=lambda group: "test"):
         append(night, "relevance_pairs", [
-            dict(query_item_id=self.ids[i], positive_item_id=self.ids[j], source="group", weight=w, split="test", group_id=f"g{self.style[i]}")
+            dict(query_item_id=self.ids[i], positive_item_id=self.ids[j], source="group", weight=w, split=split(f"g{self.style[i]}"),
+                 group_id=f"g{self.style[i]}")
             for i, j, w in (self.pairs() if pairs is None else pairs)
         ])  # fmt: skip
 

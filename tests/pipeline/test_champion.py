@@ -4,6 +4,7 @@ import json
 import shutil
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -15,6 +16,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.errors import ModelError, WarehouseError
 from tgq.pipeline import champion
 from tgq.pipeline.champion import DEFAULT, History, Promotion, local_folder, place_of, read_history, store_encoder, write_history
+from tgq.pipeline.journal import embeds_next
 from tgq.pipeline.models import versions_of
 from tgq.pipeline.night import model_folder, open_night, published_folder
 from tgq.retrieval.manifest import Manifest
@@ -160,6 +162,19 @@ def test_encoder_path_names_the_champion_the_bundled_one_or_a_folder(candidate, 
     assert asked(version, "wherever/it/was") == place_of(root, version)
     assert asked(BUNDLED, "default") == asked(BUNDLED, "default", "encoder.path=default") == bundled
     assert asked(BUNDLED, str(candidate)) == asked(BUNDLED, "default", f"encoder.path={candidate}") == str(candidate)
+
+
+def test_a_night_moves_the_alias_only_to_what_the_next_one_embeds_with(candidate, tmp_path):
+    root, bundled = str(tmp_path / "warehouse"), str(champion.BUNDLED_FOLDER)
+
+    def moves(folder):
+        return embeds_next(SimpleNamespace(warehouse=SimpleNamespace(root=root), model_folder=folder))
+
+    assert moves(bundled) and moves(str(candidate)), "where nothing was ever promoted, the configured encoder is the next one"
+    place = place_of(root, crown(root, candidate))
+    assert moves(place) and not moves(bundled), "a promotion since the night began"
+    write_history(root, read_history(root).rolled_back(None, "now"))
+    assert moves(bundled) and not moves(place), "a rollback since the night began"
 
 
 def test_a_run_keeps_the_encoder_that_it_began_with_and_the_next_has_the_champion(spark, candidate, tmp_path):
