@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgq.demo.canvas import MARKS, Brand, Canvas, Look
-from tgq.demo.draws import Shape, seeded, unit_of
+from tgq.demo.draws import Shape, unit_of
 from tgq.demo.products import products
 from tgq.demo.scene import cut_out, photograph
 from tgq.demo.styles import brands, style
 from tgq.demo.surface import PATTERNS, TEXTURES
+from tgq.views.draws import seeded
 
 TYPES = {p.name: p for p in products()}
 BRAND = Brand("Velmora", "star", (200, 40, 40))

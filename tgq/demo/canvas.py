@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw
 
 from tgq.demo import outline as o
 from tgq.demo.draws import Shape
 from tgq.demo.outline import Outline, Point
-from tgq.demo.surface import GLOSSY, RGB, TEXTURES, contrast, light, luminance, patterned, shade, texture
+from tgq.demo.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
+from tgq.views.lettering import contrast, font, luminance
 
 
 @dataclass(frozen=True)
@@ -202,9 +203,4 @@ def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: fl
         d.text((x, y), brand.name[0], font=font(max(4, round(size * 1.4))), fill=colour, anchor="mm")
 
 
-def font(px: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own typeface: the same on every machine."""
-    return ImageFont.load_default(size=px)
-
-
-__all__ = ["MARKS", "Brand", "Canvas", "Look", "Point", "draw_mark", "font"]
+__all__ = ["MARKS", "Brand", "Canvas", "Look", "Point", "draw_mark"]

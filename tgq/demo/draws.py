@@ -1,18 +1,12 @@
-"""Random draws that do not depend on order: every value comes from a key through SHA-256."""
+"""A style's parameters: every value comes from a key and a name through SHA-256, so no draw depends on the order."""
 
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-
-
-def seeded(*key: object) -> random.Random:
-    """A generator that is a pure function of `key`: the same in every process, on every run."""
-    return random.Random(hashlib.sha256(repr(key).encode()).digest())
 
 
 def unit_of(*key: object) -> Callable[[str], float]:

@@ -6,9 +6,9 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tgq.demo.canvas import font
 from tgq.demo.outline import polygon
-from tgq.demo.surface import COLOURS, contrast
+from tgq.demo.surface import COLOURS
+from tgq.views.lettering import contrast, font
 
 SHARE = 0.3
 KINDS = ("banner", "badge", "price sticker", "ribbon", "watermark")

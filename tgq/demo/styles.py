@@ -6,9 +6,11 @@ import functools
 from dataclasses import dataclass
 
 from tgq.demo.canvas import MARKS, Brand, Look
-from tgq.demo.draws import Shape, seeded, unit_of
+from tgq.demo.draws import Shape, unit_of
 from tgq.demo.products import Product, products
-from tgq.demo.surface import COLOURS, RGB, luminance, shade
+from tgq.demo.surface import COLOURS, RGB, shade
+from tgq.views.draws import seeded
+from tgq.views.lettering import luminance
 
 NAMES = (
     "Velmora",

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from tgq.demo.draws import Shape
-
-RGB = tuple[int, int, int]
+from tgq.views.lettering import RGB
 
 COLOURS: dict[str, RGB] = {
     "black": (38, 38, 42),
@@ -75,16 +74,6 @@ def shade(colour: RGB, by: float) -> RGB:
     """Lighter (by > 0) or darker (by < 0), from -1 (black) to 1 (white)."""
     goal = 255 if by > 0 else 0
     return tuple(round(v + (goal - v) * abs(by)) for v in colour)  # type: ignore[return-value]
-
-
-def contrast(colour: RGB) -> RGB:
-    """Near-white on a dark colour, near-black on a light one."""
-    return (245, 245, 242) if luminance(colour) < 0.55 else (34, 34, 38)
-
-
-def luminance(colour: RGB) -> float:
-    """Brightness in [0, 1] (Rec. 601 weights)."""
-    return (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) / 255
 
 
 def turned(colour: RGB, hue: float, saturation: float = 1.0) -> RGB:
