@@ -184,10 +184,9 @@ def open_night(
         runs = runs.where((F.col("status") == "running") & (F.col("config_digest") == config_digest(chosen)))
     found = runs.orderBy(F.desc("started_at")).first()
     if found:
-        began = json.loads(found["detail"])
-        if settings.catalog.path is None:
-            settings = settings.model_copy(update={"catalog": settings.catalog.model_copy(update={"path": began.get("catalog")})})
-        settings = with_encoder(settings, began.get("encoder") or DEFAULT) if settings.encoder.path == CHAMPION else settings
+        settings = with_catalog(settings, found["detail"])
+        if settings.encoder.path == CHAMPION:
+            settings = with_encoder(settings, json.loads(found["detail"]).get("encoder") or DEFAULT)
         if begins and run_id is None:
             progress.say(f"taking up run {found['run_id']}, which was interrupted")
         return Night(spark, settings, warehouse, found["run_id"], found["started_at"].astimezone(timezone.utc), progress)
@@ -198,6 +197,14 @@ def open_night(
     record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog, "encoder": chosen.encoder.path}))
     sweep_staging(night)
     return night
+
+
+def with_catalog(settings: Settings, detail: str) -> Settings:
+    """The settings with a run's catalog, which stands in the `detail` of its first row, where they name none."""
+    if settings.catalog.path is not None:
+        return settings
+    catalog = settings.catalog.model_copy(update={"path": json.loads(detail).get("catalog")})
+    return settings.model_copy(update={"catalog": catalog})
 
 
 def sweep_staging(night: Night) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -72,16 +72,18 @@ class Pool:
         return f"{self.folder}/{block.name}.{kind}.arrow"
 
 
-def write_pool(night: Night, rival: str | None = None) -> Pool:
+def write_pool(night: Night, rival: str | None = None, published: Mapping[str, int] | None = None) -> Pool:
     """The night's pool, written now or found complete from the same tables and the same model.
 
     rival: a model version that the night's is compared with; the pool then holds the items that both have a vector of.
+    published: Delta versions of a generation's tables, for its pool in place of that of the tables as they are.
 
     Raises:
         WarehouseError: embeddings of one model have different widths.
     """
     model_version, tower_version = versions_of(night.model_folder)
     versions = night.warehouse.versions(*TABLES)
+    versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
     folder, block_rows = night.staging("pool"), night.settings.neighbors.block_rows
     made_from = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
     found = _read(folder)

@@ -49,7 +49,7 @@ class Scoring:
         """Rows of `write_queries` with memberships, to one row of SUMS per slice that occurs."""
         held: dict[str, Sums] = {}
         counts: dict[str, int] = {}
-        for queries in _passes(batches):
+        for queries in passes(batches):
             values, _ = self.values(queries)
             keys = queries["group_key"].to_numpy().view(np.uint64)
             for name, rows in _members(queries["memberships"], self.slices).items():
@@ -71,8 +71,11 @@ class Scoring:
         for name, (_, sums) in held.items():
             yield pa.RecordBatch.from_pylist(self._rows(name, sums), schema=_result_schema())
 
-    def values(self, queries: pa.Table) -> tuple[np.ndarray, tuple[Metric, ...]]:
-        """float64 [Q, systems * M], a system after the other, and the M metrics."""
+    def values(self, queries: pa.Table, asking: np.ndarray | None = None) -> tuple[np.ndarray, tuple[Metric, ...]]:
+        """float64 [Q, systems * M], a system after the other, and the M metrics.
+
+        asking: float32 [Q, D], the queries' vectors where these are others than the pool holds of them; of one system only.
+        """
         at, category = queries["position"].to_numpy(), queries["category_code"].to_numpy()
         positives, ignored = _ragged(queries["positives"]), _ragged(queries["ignored"])
         if self.hidden_path is not None:
@@ -86,7 +89,7 @@ class Scoring:
         in_pool = positives.position >= 0
         out, columns = [], ()
         for system in self.systems:
-            vectors = gather_vectors(self.pool, system, at)
+            vectors = gather_vectors(self.pool, system, at) if asking is None else asking
             listed, asked = ignored.with_vectors(self.pool, system), found.with_vectors(self.pool, system)
             above = count_above(vectors, asked, self._blocks(system), Exclude(at, images), category)
             ranks, near = (NEVER + np.arange(len(in_pool)) for _ in range(2))
@@ -171,7 +174,7 @@ def _ragged(column: pa.ChunkedArray) -> _Ragged:
     return _Ragged(offsets, position.astype(np.int64), category.astype(np.int64), weight.astype(np.float64))
 
 
-def _passes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def passes(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """The queries in portions that share one pass over the pool."""
     held: list[pa.RecordBatch] = []
     rows = pairs = 0

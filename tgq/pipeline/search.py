@@ -41,9 +41,7 @@ def search(
     if sum(given is not None for given in (item_id, text, image)) != 1:
         raise UsageError("search needs exactly one of an item, a text and a picture", "name one of them")
     root = absolute(settings.warehouse.path)
-    published = manifest.load_current(root)
-    if published is None:
-        raise WarehouseError(f"nothing is published in {settings.warehouse.path}", "run `tgq nightly` first, or name another --warehouse")
+    published = need_published(settings)
     chosen = [file for file in published.shards if category is None or is_under(file.category, category)]
     if not chosen:
         tops = sorted({levels(file.category)[0] for file in published.shards})[:12]
@@ -57,6 +55,34 @@ def search(
     found = [(found_id, float(score)) for found_id, score in zip(ids[0], scores[0], strict=True) if found_id not in (None, item_id)][:k]
     shown = details(root, opened, [found_id for found_id, _ in found])
     return [{"item_id": found_id, **shown[found_id], "score": score} for found_id, score in found]
+
+
+def need_published(settings: Settings) -> Manifest:
+    """The published generation.
+
+    Raises:
+        WarehouseError: there is none.
+    """
+    published = manifest.load_current(absolute(settings.warehouse.path))
+    if published is None:
+        raise WarehouseError(f"nothing is published in {settings.warehouse.path}", "run `tgq nightly` first, or name another --warehouse")
+    return published
+
+
+def need_encoder(settings: Settings, published: Manifest) -> str:
+    """The folder of the encoder that the generation was made with.
+
+    Raises:
+        ModelError: it is another one, or cannot be loaded.
+    """
+    folder = published_folder(settings, published)
+    version, _ = versions_of(folder)
+    if version != published.model_version:
+        raise ModelError(
+            f"the shards are of model {published.model_version}, the encoder {folder} is {version}",
+            f"set encoder.path to the encoder of run {published.run_id} ({published.encoder})",
+        )
+    return folder
 
 
 def levels(category: str) -> list[str]:
@@ -87,14 +113,7 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
     """float32 [1, D]: the encoder's vector of words alone, or of a picture alone."""
     import torch
 
-    folder = published_folder(settings, published)
-    version, _ = versions_of(folder)
-    if version != published.model_version:
-        raise ModelError(
-            f"the shards are of model {published.model_version}, the encoder {folder} is {version}",
-            f"set encoder.path to the encoder of run {published.run_id} ({published.encoder})",
-        )
-    encoder = load_encoder(folder, settings.encoder.device, settings.encoder.dtype)
+    encoder = load_encoder(need_encoder(settings, published), settings.encoder.device, settings.encoder.dtype)
     pixels, index = None, -1
     if image is not None:
         limits = ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
