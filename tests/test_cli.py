@@ -54,6 +54,8 @@ def shop(tmp_path_factory):
         ("search --text a --item b", 2, "exactly one of --item, --text and --image"),
         ("search --text a --warehouse empty", 1, "empty"),
         ("train out --catalog nowhere", 1, "nowhere"),
+        ("robustness --nuisance blur", 2, "no nuisance named 'blur': choose from typographic, typographic_own, banner"),
+        ("robustness --warehouse empty", 1, "nothing is published in empty"),
     ],
 )
 def test_a_mistake_is_one_line(run, tmp_path, argv, code, said):
@@ -89,7 +91,8 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 
 def test_help_teaches_every_command(run):
-    commands = "nightly ingest validate embed index neighbors evaluate publish report train promote rollback-model models search tables config"
-    for command in [*commands.split(), "demo-catalog", "doctor"]:
+    commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
+                "search tables config demo-catalog doctor")
+    for command in commands.split():
         code, text, _ = run(command, "--help")
         assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

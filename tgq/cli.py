@@ -34,6 +34,7 @@ app.add_typer(index_app, name="index")
 app.add_typer(config_app, name="config")
 
 LOG_WIDTH = 160  # where nobody's terminal says how wide it is
+SHOWN = 12  # ids that a line names; the summary names all
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
@@ -343,6 +344,48 @@ def search(
         return
     rows = [[n + 1, f"{h['score']:.4f}", h["item_id"], h["title"], h["brand"], h["category"]] for n, h in enumerate(hits)]
     out.print(table("Hits", ["rank", "score", "item", "title", "brand", "category"], rows, numeric_from=99))
+
+
+@app.command()
+def robustness(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, summary: Summary = None,
+    nuisance: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this nuisance; repeatable. Default: all.")] = None,
+    items: Annotated[int, typer.Option(min=1, max=20_000, help="How many published items are disturbed, those with relevance pairs first.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of every nuisance.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check what can be checked, say what would be done, embed nothing.")] = False,
+) -> None:  # fmt: skip
+    """What banners, wrong titles, other backgrounds and the like cost the published night, each with its interval.
+
+    Example: tgq robustness --warehouse warehouse --items 200 --nuisance typographic --nuisance wrong_title --summary robustness.json
+    """
+    from tgq.console import ConsoleProgress, robustness_tables
+    from tgq.pipeline.lock import warehouse_lock
+    from tgq.pipeline.robustness import Plan, measure
+    from tgq.pipeline.session import open_session
+    from tgq.pipeline.warehouse import absolute
+
+    settings = settings_of(profiles, sets, catalog, warehouse).settings
+    plan = Plan.of(settings, nuisance or (), items, seed)
+    if dry_run:
+        for line in plan.lines():
+            out.print(line, markup=False, soft_wrap=True)
+        return
+    with warehouse_lock(absolute(settings.warehouse.path)):
+        spark = open_session(settings)
+        try:
+            report = measure(spark, settings, plan, ConsoleProgress(err))
+        finally:
+            spark.stop()
+    if summary:
+        write_summary(summary, report)
+    for found in robustness_tables(report):
+        out.print(found)
+    for label in ("unreadable", "failed"):
+        if rows := report[label]:
+            named = ", ".join(f"{row['item_id']} ({row['reason']})" for row in rows[:SHOWN])
+            out.print(f"{label}: {len(rows)} of {report['items']} items: {named}{', ...' if len(rows) > SHOWN else ''}", markup=False, soft_wrap=True)
+    if report["mlflow_run"]:
+        out.print(f"mlflow run: {report['mlflow_run']}", soft_wrap=True)
 
 
 @app.command()

@@ -106,6 +106,31 @@ def models_table(history: History) -> Table:
     return table("Models", ["model", "promoted", "in place of", "", "MRR then, candidate less champion, %", "rolled back"], rows, numeric_from=99)
 
 
+def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Per nuisance, in percent: how often the same queries find their relevant items, clean and noisy, and how often they find
+    themselves; the first table is absent where no item has pairs."""
+
+    def cells(figure: Mapping[str, float]) -> list[str]:
+        low, high = (100 * figure[bound] for bound in ("ci_low", "ci_high"))
+        return [f"{100 * figure['clean']:.1f}", f"{100 * figure['noisy']:.1f}", f"{100 * figure['drop']:.1f} [{low:.1f}, {high:.1f}]"]
+
+    heads = [f"{name}@{k}" for k in (10, 1) for name in ("clean", "noisy", "drop")]
+    kinds = {"hit_rate": ("queries", "Hit rate"), "finds_itself": ("items", "Finds itself")}
+    tables = []
+    for kind, (count, title) in kinds.items():
+        rows = []
+        for name, told in report["nuisances"].items():
+            if told[count]:
+                near = told["cosine"]
+                cosine = f"{near['mean']:.3f} [{near['ci_low']:.3f}, {near['ci_high']:.3f}]"
+                rows.append([name, told[count], cosine, *cells(told[f"{kind}@10"]), *cells(told[f"{kind}@1"])])
+            elif kind == "finds_itself":
+                rows.append([name, 0, *["-"] * 7])
+        if rows:
+            tables.append(table(f"{title}, full pool, % [interval]", ["nuisance", count, "cosine to clean", *heads], rows))
+    return tables
+
+
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
     """The overall figures of the encoder beside the frozen baselines, with intervals, in percent."""
 
