@@ -128,6 +128,12 @@ class EmbedSettings(Section):
     retry_quarantined: bool = False
 
 
+class FeatureSettings(Section):
+    """What the frozen towers said, kept for the next connector."""
+
+    max_gb: Annotated[float, Field(ge=0)] = 20.0  # 0 keeps nothing
+
+
 class IndexSettings(Section):
     """FAISS shards."""
 
@@ -212,6 +218,7 @@ class Settings(Section):
     pairs: PairSettings = PairSettings()
     encoder: EncoderSettings = EncoderSettings()
     embed: EmbedSettings = EmbedSettings()
+    features: FeatureSettings = FeatureSettings()
     index: IndexSettings = IndexSettings()
     neighbors: NeighborSettings = NeighborSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

@@ -21,6 +21,7 @@ def checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         ("gpu", _gpu),
         ("tower weights", _towers),
         ("encoder", _encoder),
+        ("feature cache", _features),
         ("warehouse", _warehouse),
     ):
         yield _run(name, check, settings)
@@ -78,6 +79,21 @@ def _encoder(settings: Settings) -> str:
 
     folder = model_folder(settings)
     return f"model {versions_of(folder)[0]} in {folder}"
+
+
+def _features(settings: Settings) -> str:
+    from tgq.encoder.model import TGQFormer
+    from tgq.pipeline.night import model_folder
+
+    budget = settings.features.max_gb
+    if not budget:
+        return "off (features.max_gb=0): a new connector runs both towers over the whole catalog again"
+    encoder = TGQFormer.from_pretrained(model_folder(settings))
+    vision, text = encoder.vision, encoder.text
+    image = 2 * (vision.tokens_per_image * vision.width + vision.pooled_width)
+    words = 2 * (text.max_length * text.width + 2 * text.pooled_width)
+    return (f"at most {image / 1000:.0f} kB a picture and {words / 1000:.0f} kB a text before compression (a third or less after it); "
+            f"features.max_gb={budget:g} holds {budget * 2**30 / (image + words):,.0f} items or more")  # fmt: skip
 
 
 def _warehouse(settings: Settings) -> str:

@@ -249,13 +249,14 @@ class Narrow(torch.nn.Module):
     def __init__(self, encoder, room: int, error):
         super().__init__()
         self.encoder, self.room, self.error, self.tried = encoder, room, error, []
-        self.vision, self.text = encoder.vision, encoder.text
+        self.vision, self.text, self.null_image = encoder.vision, encoder.text, encoder.null_image
+        self.see, self.embed = encoder.see, encoder.embed
 
-    def encode(self, pixels, image_index, metadata, titles):
+    def features(self, seen, image_index, metadata, titles, known):
         self.tried.append(len(metadata))
         if len(metadata) > self.room:
             raise self.error
-        return self.encoder.encode(pixels, image_index, metadata, titles)
+        return self.encoder.features(seen, image_index, metadata, titles, known)
 
 
 CPU_ALLOCATOR = (
@@ -279,10 +280,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(encoder, error):
 
 def test_the_real_cpu_allocator_is_understood(encoder):
     class Greedy(Narrow):
-        def encode(self, pixels, image_index, metadata, titles):
+        def features(self, seen, image_index, metadata, titles, known):
             if len(metadata) > self.room:
                 torch.empty(1 << 60, dtype=torch.uint8)
-            return super().encode(pixels, image_index, metadata, titles)
+            return super().features(seen, image_index, metadata, titles, known)
 
     engine = EmbeddingEngine(Greedy(encoder, 3, None), read, EngineOptions(batch_tokens=tokens(encoder, 8)))
     out = [item for batch in engine.run(batches(MIXED, 10)) for item in batch.to_pylist()]
@@ -291,10 +292,10 @@ def test_the_real_cpu_allocator_is_understood(encoder):
 
 def test_a_row_that_does_not_fit_alone_is_quarantined(encoder):
     class OneHeavyRow(Narrow):
-        def encode(self, pixels, image_index, metadata, titles):
+        def features(self, seen, image_index, metadata, titles, known):
             if "heavy" in titles:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-            return self.encoder.encode(pixels, image_index, metadata, titles)
+            return self.encoder.features(seen, image_index, metadata, titles, known)
 
     rows = [row(i, title="heavy" if i == 6 else "light") for i in range(20)]
     out = embed(OneHeavyRow(encoder, 0, None), rows)
@@ -311,16 +312,16 @@ def test_other_errors_of_the_model_are_no_rows_fault(encoder):
 
 def test_a_non_finite_embedding_is_quarantined(encoder):
     class Poisoned(Narrow):
-        def encode(self, pixels, image_index, metadata, titles):
-            out = self.encoder.encode(pixels, image_index, metadata, titles)
+        def features(self, seen, image_index, metadata, titles, known):
+            features = self.encoder.features(seen, image_index, metadata, titles, known)
             for i, title in enumerate(titles):
                 if title == "red shoe 2":
-                    out.embedding[i, 3] = float("nan")
+                    features.image[i, 3] = float("nan")
                 if title == "red shoe 3":
-                    out.image[i, 0] = 1e6  # finite, but not as float16
-            return out
+                    features.image[i, 0] = 1e6  # finite, but not as float16
+            return features
 
-    out = embed(Poisoned(encoder, 0, None), [row(i) for i in range(10)])
+    out = embed(Poisoned(encoder, 100, None), [row(i) for i in range(10)])
     assert [i for i, item in enumerate(out) if item["reason"] == "non_finite"] == [2, 3, 7, 8]
     assert sum(item["status"] == "embedded" for item in out) == 6
 
@@ -390,13 +391,45 @@ def test_waiting_and_computing_are_told_apart(encoder):
     assert all(item["decode_wait_s"] == item["model_s"] == 0 for i, item in enumerate(out) if i % 4)
 
     class Slow(Narrow):
-        def encode(self, *args):
+        def features(self, *args):
             time.sleep(0.1)
-            return self.encoder.encode(*args)
+            return self.encoder.features(*args)
 
-    out = embed(Slow(encoder, 0, None), rows, size=4)
+    out = embed(Slow(encoder, 100, None), rows, size=4)
     wait, model = (sum(item[name] for item in out) for name in ("decode_wait_s", "model_s"))
     assert model > 0.3 > wait
+
+
+@pytest.mark.parametrize("images, words", [(True, True), (True, False), (False, True)])
+def test_what_was_kept_gives_the_same_vectors_without_its_tower(watched, images, words):
+    encoder, seen = watched
+    read_texts = []
+    hook = encoder.text.register_forward_hook(lambda module, inputs, output: read_texts.append(len(inputs[0])))
+    engine = EmbeddingEngine(encoder, read, EngineOptions(batch_tokens=tokens(encoder, 4), keep=True))
+    rows = [item | {"image_hash": item["image_hash"] or item["image_uri"] or None} for item in MIXED]
+    first = [item for batch in engine.run(batches(rows, 10)) for item in batch.to_pylist()]
+    kept_images = {r["image_hash"]: (o["image_tokens"], o["image_features"]) for r, o in zip(rows, first, strict=True) if o["image_tokens"]}
+    names = ("text_tokens", "text_mask", "text_features", "title_features")
+    said = [(t["metadata_text"], t["encoder_title"]) for t in map(texts, rows)]
+    kept_texts = {t: tuple(o[n] for n in names) for t, o in zip(said, first, strict=True) if o["text_tokens"]}
+    assert len(kept_images) == len({r["image_hash"] for r in rows if r["image_hash"]})
+    assert kept_texts.keys() == {t for t in said if t[0]}
+
+    schema = INPUT
+    for name in ("image_tokens", "image_features", *names):
+        schema = schema.append(pa.field(name, pa.binary()))
+    again = []
+    for item, text in zip(rows, said, strict=True):
+        stored = dict(zip(("image_tokens", "image_features"), kept_images.get(item["image_hash"], (None, None)), strict=True)) if images else {}
+        stored |= dict(zip(names, kept_texts.get(text, (None,) * 4), strict=True)) if words else {}
+        again.append({k: v for k, v in (item | texts(item) | stored).items() if k in schema.names})
+    seen.clear()
+    read_texts.clear()
+    out = [item for batch in engine.run([pa.RecordBatch.from_pylist(again, schema)]) for item in batch.to_pylist()]
+    hook.remove()
+    assert np.array_equal([item["embedding"] for item in out], [item["embedding"] for item in first])
+    assert not (images and seen) and not (words and sum(read_texts) > 1), "a row without text still asks for the empty one"
+    assert all(item["image_tokens"] is None for item in out) or not images
 
 
 rows_strategy = st.lists(

@@ -16,7 +16,8 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
 from tgq.pipeline import embed as step
-from tgq.pipeline.models import versions_of
+from tgq.pipeline.features import kept_bytes, make_room
+from tgq.pipeline.models import towers_of, versions_of
 from tgq.pipeline.night import open_night
 from tgq.pipeline.udf import register_udf
 
@@ -161,6 +162,67 @@ def test_another_model_embeds_all_again_beside_the_first(spark, tmp_path, model,
     assert step.embed(second).embedded == 6
     keys = second.warehouse.read("item_embeddings").groupBy("item_id", "model_version").count().collect()
     assert len(keys) == 12 and all(k["count"] == 1 for k in keys)
+
+
+def retrained(model, folder) -> str:
+    """The same towers under other weights, in another folder."""
+    encoder = TGQFormer.from_pretrained(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, value in encoder.named_parameters():
+            if not name.startswith(("vision.", "text.")):
+                value.add_(torch.randn_like(value) * 0.1)
+    encoder.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_new_connector_embeds_from_what_the_towers_said_before(spark, tmp_path, model, catalog):
+    first = begin(spark, tmp_path, model, catalog)
+    rows = [item(n, catalog, jpeg(n % 12), f"toy {n % 7}", first.run_id) for n in range(20)]
+    put(first, [*rows, item(20, catalog, None, "only text", first.run_id)])
+    step.embed(first)
+    kept = first.warehouse.read("tower_features").groupBy("fingerprint").count().collect()
+    towers = towers_of(model)
+    assert {r["fingerprint"]: r["count"] for r in kept} == {towers.vision: 12, towers.text: 8}
+
+    other = retrained(model, tmp_path / "other")
+    fresh = begin(spark, tmp_path / "fresh", other, catalog, "features.max_gb=0")
+    put(fresh, [*rows, item(20, catalog, None, "only text", fresh.run_id)])
+    step.embed(fresh)
+    assert fresh.warehouse.read("tower_features").count() == 0
+    for picture in catalog.glob("*.jpg"):
+        picture.unlink()  # nothing is left that a tower could see
+    second = begin(spark, tmp_path, other, catalog)
+    done = step.embed(second)
+    assert (done.embedded, done.quarantined) == (21, 0) and done.figures["from_kept_features"] == 21
+    version = versions_of(other)[0]
+    got, expected = (
+        {r["item_id"]: np.array(r["embedding"]) for r in night.warehouse.read("item_embeddings").where(F.col("model_version") == version).collect()}
+        for night in (second, fresh)
+    )
+    assert got.keys() == expected.keys() and max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6
+    assert second.warehouse.read("tower_features").count() == 20, "what was kept is not kept again"
+
+
+def test_features_make_room_within_their_budget(spark, tmp_path, model, catalog):
+    night = begin(spark, tmp_path, model, catalog)
+    put(night, [item(n, catalog, jpeg(n), f"toy {n}", night.run_id) for n in range(12)])
+    step.embed(night)
+    mine, size = towers_of(model), sum(kept_bytes(night).values())
+    other = str(write_tiny_encoder(tmp_path / "other", seed=4))
+    budget = begin(spark, tmp_path, other, catalog, f"features.max_gb={1.5 * size / 2**30}")
+    assert make_room(budget, towers_of(other)) == pytest.approx(size / 2, abs=2)
+    full = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.9 * size / 2**30}")
+    assert kept_bytes(full).keys() == {mine.vision, mine.text}
+    step.embed(full)
+    after = kept_bytes(full)
+    assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "the towers that no longer run made way"
+
+    put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-2], n >= 8, None) for n in range(12)])
+    tight = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.5 * sum(after.values()) / 2**30}")
+    assert make_room(tight, towers_of(other)) >= 0
+    left = tight.warehouse.read("tower_features").select("source_hash").distinct().count()
+    assert 0 < left <= 8 and sum(kept_bytes(tight).values()) <= 0.5 * sum(after.values())
 
 
 def test_the_udf_gives_the_same_vector(spark, tmp_path, model, catalog):

@@ -6,7 +6,7 @@
 
 A group is the rows that share a picture, so each picture is fetched and decoded once per window, and encoded
 once. While the model runs on one batch, the next is being stacked and those after it are being decoded. Only
-the window is held.
+the window is held. A row that comes with the towers' features, kept by an earlier run, needs neither picture nor towers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from tgq.encoder.features import Features
 from tgq.encoder.images import ImageError, ImageLimits, decode_image
+from tgq.encoder.stored import StoredImage, StoredText, half, pack, pack_mask, pack_tokens
 
+KEPT = ("image_tokens", "text_tokens", "text_mask", "title_features")  # see stored.py; only with `keep`, and once per picture and text
 OUTPUT_SCHEMA = pa.schema(
     [
         ("item_id", pa.string()),
@@ -38,10 +41,12 @@ OUTPUT_SCHEMA = pa.schema(
         ("model_s", pa.float64()),
         ("image_features", pa.binary()),  # f_img, float16 little-endian; null without a picture
         ("text_features", pa.binary()),  # f_txt, likewise; null without metadata
+        *((name, pa.binary()) for name in KEPT),
         ("embedding", pa.list_(pa.float32())),
     ]
 )
 INPUT_COLUMNS = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
+STORED_COLUMNS = ("image_tokens", "image_features", "text_tokens", "text_mask", "text_features", "title_features")  # may be absent
 WINDOW_BATCHES = 4  # the window never holds more than this many batches, however small the pictures
 
 
@@ -56,6 +61,7 @@ class EngineOptions:
         decode_threads: threads that fetch and decode; 0: one per core that this process may use.
         model_threads: torch's threads for one operation; 0 leaves torch's own choice.
         limits: what a picture may weigh.
+        keep: give out what the towers said too, for those who keep it (KEPT).
     """
 
     batch_tokens: int = 8192
@@ -63,6 +69,7 @@ class EngineOptions:
     decode_threads: int = 0
     model_threads: int = 0
     limits: ImageLimits = field(default_factory=ImageLimits)
+    keep: bool = False
 
 
 @dataclass
@@ -77,12 +84,16 @@ class Row:
     picture_key: str | None  # rows with the same key show the same picture
     metadata: str
     title: str
+    stored_image: tuple[bytes, bytes] | None = None  # tokens and pooled feature as they were kept
+    stored_text: tuple[bytes, bytes, bytes, bytes] | None = None
     failure: ImageError | None = None
     result: tuple | None = None  # one row of each array of EncoderOutput
+    image_kept: Future | None = None  # bytes to be kept, being packed
+    text_kept: Future | None = None
 
     @property
     def has_image(self) -> bool:
-        return self.has_bytes or self.uri is not None
+        return self.has_bytes or self.uri is not None or self.stored_image is not None
 
     @property
     def done(self) -> bool:
@@ -100,21 +111,34 @@ class Group:
 
 @dataclass
 class Batch:
-    """Rows to encode, those of one picture side by side: `image_index` ascends, but for the -1 of none."""
+    """Rows to encode, those of one picture side by side: `image_index` ascends, but for the -1 of none.
+
+    Pictures are numbered as they come; those that were decoded lie in `pixels`, the others in `stored`.
+    """
 
     rows: list[Row]
+    image_index: np.ndarray
     pixels: torch.Tensor | None
-    image_index: torch.Tensor
+    stored: dict[int, StoredImage]
 
-    def encode(self, encoder, start: int, stop: int):
+    def features(self, encoder, start: int, stop: int) -> Features:
+        """The towers' features of some of the rows."""
         rows, index = self.rows[start:stop], self.image_index[start:stop]
-        seen = index[index >= 0]
-        pixels = None
-        if len(seen):
-            first = int(seen.min())
-            pixels = self.pixels[first : int(seen.max()) + 1]
-            index = torch.where(index >= 0, index - first, index)
-        return encoder.encode(pixels, index, [row.metadata for row in rows], [row.title for row in rows])
+        used = np.unique(index[index >= 0])
+        fresh = [i for i in used.tolist() if i not in self.stored]
+        parts = []
+        if fresh:  # their pixels lie side by side, in the order of their numbers
+            before = sum(i not in self.stored for i in range(fresh[0]))
+            parts.append((fresh, *encoder.see(self.pixels[before : before + len(fresh)])))
+        if kept := [i for i in used.tolist() if i in self.stored]:
+            parts.append((kept, *(torch.from_numpy(np.stack([getattr(self.stored[i], name) for i in kept])).to(encoder.null_image.device).float()
+                                  for name in ("tokens", "pooled"))))  # fmt: skip
+        seen = tuple(torch.cat([part[n] for part in parts]) for n in (1, 2)) if parts else None
+        place = {number: at for at, number in enumerate(number for part in parts for number in part[0])}
+        at = torch.tensor([place.get(i, -1) for i in index.tolist()], dtype=torch.long)
+        width = encoder.text.width
+        known = {i: StoredText.unpack(*row.stored_text, width) for i, row in enumerate(rows) if row.stored_text}
+        return encoder.features(seen, at, [row.metadata for row in rows], [row.title for row in rows], known)
 
 
 class EmbeddingEngine:
@@ -154,7 +178,7 @@ class EmbeddingEngine:
             torch.set_num_threads(self.options.model_threads)
         clock = _Clock()
         unfinished: deque[list[Row]] = deque()
-        decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="tgq-decode")
+        decoders = self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="tgq-decode")
         stacker = ThreadPoolExecutor(1, thread_name_prefix="tgq-stack")
         window = _Window(_rows(batches, unfinished), lambda row: decoders.submit(self._picture, row))
         try:
@@ -177,9 +201,11 @@ class EmbeddingEngine:
         groups = window.take(self.batch_rows)
         return self._stack(groups) if groups else None
 
-    def _picture(self, row: Row) -> np.ndarray | ImageError:
-        """On a decode thread: the row's pixels, or what is wrong; never raises."""
+    def _picture(self, row: Row) -> np.ndarray | StoredImage | ImageError:
+        """On a decode thread: the row's pixels or kept features, or what is wrong; never raises."""
         try:
+            if row.stored_image:
+                return StoredImage.unpack(*row.stored_image, self.encoder.vision.width)
             stored = row.source.column("image_bytes")[row.index] if row.has_bytes else None
             data = self.read(row.uri) if stored is None else stored.as_py()
             image = decode_image(data, self.options.limits, target=self.encoder.vision.input_size)
@@ -196,6 +222,7 @@ class EmbeddingEngine:
         rows: list[Row] = []
         index: list[int] = []
         pictures: list[np.ndarray] = []
+        kept: dict[int, StoredImage] = {}
         for group in groups:
             used = -1  # a group's picture has one place, however many rows show it
             for row, picture in self._shown(group):
@@ -206,8 +233,11 @@ class EmbeddingEngine:
                     row.failure = ImageError("no_image_and_no_text", "neither a picture nor any text")
                     continue
                 if picture is not None and used < 0:
-                    used = len(pictures)
-                    pictures.append(picture)
+                    used = len(pictures) + len(kept)
+                    if isinstance(picture, StoredImage):
+                        kept[used] = picture
+                    else:
+                        pictures.append(picture)
                 rows.append(row)
                 index.append(used)
         pixels = None
@@ -216,9 +246,9 @@ class EmbeddingEngine:
             # alone, where torch would start a second set of threads.
             pixels = torch.empty((len(pictures), *pictures[0].shape), pin_memory=self.device.type == "cuda")
             np.stack(pictures, out=pixels.numpy())
-        return Batch(rows, pixels, torch.tensor(index, dtype=torch.long))
+        return Batch(rows, np.array(index, dtype=np.int64), pixels, kept)
 
-    def _shown(self, group: Group) -> Iterator[tuple[Row, np.ndarray | ImageError | None]]:
+    def _shown(self, group: Group) -> Iterator[tuple[Row, np.ndarray | StoredImage | ImageError | None]]:
         """Each row with its picture; one that could not be read is looked for where the other rows keep it."""
         if group.picture is None:
             yield from ((row, None) for row in group.rows)
@@ -235,13 +265,16 @@ class EmbeddingEngine:
         while start < n:
             stop = min(n, start + self.batch_rows)
             try:
-                out = batch.encode(self.encoder, start, stop)
+                features = batch.features(self.encoder, start, stop)
+                out = self.encoder.embed(features)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
-                out = None  # and leave this block: the traceback keeps the failed batch's tensors alive
+                features = out = None  # and leave this block: the traceback keeps the failed batch's tensors alive
             if out is not None:
                 _record(batch.rows[start:stop], out)
+                if self.options.keep:
+                    self._keep(batch.rows[start:stop], batch.image_index[start:stop], features)
                 start = stop
                 continue
             if self.device.type == "cuda":
@@ -251,6 +284,25 @@ class EmbeddingEngine:
             else:
                 batch.rows[start].failure = ImageError("out_of_memory", "does not fit the device by itself")
                 start = stop
+
+    def _keep(self, rows: list[Row], pictures: np.ndarray, features: Features) -> None:
+        """Have the decode threads pack what the towers said, of each picture and each pair of texts once."""
+        tokens, said = half(features.image_tokens), half(features.text_tokens)
+        mask, title = features.text_mask.cpu().numpy(), half(features.title)
+        seen, read = set(), set()
+        for i, row in enumerate(rows):
+            if row.result is None:
+                continue
+            if row.has_image and not row.stored_image and pictures[i] not in seen:
+                seen.add(pictures[i])
+                row.image_kept = self._decoders.submit(pack_tokens, tokens[i])
+            if row.metadata and not row.stored_text and (row.metadata, row.title) not in read:
+                read.add((row.metadata, row.title))
+                row.text_kept = self._decoders.submit(_packed_text, said[i], mask[i], title[i])
+
+
+def _packed_text(tokens: np.ndarray, mask: np.ndarray, title: np.ndarray) -> tuple[bytes, bytes, bytes]:
+    return pack_tokens(tokens[mask]), pack_mask(mask), pack(title)
 
 
 def _cores() -> int:
@@ -320,7 +372,7 @@ def _rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> It
     for source in batches:
         if not source.num_rows:
             continue
-        columns = {name: source.column(name) for name in INPUT_COLUMNS if name in source.schema.names}
+        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *STORED_COLUMNS) if name in source.schema.names}
         nothing = [None] * source.num_rows
         has_bytes = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nothing
         values = {name: column.to_pylist() for name, column in columns.items()}
@@ -328,6 +380,7 @@ def _rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> It
         def of(name: str, values: dict = values, nothing: list = nothing) -> list:
             return values.get(name, nothing)
 
+        images, words = (_together(*(of(name) for name in names)) for names in (STORED_COLUMNS[:2], STORED_COLUMNS[2:]))
         rows = [
             Row(
                 source=source,
@@ -338,18 +391,26 @@ def _rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> It
                 picture_key=image_hash or (None if stored else uri) or None,
                 metadata=metadata or "",
                 title=title or "",
+                stored_image=image,
+                stored_text=text,
             )
-            for i, (item_id, uri, stored, image_hash, metadata, title) in enumerate(
-                zip(of("item_id"), of("image_uri"), has_bytes, of("image_hash"), of("metadata_text"), of("encoder_title"), strict=True)
+            for i, (item_id, uri, stored, image_hash, metadata, title, image, text) in enumerate(
+                zip(of("item_id"), of("image_uri"), has_bytes, of("image_hash"), of("metadata_text"), of("encoder_title"), images, words,
+                    strict=True)
             )
         ]
         unfinished.append(rows)
         yield from rows
 
 
+def _together(*columns: list) -> list[tuple | None]:
+    """Rows of several columns; None where the first is null."""
+    return [row if row[0] is not None else None for row in zip(*columns, strict=True)]
+
+
 def _record(rows: list[Row], out) -> None:
     embedding = out.embedding.numpy()
-    image, text = (_float16(features) for features in (out.image, out.text))
+    image, text = half(out.image), half(out.text)
     finite = np.isfinite(embedding).all(1) & np.isfinite(image).all(1) & np.isfinite(text).all(1)
     scalars = torch.stack([out.agreement, out.gate_metadata, out.gate_exploratory], dim=1).numpy()
     for i, row in enumerate(rows):
@@ -359,11 +420,6 @@ def _record(rows: list[Row], out) -> None:
             row.failure = ImageError(
                 "non_finite", "the embedding or a tower's feature is not a finite number"
             )
-
-
-def _float16(features: torch.Tensor) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what overflows is seen as non-finite
-        return features.numpy().astype("<f2")
 
 
 def _output(rows: list[Row], clock: _Clock) -> pa.RecordBatch:
@@ -385,6 +441,7 @@ def _output(rows: list[Row], clock: _Clock) -> pa.RecordBatch:
         [row.result[at].tobytes() if row.result is not None and there(row) else None for row in rows]
         for at, there in ((1, lambda row: row.has_image), (2, lambda row: bool(row.metadata)))
     ]
+    packed = [(row.image_kept and row.image_kept.result(), *(row.text_kept.result() if row.text_kept else (None,) * 3)) for row in rows]
     columns = [
         pa.array([row.item_id for row in rows], pa.string()),
         pa.array(np.where(missing, "quarantined", "embedded"), pa.string()),
@@ -394,7 +451,7 @@ def _output(rows: list[Row], clock: _Clock) -> pa.RecordBatch:
         pa.array([row.has_image for row in rows], pa.bool_()),
         pa.array(times[0]),
         pa.array(times[1]),
-        *(pa.array(column, pa.binary()) for column in features),
+        *(pa.array(column, pa.binary()) for column in (*features, *zip(*packed, strict=True))),
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing)),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=OUTPUT_SCHEMA)

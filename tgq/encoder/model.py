@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
@@ -19,6 +22,7 @@ from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
 from tgq.encoder.gates import DualGates
 from tgq.encoder.heads import LightHead, LLMHead, Streams
+from tgq.encoder.stored import StoredText
 from tgq.encoder.towers import TextTower, VisionTower
 from tgq.errors import ModelError
 
@@ -170,32 +174,64 @@ class TGQFormer(nn.Module):
         return self.anchor(f.image_tokens, f.text, f.has_image & f.has_text)
 
     @torch.no_grad()
+    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """U preprocessed pictures `[U, 3, H, W]` through the vision tower: tokens `[U, N, Dv]`, pooled `[U, Dg]`.
+
+        float32 at float16's precision, which is what a cache of features keeps: fresh or kept, the numbers are the same.
+        """
+        with self._autocast():
+            seen = self.vision(pixels.to(self.null_image.device, non_blocking=True))
+        return tuple(value.half().float() for value in seen)
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """T texts through the text tower: tokens `[T, L, Dt]`, mask `[T, L]`, pooled `[T, Dp]`; rounded as in `see`."""
+        with self._autocast():
+            tokens, mask, pooled = self.text(list(texts))
+        return tokens.half().float(), mask, pooled.half().float()
+
+    @torch.no_grad()
     def features(
-        self, pixels: Tensor | None, image_index: LongTensor, metadata: list[str], titles: list[str]
-    ) -> Features:
-        """Run the towers: once per unique picture, once per unique text."""
+        self, seen: tuple[Tensor, Tensor] | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str],
+        known: Mapping[int, StoredText] = MappingProxyType({}),
+    ) -> Features:  # fmt: skip
+        """B items after the towers. The text tower runs once per unique text; see `encode` for the arguments.
+
+        Args:
+            seen: what `see` gives for the U unique pictures, or what was kept of it; None where no item has one.
+            known: by item, what was kept of its texts.
+        """
         device, v = self.null_image.device, self.vision
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            if pixels is None or len(pixels) == 0:
-                tokens = torch.zeros(1, v.tokens_per_image, v.width, device=device)
-                pooled = torch.zeros(1, v.pooled_width, device=device)
-            else:
-                tokens, pooled = v(pixels.to(device, non_blocking=True))
-            unique = list(dict.fromkeys([*metadata, *titles]))
-            text_tokens, mask, text = self.text(unique)
-        place = {value: i for i, value in enumerate(unique)}
+        if seen is None:
+            seen = torch.zeros(1, v.tokens_per_image, v.width, device=device), torch.zeros(1, v.pooled_width, device=device)
+        tokens, pooled = seen
         image_index = image_index.to(device)
-        seen, at = image_index >= 0, image_index.clamp(min=0)
-        rows = torch.tensor([place[value] for value in metadata], device=device, dtype=torch.long)
-        titled = torch.tensor([place[value] for value in titles], device=device, dtype=torch.long)
-        return Features(
-            tokens[at].float(), pooled[at].float() * seen[:, None], seen,
-            text_tokens[rows].float(), mask[rows], text[rows].float(), text[titled].float(), tuple(metadata),
-        )
+        has_image, at = image_index >= 0, image_index.clamp(min=0)
+        return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *self._texts(metadata, titles, known), tuple(metadata))
+
+    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, StoredText]) -> tuple[Tensor, ...]:
+        """Tokens, mask and pooled feature of the metadata, and the pooled feature of the title, a row per item."""
+        t, device, items = self.text, self.null_image.device, len(metadata)
+        shapes = (items, t.max_length, t.width), (items, t.max_length), (items, t.pooled_width), (items, t.pooled_width)
+        tokens, mask, pooled, title = (torch.zeros(shape, device=device) for shape in shapes)
+        mask = mask.bool()
+        if fresh := [i for i in range(items) if i not in known]:
+            unique = list(dict.fromkeys([metadata[i] for i in fresh] + [titles[i] for i in fresh]))
+            place = {value: at for at, value in enumerate(unique)}
+            rows, said, titled = (torch.tensor(x, device=device) for x in
+                                  (fresh, [place[metadata[i]] for i in fresh], [place[titles[i]] for i in fresh]))
+            read = self.read(unique)
+            tokens[rows], mask[rows], pooled[rows], title[rows] = *(value[said] for value in read), read[2][titled]
+        for i, text in known.items():
+            kept = torch.from_numpy(text.mask.copy()).to(device)
+            mask[i] = kept
+            tokens[i, kept] = torch.from_numpy(text.tokens.astype(np.float32)).to(device)
+            pooled[i], title[i] = (torch.from_numpy(x.astype(np.float32)).to(device) for x in (text.pooled, text.title))
+        return tokens, mask, pooled, title
 
     @torch.no_grad()
     def encode(
-        self, pixels: Tensor | None, image_index: LongTensor, metadata: list[str], titles: list[str]
+        self, pixels: Tensor | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str]
     ) -> EncoderOutput:
         """Embed B items whose U unique pictures are preprocessed.
 
@@ -205,14 +241,22 @@ class TGQFormer(nn.Module):
             metadata: B texts of `metadata_text`, '' for none.
             titles: B titles, '' for none.
         """
+        seen = self.see(pixels) if pixels is not None and len(pixels) else None
+        return self.embed(self.features(seen, image_index, metadata, titles))
+
+    @torch.no_grad()
+    def embed(self, features: Features) -> EncoderOutput:
+        """Embed B items after the towers."""
         if self.training:
-            raise RuntimeError("encode needs eval mode: call .eval() first")
-        features = self.features(pixels, image_index, metadata, titles)
-        with torch.autocast(features.image.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            raise RuntimeError("embed needs eval mode: call .eval() first")
+        with self._autocast():
             out = self(features)
         parts = (out.embedding, features.image, features.text, out.agreement,
                  out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1))
         return EncoderOutput(*(part.float().cpu() for part in parts))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.null_image.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def own_state(self) -> dict[str, Tensor]:
         """The weights that are this encoder's own: neither the towers' nor the language model's frozen ones."""

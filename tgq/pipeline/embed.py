@@ -13,30 +13,29 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from tgq.config import Settings
 from tgq.encoder.images import ImageLimits
 from tgq.errors import AccountingError
+from tgq.pipeline.features import keep, make_room, mark_kept, room_left, with_kept
 from tgq.pipeline.fetch import FetchOptions
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.ingest import UNKNOWN
+from tgq.pipeline.models import Towers, towers_of
 from tgq.pipeline.night import Night, StepResult
 from tgq.pipeline.sources import fetch_options, folder_of
 
 TEXT_COST = 32 * 1024  # bytes that an item weighs in the plan beside its picture, for the share of work that every item is
 PERMANENT = ("truncated", "not_an_image", "decompression_bomb", "too_large", "no_image_and_no_text")  # whatever the model
-RESULT = (
-    "item_id string, status string, reason string, detail string, agreement float, gate_metadata float, "
-    "gate_exploratory float, has_image boolean, decode_wait_s double, model_s double, image_features binary, "
-    "text_features binary, embedding array<float>"
-)
+LIGHT = 16  # how many items without a picture to read weigh as one with
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class EmbedWorker:
     prefetch_mb: int
     fetch: FetchOptions
     limits: ImageLimits
+    keep: bool = False
 
     @classmethod
     def of(cls, settings: Settings, model_folder: str, catalog_folder: str | None) -> EmbedWorker:
@@ -81,6 +81,7 @@ class EmbedWorker:
             decode_threads=self.decode_threads or cores,
             model_threads=cores,
             limits=self.limits,
+            keep=self.keep,
         )
         return EmbeddingEngine(encoder, Fetcher(self.fetch).read, options)
 
@@ -143,16 +144,21 @@ def embed(night: Night) -> StepResult:
     waiting = pending(night, model_version, tower_version).join(
         warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed")), "item_id", "left_anti"
     )
-    plan = write_plan(night, waiting)
+    towers = towers_of(night.model_folder)
+    plan = write_plan(night, mark_kept(night, waiting, towers))
     clock, measured = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
     worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
+    room = make_room(night, towers) if plan.slices else 0
     for part in plan.slices:
-        encode_slice(night, plan, part, worker, measured)
+        encode_slice(night, plan, part, replace(worker, keep=room > 0), towers, measured)
+        if room > 0:
+            keep(night, staged(night, plan, part), towers, (f"tgq-features-{plan.attempt}", part.number))
+            room = room_left(night)
         commit_slice(night, plan, part, model_version, tower_version)
     night.progress.finish()
     remove_folder(night.staging("embed"))
-    return account(night, model_version, read, measured, time.perf_counter() - clock)
+    return account(night, plan, model_version, read, measured, time.perf_counter() - clock)
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,7 @@ class Slice:
     items: int
     tasks: int
     replaced: int
+    light: bool  # no picture to read: each is kept, or there is none
 
 
 @dataclass(frozen=True)
@@ -175,7 +182,10 @@ class Plan:
 
 
 def write_plan(night: Night, waiting: DataFrame) -> Plan:
-    """Cut the pending items into slices by hash, and each slice into tasks of about equal bytes, equal pictures side by side."""
+    """Cut the pending items into slices by hash, and each slice into tasks of about equal bytes, equal pictures side by side.
+
+    Items that need no vision tower have slices of their own: a slice of them reads the feature cache once, and holds more.
+    """
     settings = night.settings.embed
     remove_folder(night.staging("embed"))
     folder = night.staging("embed", "plan")
@@ -183,20 +193,21 @@ def write_plan(night: Night, waiting: DataFrame) -> Plan:
     per_slice = settings.slice_items or 4 * parallel * settings.task_items
     columns = (
         "item_id", "content_hash", "category", "image_uri", "image_bytes", "image_hash", "image_size", "metadata_text",
-        "encoder_title", "source_fingerprint", "replaces",
+        "encoder_title", "source_fingerprint", "replaces", "light",
     )  # fmt: skip
-    keys = waiting.select("item_id", "image_size").agg(F.count("*").alias("n")).first()
-    if not keys["n"]:
+    counts = {row["light"]: row["n"] for row in waiting.groupBy("light").agg(F.count("*").alias("n")).collect()}
+    if not counts:
         return Plan(folder, "", ())
-    n_slices = math.ceil(keys["n"] / per_slice)
+    heavy, light = (math.ceil(counts.get(kind, 0) / size) for kind, size in ((False, per_slice), (True, LIGHT * per_slice)))
     group = F.coalesce("image_hash", "item_id")
-    sliced = waiting.select(*columns).withColumn("slice", F.pmod(F.xxhash64(group), F.lit(n_slices)).cast("int"))
+    of_kind = F.when(F.col("light"), heavy + F.pmod(F.xxhash64(group), F.lit(max(1, light)))).otherwise(F.pmod(F.xxhash64(group), F.lit(max(1, heavy))))
+    sliced = waiting.select(*columns).withColumn("slice", of_kind.cast("int"))
     whole = Window.partitionBy("slice")
-    cost: Column = F.coalesce("image_size", F.lit(0)) + F.lit(TEXT_COST)
+    cost: Column = F.when(F.col("light"), 0).otherwise(F.coalesce("image_size", F.lit(0))) + F.lit(TEXT_COST)
     tasks = F.greatest(F.lit(1), F.ceil(F.count("*").over(whole) / F.lit(settings.task_items))).cast("int")
     before = F.sum(cost).over(whole.orderBy(group, "item_id").rowsBetween(Window.unboundedPreceding, -1))
     planned = (
-        sliced.withColumn("tasks", tasks)
+        sliced.withColumn("tasks", F.when(F.col("light"), F.least(tasks, F.lit(4 * parallel))).otherwise(tasks))
         .withColumn("total", F.sum(cost).over(whole))
         .withColumn("task", F.floor(F.coalesce(before, F.lit(0)) * F.col("tasks") / F.col("total")).cast("int"))
         .drop("total")
@@ -205,18 +216,24 @@ def write_plan(night: Night, waiting: DataFrame) -> Plan:
     rows = (
         night.spark.read.parquet(folder)
         .groupBy("slice")
-        .agg(F.count("*").alias("items"), F.max("tasks").alias("tasks"), F.sum(F.col("replaces").cast("int")).alias("replaced"))
+        .agg(F.count("*").alias("items"), F.max("tasks").alias("tasks"), F.sum(F.col("replaces").cast("int")).alias("replaced"),
+             F.max("light").alias("light"))
         .orderBy("slice")
         .collect()
-    )  # one row per slice
-    return Plan(folder, uuid.uuid4().hex, tuple(Slice(r["slice"], r["items"], r["tasks"], r["replaced"]) for r in rows))
+    )  # one row per slice  # fmt: skip
+    return Plan(folder, uuid.uuid4().hex, tuple(Slice(*(r[f.name if f.name != "number" else "slice"] for f in fields(Slice))) for r in rows))
 
 
-def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, measured: Meter) -> None:
+def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, towers: Towers, measured: Meter) -> None:
     """Run the fused worker function over one slice and stage its rows as Parquet, all or nothing."""
+    from tgq.encoder.engine import OUTPUT_SCHEMA
+
     rows = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
-    columns = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
-    tasks = rows.repartitionById(part.tasks, F.col("task")).select(*columns)
+    columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
+    rows = rows.select(*columns)
+    if part.light:
+        rows = with_kept(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
+    tasks = rows.repartitionById(part.tasks, F.col("task")).drop("task")
     counted = measured.counters
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -227,15 +244,21 @@ def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, mea
             yield batch
 
     with measured.watching():
-        tasks.mapInArrow(run, RESULT).write.mode("overwrite").parquet(night.staging("embed", "out", str(part.number)))
+        done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
+        done.write.mode("overwrite").parquet(night.staging("embed", "out", str(part.number)))
+
+
+def staged(night: Night, plan: Plan, part: Slice) -> DataFrame:
+    """What `encode_slice` staged, beside what the plan knows of each item."""
+    planned = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
+    planned = planned.select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
+    return night.spark.read.parquet(night.staging("embed", "out", str(part.number))).join(planned, "item_id")
 
 
 def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, tower_version: str) -> None:
     """Bring a staged slice into the tables: append where nothing is replaced, else MERGE with deletion vectors."""
     warehouse = night.warehouse
-    planned = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
-    out = night.spark.read.parquet(night.staging("embed", "out", str(part.number)))
-    rows = out.join(planned.select("item_id", "content_hash", "category", "source_fingerprint"), "item_id")
+    rows = staged(night, plan, part)
     good = rows.where(F.col("status") == "embedded")
     stamp = {"run_id": F.lit(night.run_id), "model_version": F.lit(model_version), "tower_version": F.lit(tower_version)}
     good = good.withColumns(stamp | {"embedded_at": F.current_timestamp()})
@@ -276,7 +299,7 @@ def carry_quarantine(night: Night, model_version: str) -> None:
         night.warehouse.upsert(again.select(*columns), "quarantine", ("run_id", "stage", "item_id", "occurrence"))
 
 
-def account(night: Night, model_version: str, read: dict[str, int], measured: Meter, seconds: float) -> StepResult:
+def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], measured: Meter, seconds: float) -> StepResult:
     """Derive the counts from the tables, so that a run taken up again shows those of an undisturbed one."""
     items = night.warehouse.read("catalog_items").where("is_active")
     vectors = (
@@ -294,6 +317,8 @@ def account(night: Night, model_version: str, read: dict[str, int], measured: Me
     kept = kept.select("item_id", F.lit(True).alias("kept")).distinct()
     in_snapshot = F.col("kept").isNull()
     mine = F.col("embedded_by") == night.run_id
+
+    light = sum(part.items for part in plan.slices if part.light)
 
     def count(condition: Column, name: str) -> Column:
         return F.coalesce(F.sum(condition.cast("long")), F.lit(0)).alias(name)
@@ -331,6 +356,7 @@ def account(night: Night, model_version: str, read: dict[str, int], measured: Me
             "model_version": model_version,
             "snapshot": {k: row[f"{k}_in_snapshot"] for k in ("embedded", "unchanged", "quarantined")} | {"good": row["snapshot"]},
             "encoded_now": counters.rows.value,
+            "from_kept_features": light,
             "items_per_s": round(counters.rows.value / seconds, 2) if counters.rows.value else None,
             "decode_wait_share": round(counters.wait_s.value / busy, 4) if busy else None,
             "model_seconds": round(counters.model_s.value, 2),

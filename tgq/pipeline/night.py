@@ -128,7 +128,7 @@ def with_encoder(settings: Settings, path: str) -> Settings:
 
 def config_digest(settings: Settings) -> str:
     """16 hex digits over every setting that can change a result."""
-    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.")
+    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.")
     relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

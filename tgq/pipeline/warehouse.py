@@ -19,7 +19,7 @@ from tgq.config import WarehouseSettings, data_folder
 from tgq.errors import ConfigError, WarehouseError
 
 TABLES = (
-    "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features",
+    "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
     "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
 SESSION_SCHEMA = "tgq"
