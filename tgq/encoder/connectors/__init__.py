@@ -2,22 +2,16 @@
 
     connector(H_img [B, N, width], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n, width]
 
-`H_img` comes projected to the connector's width, with positions, once for the connector and for the head. `n_anchored` of
-the tokens, the first ones, are metadata-anchored; the head lets the anchor lead them. A connector is built with
-`Connector(config, text_width, text_length)`, and its class says what else belongs to its design:
-
-- `gated`: the dual gates weigh its two streams;
-- `decorrelated`: it is trained with L_rr;
-- `fusion`: the head's map of both towers' pooled features, None for plain linear fusion.
+`H_img` comes projected to the connector's width, with positions, once for the connector and for the head; the head lets the
+anchor lead the anchored tokens.
 """
 
 from __future__ import annotations
 
-from torch import nn
-
 from tgq.encoder.connectors.anchored_only import AnchoredOnly
 from tgq.encoder.connectors.clip_mean import ClipMean
 from tgq.encoder.connectors.concat_linear import ConcatLinear
+from tgq.encoder.connectors.connector import Connector
 from tgq.encoder.connectors.hybrid_gates import HybridGates
 from tgq.encoder.connectors.hybrid_nogate import HybridNoGate
 from tgq.encoder.connectors.instructblip import InstructBLIP
@@ -28,7 +22,7 @@ from tgq.encoder.connectors.qformer import QFormer
 from tgq.encoder.connectors.tgq import HybridConnector
 from tgq.errors import ModelError
 
-CONNECTORS: dict[str, type[nn.Module]] = {
+CONNECTORS: dict[str, type[Connector]] = {
     "tgq": HybridConnector,
     "hybrid_gates": HybridGates,
     "hybrid_nogate": HybridNoGate,
@@ -43,7 +37,7 @@ CONNECTORS: dict[str, type[nn.Module]] = {
 }
 
 
-def connector_class(name: str) -> type[nn.Module]:
+def connector_class(name: str) -> type[Connector]:
     """The connector of that name; ModelError names those there are."""
     if name not in CONNECTORS:
         raise ModelError(f"unknown connector '{name}'", f"choose one of {', '.join(sorted(CONNECTORS))}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tgq.encoder.connectors.connector import Connector
 
-class MLPConnector(nn.Module):
+
+class MLPConnector(Connector):
     """Two layers per visual token, with a shortcut. As many tokens as the picture has: costly for a language model."""
 
-    gated, decorrelated, fusion, n_anchored = False, False, None, 0
-
     def __init__(self, config, text_width: int, text_length: int):
-        super().__init__()
+        super().__init__(config, text_width, text_length)
         width = config.width
         self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width))
         self.norm = nn.LayerNorm(width)

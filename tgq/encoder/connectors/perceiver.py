@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from tgq.encoder.attention import Block
+from tgq.encoder.connectors.connector import Connector
 
 
-class PerceiverResampler(nn.Module):
+class PerceiverResampler(Connector):
     """Learned latents that attend to the picture and to themselves in one attention. The metadata has no say."""
 
-    gated, decorrelated, fusion, n_anchored = False, False, None, 0
-
     def __init__(self, config, text_width: int, text_length: int):
-        super().__init__()
+        super().__init__(config, text_width, text_length)
         self.n_exploratory = config.anchored_queries + config.exploratory_queries  # as many latents as the hybrid's queries
         self.latents = nn.Parameter(torch.randn(self.n_exploratory, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from tgq.encoder.attention import Block, CrossAttention
+from tgq.encoder.connectors.connector import Connector
 
 
-class QFormer(nn.Module):
+class QFormer(Connector):
     """Learned queries that attend to each other, then to the picture. The metadata has no say in them."""
 
-    gated, decorrelated, fusion, n_anchored = False, False, None, 0
-
     def __init__(self, config, text_width: int, text_length: int):
-        super().__init__()
+        super().__init__(config, text_width, text_length)
         width = config.width
         self.n_exploratory = config.anchored_queries + config.exploratory_queries  # as many queries as the hybrid's
         self.queries = nn.Parameter(torch.randn(self.n_exploratory, width) * 0.02)

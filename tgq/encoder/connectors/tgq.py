@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.attention import Block
+from tgq.encoder.connectors.connector import Connector
 
 
-class HybridConnector(nn.Module):
+class HybridConnector(Connector):
     """Metadata-anchored and exploratory queries, one call over the picture's tokens.
 
     `Q_txt = Conv1D(H_txt) W_Q`: the text tokens are compressed along their length, then projected. `Q_rnd` is learned.
@@ -17,10 +18,10 @@ class HybridConnector(nn.Module):
     stream stays free of the metadata (ours: the paper does not say; so are the counts, depth and width).
     """
 
-    gated, decorrelated, fusion = True, True, None
+    gated = decorrelated = True
 
     def __init__(self, config, text_width: int, text_length: int):
-        super().__init__()
+        super().__init__(config, text_width, text_length)
         width = config.width
         self.n_anchored, self.n_exploratory = self.counts(config)
         self.window = -(-text_length // self.n_anchored)
