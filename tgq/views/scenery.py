@@ -40,7 +40,8 @@ def scene(r: random.Random, item: Item, others: Sequence[Item]) -> Item | None:
     for picture, (x, y) in zip(cast, spots, strict=False):
         share = r.uniform(0.85, 1.0)
         side = max(1, round(share * width / columns)), max(1, round(share * height / rows))
-        small = ImageOps.contain(picture, side)
+        scale = min(side[0] / picture.width, side[1] / picture.height)
+        small = picture.resize((max(1, round(scale * picture.width)), max(1, round(scale * picture.height))))  # a sliver keeps a pixel
         plain = plain_background(small)
         left = round(x * width / columns + r.random() * max(0.0, width / columns - small.width))
         top = round(y * height / rows + r.random() * max(0.0, height / rows - small.height))
