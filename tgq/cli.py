@@ -390,42 +390,62 @@ def robustness(
 
 @app.command()
 def train(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder.")],
-    catalogs: Annotated[list[str], typer.Option("--catalog", help="FOLDER or FOLDER=PROFILE; repeatable.")],
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder. The same command again goes on where it stopped.")],
+    catalogs: Annotated[list[str] | None, typer.Option("--catalog", help="A catalog to train on: FOLDER or FOLDER=PROFILE; repeatable.")] = None,
+    warehouse: Annotated[str | None, typer.Option(help="A warehouse that `tgq nightly` or `tgq ingest` has filled, to train on its items.")] = None,
+    profiles: Profiles = None, sets: Sets = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
-    max_items: Annotated[int, typer.Option(min=10, help="Items per catalog that fit the memory (125 kB each); whole groups are drawn.")] = 20_000,
-    cache: Annotated[Path | None, typer.Option(help="Folder where tower features are kept for the next training.")] = None,
+    max_items: Annotated[int, typer.Option(min=10, help="Items per source that fit the memory (125 kB each); whole groups are drawn.")] = 20_000,
+    cache: Annotated[Path | None, typer.Option(help="Folder where catalogs' tower features are kept for the next training. [default: OUT/work]")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share each batch; the curve is the same for any number.")] = 1,
+    launcher: Annotated[str, typer.Option(help="What starts several processes: torchrun (this machine) or spark (TorchDistributor).")] = "torchrun",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    head: Annotated[str | None, typer.Option(help="light or llm; short for --model head=...")] = None,
+    llm: Annotated[str | None, typer.Option(help="The llm head's language model, a folder or hub name; short for --model llm=...")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Towers, connector, head: e.g. vision=openai/clip-vit-base-patch32, head=llm, llm=FOLDER; repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="Towers, connector, widths: e.g. vision=openai/clip-vit-base-patch32, connector=qformer; repeatable."),
     ] = None,
     option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How to train, e.g. lr=2e-4 or pairs=128; repeatable.")] = None,
+    help_options: Annotated[bool, typer.Option("--help-options", help="List all that --model and --option can set, with defaults, and end.")] = False,
 ) -> None:  # fmt: skip
-    """Train the connector and head over frozen tower features, on the catalogs' train groups.
+    """Train the connector and head over frozen tower features, on the train side of catalogs' pairs.
 
-    Towers are local folders or hub names; OUT/training.json lists all that can be set by --model and --option.
+    Example: tgq train my-encoder --warehouse warehouse
 
     Example: tgq train my-encoder --catalog demo=catalogs/demo --seed 1
 
     Example: tgq train clip --catalog demo --model vision=openai/clip-vit-base-patch32 --model text=openai/clip-vit-base-patch32
     """
-    from tgq.console import ConsoleProgress
+    from tgq.console import ConsoleProgress, table
     from tgq.encoder.model import EncoderConfig
     from tgq.pipeline.session import open_session
-    from tgq.pipeline.train import train_encoder
+    from tgq.pipeline.train import Source, train_encoder
     from tgq.training.train import TrainConfig
 
-    shape = config.dataclass_of(EncoderConfig, model or (), "--model")
+    if help_options:
+        for kind, flag in ((EncoderConfig, "--model"), (TrainConfig, "--option")):
+            out.print(table(flag, ["key", "default"], [[name, f.default] for name, f in kind.__dataclass_fields__.items()], numeric_from=99))
+        return
+    if not catalogs and not warehouse:
+        raise UsageError("nothing to train on was named", "give --warehouse FOLDER, or --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
+    if launcher not in ("torchrun", "spark"):
+        raise UsageError(f"no launcher named '{launcher}'", "choose torchrun or spark")
+    short = [f"{key}={value}" for key, value in (("head", head), ("llm", llm)) if value]
+    shape = config.dataclass_of(EncoderConfig, [*short, *(model or ())], "--model")
     how = config.dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
-    spark = open_session(settings_of(None, None).settings)
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    sources = [Source.of_catalog(catalog, cache or out_folder / "work" / "catalogs") for catalog in catalogs or ()]
+    sources += [Source.of_warehouse(settings)] if warehouse else []
+    spark = open_session(settings)
     try:
-        result = train_encoder(spark, out_folder, catalogs, shape, how, max_items, cache, tracking_uri, ConsoleProgress(err))
+        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, launcher, device)
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
-    out.print(f"make it the champion with `tgq promote {out_folder}`, or use it once with --set encoder.path={out_folder}", soft_wrap=True)
+    out.print(f"make it the champion with `tgq promote {out_folder} --warehouse ...`, or use it once with --set encoder.path={out_folder}", soft_wrap=True)
 
 
 @app.command()

@@ -9,10 +9,11 @@ import pytest
 from tgq import config
 from tgq.demo.catalog import draw_catalog
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.errors import SourceError, UsageError
+from tgq.errors import SourceError, TgqError, UsageError
 from tgq.pipeline.night import Silent
-from tgq.pipeline.train import grouped_rows, train_encoder
+from tgq.pipeline.train import Source, train_encoder
 from tgq.tracking import open_tracker
+from tgq.training.dataset import TrainingSet
 from tgq.training.split import split_of
 from tgq.training.train import TrainConfig
 
@@ -20,55 +21,88 @@ from tgq.training.train import TrainConfig
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop") / "demo"
-    draw_catalog(folder, items=120, seed=3, size=64, workers=1)
+    draw_catalog(folder, items=80, seed=3, size=64, workers=1)
     return folder
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def run(spark, shop, tiny_encoder, tmp_path):
+def run(spark, shop, cache, tiny_encoder, tmp_path):
     shape = EncoderConfig.read(tiny_encoder)
     towers = {name: str((tiny_encoder / getattr(shape, name)).resolve()) for name in ("vision", "text")}
-    options = TrainConfig(seed=5, steps=6, pairs=8, evaluate_every=3)
+    options = TrainConfig(seed=5, steps=6, pairs=8, evaluate_every=3, chunk=8)
 
-    def train(name="encoder", seed=5, cache=None, **more):
-        return train_encoder(spark, tmp_path / name, [f"{shop}=catalogs/demo"], replace(shape, **towers), replace(options, seed=seed),
-                             1000, cache, None, Silent(), **more)  # fmt: skip
+    def train(name="encoder", sources=None, items=1000, processes=1, launcher="torchrun", **changed):
+        sources = sources or [Source.of_catalog(f"{shop}=catalogs/demo", cache)]
+        return train_encoder(spark, tmp_path / name, sources, replace(shape, **towers), replace(options, **changed), items, None, Silent(),
+                             processes, launcher)  # fmt: skip
 
     return train
 
 
-def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_path, shop):
-    trained = run(cache=tmp_path / "cache")
+@pytest.fixture
+def sets(monkeypatch):
+    """The training sets that were trained on."""
+    kept, save = [], TrainingSet.save
+    monkeypatch.setattr(TrainingSet, "save", lambda rows, path: (kept.append(rows), save(rows, path)))
+    return kept
+
+
+def curve(folder):
+    client = open_tracker(config.load(["local"], []).settings.tracking, str(folder)).client
+    [found] = client.search_runs([client.get_experiment_by_name("tgq-training").experiment_id])
+    return {name: [(p.step, p.value) for p in client.get_metric_history(found.info.run_id, name)] for name in ("validation_mrr", "loss")}
+
+
+def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_path, sets):
+    trained = run()
     loaded = TGQFormer.from_pretrained(tmp_path / "encoder")
     assert loaded.model_version == trained.model_version
     record = json.loads((tmp_path / "encoder" / "training.json").read_text())
-    assert record["catalogs"] == ["demo=catalogs/demo"] and record["training"]["seed"] == 5
-    assert 0 < trained.validation_mrr <= 1 and trained.steps == 6
+    assert record["sources"] == ["demo"] and record["training"]["seed"] == 5 and record["gflops_per_item"] > 0
+    assert 0 < trained.validation_mrr <= 1 and trained.steps == 6 and not (tmp_path / "encoder" / "work").exists()
     with pytest.raises(UsageError, match="already holds an encoder"):
         run()
-    # the same seed makes the same weights, from the towers or from the cache; another seed makes others
-    assert run("again", cache=tmp_path / "cache").model_version == trained.model_version
-    assert run("other", seed=6, cache=tmp_path / "cache").model_version != trained.model_version
-    # the curve is in MLflow
-    settings = config.load(["local"], []).settings.tracking
-    client = open_tracker(settings, str(tmp_path / "encoder")).client
-    [found] = client.search_runs([client.get_experiment_by_name("tgq-training").experiment_id])
-    curve = client.get_metric_history(found.info.run_id, "validation_mrr")
-    assert [point.step for point in curve] == [0, 3, 6]
+    [rows] = sets
+    assert len(rows) > 20 and all(split_of(group) == "train" for group in rows.group), "no item of a test group is trained on"
+    assert (rows.image_index >= 0).all() and (rows.group[rows.pairs[:, 0]] == rows.group[rows.pairs[:, 1]]).all()
+    # the same seed makes the same weights, from what was kept; another seed makes others
+    assert run("again").model_version == trained.model_version
+    assert run("other", seed=6).model_version != trained.model_version
+    told = curve(tmp_path / "encoder")
+    assert [step for step, _ in told["validation_mrr"]] == [0, 3, 6] and [step for step, _ in told["loss"]] == [3, 6]
+    # a limit leaves whole groups out
+    run("few", items=25)
+    kept = set(sets[-1].group.tolist())
+    assert kept < set(rows.group.tolist()) and len(sets[-1]) == np.isin(rows.group, list(kept)).sum()
 
 
-def test_no_item_of_a_test_group_is_trained_on_and_a_limit_leaves_whole_groups_out(spark, shop):
-    settings = config.load(["local", "catalogs/demo"], [f"catalog.path={json.dumps(str(shop))}"]).settings
-    rows = list(grouped_rows(spark, settings, "demo", 10_000))
-    groups = {row.group for row in rows}
-    assert groups and all(split_of(group) == "train" for group in groups)
-    assert all(row.image for row in rows)
-    few = list(grouped_rows(spark, settings, "demo", 60))
-    kept = {row.group for row in few}
-    assert kept < groups and len(few) == np.sum([row.group in kept for row in rows])
+def test_several_processes_have_the_curve_of_one(run, tmp_path):
+    for name, more in (("one", {}), ("torchrun", {"processes": 2}), ("spark", {"processes": 2, "launcher": "spark"})):
+        run(name, **more)
+    one, *others = (curve(tmp_path / name) for name in ("one", "torchrun", "spark"))
+    for other in others:
+        for name, points in one.items():
+            assert [step for step, _ in other[name]] == [step for step, _ in points]
+            assert [value for _, value in other[name]] == pytest.approx([value for _, value in points], rel=1e-4)
+    with pytest.raises(TgqError, match="the training's processes failed: .*chunks of 8 items, but there are 3 processes"):
+        run("too many", processes=3, pairs=4, chunk=8)
 
 
-def test_a_catalog_without_groups_cannot_be_trained_on(spark, shop):
-    settings = config.load(["local"], [f"catalog.path={json.dumps(str(shop))}", "catalog.columns.group_id=null"]).settings
-    with pytest.raises(SourceError, match="no groups on the train side.*catalog.columns.group_id"):
-        list(grouped_rows(spark, settings, "demo", 1000))
+def test_a_warehouse_of_nights_is_trained_on_without_a_tower_and_with_its_neighbours(run, spark, shop, cache, sets):
+    run("first")
+    place = next(cache.iterdir())
+    settings = config.load(["local", "catalogs/demo"], [f"warehouse.path={json.dumps(str(place))}"]).settings
+    run("second", sources=[Source.of_warehouse(settings)])
+    assert (sets[0].item == sets[1].item).all() and np.array_equal(sets[0].image_tokens, sets[1].image_tokens)
+
+
+def test_a_catalog_without_pairs_cannot_be_trained_on(run, shop, tmp_path):
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("catalog: {columns: {group_id: null}}\n")
+    with pytest.raises(SourceError, match="no pairs of items on the train side.*catalog.columns.group_id"):
+        run(sources=[Source.of_catalog(f"{shop}={bare}", tmp_path / "bare")])

@@ -7,59 +7,77 @@ from hypothesis import strategies as st
 
 from tgq.errors import SourceError
 from tgq.training.dataset import TrainingSet
-from tgq.training.sampling import PairSampler, known_pairs
+from tgq.training.sampling import Known, PairSampler, hard_negatives
 from tgq.training.split import split_of
 from tgq.training.train import first_ranks
 
 
-def rows_of(group, image, variant, catalog):
+def rows_of(group, image, catalog, pairs, unjudged=(), hard=None):
     """A TrainingSet of which only the columns matter."""
     n = len(group)
-    empty = np.zeros((1, 1, 1), np.float16)
+    empty, zeros = np.zeros((1, 1, 1), np.float16), np.zeros((1, 1), np.float32)
     return TrainingSet(
-        empty, np.zeros((1, 1), np.float32), empty, np.ones((1, 1), bool), np.zeros((1, 1), np.float32), ("",), np.array(image),
-        np.zeros((n, 2), int), np.zeros(n, int), *(np.array(x, dtype=str) for x in (group, variant, catalog, range(n))),
+        empty, zeros, empty, np.ones((1, 1), bool), zeros, ("",), zeros, np.array(image), np.zeros((n, 2), int), np.zeros(n, int),
+        *(np.array(x, dtype=str) for x in (group, catalog, range(n))), *(np.array(x, int).reshape(-1, 2) for x in (pairs, unjudged)),
+        np.zeros((n, 0), int) if hard is None else np.array(hard),
     )  # fmt: skip
 
 
-table = st.lists(
-    st.tuples(st.integers(0, 5), st.integers(-1, 8), st.sampled_from(["", "red", "blue"]), st.sampled_from("ab")), min_size=4, max_size=40
-)
+@st.composite
+def sets(draw):
+    n = draw(st.integers(4, 30))
+    labels = [draw(st.lists(strategy, min_size=n, max_size=n)) for strategy in (st.integers(0, 5), st.integers(-1, 8), st.sampled_from("ab"))]
+    ends = st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)).filter(lambda pair: pair[0] != pair[1])
+    pairs = [(a, b) for a, b in draw(st.lists(ends, max_size=40)) if labels[2][a] == labels[2][b]]
+    return rows_of(*labels, pairs, draw(st.lists(ends, max_size=10)), np.array([[(i + 1) % n, (i + 2) % n, -1] for i in range(n)]))
 
 
 @settings(max_examples=60, deadline=None)
-@given(table, st.integers(0, 3))
-def test_a_pair_is_of_one_group_and_differs_in_picture_and_variant(entries, seed):
-    group, image, variant, catalog = zip(*entries, strict=True)
-    rows = rows_of(group, image, variant, catalog)
+@given(sets(), st.integers(0, 3), st.integers(1, 50))
+def test_a_batch_is_of_given_pairs_of_one_catalog_and_follows_from_seed_and_step(rows, seed, step):
     try:
-        sampler = PairSampler(rows, seed)
+        sampler, known = PairSampler(rows, seed), Known(rows)
     except SourceError:
         return  # nothing to pair
-    for left, right in sampler.batches(6, 3):
-        assert len(left) == len(right) == 6 and len(set(rows.catalog[np.concatenate([left, right])])) == 1
-        assert (left != right).all() and (rows.group[left] == rows.group[right]).all()
-        assert ((rows.image_index[left] != rows.image_index[right]) | (rows.image_index[left] < 0)).all()
-        assert ((rows.variant[left] != rows.variant[right]) | (rows.variant[left] == "")).all()
-        known = known_pairs(rows, left, right)
-        for i, j in np.ndindex(known.shape):
-            a, b = left[i], right[j]
-            alike = rows.group[a] == rows.group[b] or (rows.image_index[a] == rows.image_index[b] and rows.image_index[a] >= 0)
-            assert known[i, j] == alike
+    left, right = sampler.batch(step, 6)
+    again = PairSampler(rows, seed).batch(step, 6)
+    assert (left == again[0]).all() and (right == again[1]).all()
+    given_pairs, unjudged = ({tuple(pair) for pair in ends.tolist()} for ends in (rows.pairs, rows.unjudged))
+    assert len(left) == 6 and set(zip(left.tolist(), right.tolist(), strict=True)) <= given_pairs
+    assert len(set(rows.catalog[np.concatenate([left, right])])) == 1
+    between = known.between(left, right)
+    for i, j in np.ndindex(between.shape):
+        a, b = int(left[i]), int(right[j])
+        alike = rows.group[a] == rows.group[b] or (rows.image_index[a] == rows.image_index[b] and rows.image_index[a] >= 0) or a == b
+        assert between[i, j] == (alike or bool({(a, b), (b, a)} & (given_pairs | unjudged)))
+    hard = hard_negatives(rows, left, 2, known)
+    assert len(set(hard.tolist())) == len(hard) and all(any(h in rows.hard[a] and not known.between(np.array([a]), np.array([h]))[0, 0]
+                                                            for a in left) for h in hard)  # fmt: skip
 
 
-def test_groups_without_two_different_items_are_refused():
-    with pytest.raises(SourceError, match="fewer than 2 have two different items"):
-        PairSampler(rows_of(["g", "g", "h"], [0, 0, 1], ["", "", ""], ["a"] * 3), 0)
+def test_groups_without_two_items_that_answer_each_other_are_refused():
+    with pytest.raises(SourceError, match="2 groups for training, but 1 group has two different items"):
+        PairSampler(rows_of(["g", "g", "h"], [0, 1, 2], ["a"] * 3, [(0, 1), (1, 0)]), 0)
+    with pytest.raises(SourceError, match="no group has.*catalog.columns.group_id"):
+        PairSampler(rows_of(["g", "h"], [0, 1], ["a"] * 2, []), 0)
 
 
-def test_the_rank_skips_the_row_itself_its_picture_and_its_variant():
-    rows = rows_of(["g", "g", "g", "g", "x", "y"], [0, 0, 1, 2, 3, 4], ["v", "w", "v", "u", "z", "q"], ["a"] * 6)
+def test_the_rank_skips_the_row_itself_its_picture_and_what_was_not_judged():
+    pairs = [(0, 1), (0, 3), (1, 0), (2, 3)]
+    rows = rows_of(["g", "g", "g", "g", "x", "y"], [0, 0, 1, 2, 3, 4], ["a"] * 6, pairs, [(0, 2)])
     towards = np.array([[1.0, 1.0, 1.0, 0.5, 0.9, 0.4]]).T  # similarity to row 0 is the number itself
-    # row 0: 1 shares its picture, 2 its variant; the positive left is 3 (0.5), behind 4 (0.9)
+    # row 0: 1 shares its picture, 2 is not judged; the positive left is 3 (0.5), behind 4 (0.9)
     assert first_ranks(towards, rows, np.array([0])).tolist() == [2]
     assert np.isnan(first_ranks(towards, rows, np.array([4]))).all(), "no positive, no rank"
     assert first_ranks(np.ones((6, 1)), rows, np.array([0])).tolist() == [3], "all the same flatters nobody"
+
+
+def test_a_part_keeps_the_pairs_and_neighbours_whose_ends_it_has():
+    rows = rows_of(list("gghh"), [0, 1, 2, 3], ["a"] * 4, [(0, 1), (2, 3), (3, 0)], [(1, 2)], [[1, 2], [0, -1], [3, 1], [0, 2]])
+    part = rows.subset(np.array([3, 2]))
+    assert part.pairs.tolist() == [[1, 0]] and part.unjudged.tolist() == [] and part.hard.tolist() == [[-1, 1], [0, -1]]
+    both = TrainingSet.concatenate([rows, part])
+    assert both.pairs.tolist() == [[0, 1], [2, 3], [3, 0], [5, 4]] and both.hard[4:].tolist() == [[-1, 5], [4, -1]]
 
 
 def test_a_split_is_by_group_alone_and_near_its_share():

@@ -8,7 +8,7 @@ import torch
 
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
-from tgq.errors import SourceError, TgqError
+from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.dataset import TrainingSet
 from tgq.training.start import start
 from tgq.training.train import TrainConfig, embed, first_ranks, train
@@ -44,10 +44,12 @@ def drawn(encoder, groups=60, per_group=4, seed=0) -> TrainingSet:
     mask = np.zeros((n, length), bool)
     mask[:, 0] = True
     said = np.zeros((n, length, encoder.text.width), np.float16)
-    rows = np.arange(n)
+    rows, texts = np.arange(n), texts.astype(np.float32)
+    pairs = np.array([(i, j) for i in rows for j in rows if i != j and group[i] == group[j]])
     return TrainingSet(
-        frame.astype(np.float16), frame.mean(1).astype(np.float32), said, mask, texts.astype(np.float32), tuple(map(str, rows)), rows,
-        np.stack([rows, rows], 1), rows, np.char.add("g", group.astype(str)), np.array([""] * n), np.array(["drawn"] * n), rows.astype(str),
+        frame.astype(np.float16), frame.mean(1).astype(np.float32), said, mask, texts, tuple(map(str, rows)), texts, rows,
+        np.stack([rows, rows], 1), rows, np.char.add("g", group.astype(str)), np.array(["drawn"] * n), rows.astype(str),
+        pairs, pairs[:0], (rows[:, None] + [per_group, 2 * per_group]) % n,
     )  # fmt: skip
 
 
@@ -84,6 +86,64 @@ def test_training_repeats_itself(folder):
         return encoder.model_version
 
     assert once() == once()
+
+
+def weights(folder, config, checkpoint=None, log=lambda step, values: None):
+    torch.manual_seed(0)
+    encoder = TGQFormer(TGQFormer.from_pretrained(folder).config, folder)
+    history = train(encoder, drawn(encoder), config, log, checkpoint=checkpoint)
+    return encoder.own_state(), history
+
+
+def test_chunks_forgotten_or_kept_have_the_gradients_of_the_whole(folder):
+    """Without dropout the cut is no matter at all; with it, each chunk keeps its own."""
+    still = replace(CONFIG, hard=1, lr=1e-2)
+    for name, value in (("dropout", 0.0), ("dropout", 0.1)):
+        shape = replace(TGQFormer.from_pretrained(folder).config, **{name: value})
+        results = []
+        for config in (still, replace(still, regather=True), replace(still, chunk=11)):
+            torch.manual_seed(0)
+            encoder = TGQFormer(shape, folder)
+            results.append([values["loss"] for values in train(encoder, drawn(encoder), config)[1:]])
+        assert results[0] == pytest.approx(results[1], rel=1e-5)
+        assert (results[0] == pytest.approx(results[2], rel=1e-4)) == (value == 0.0)
+
+
+def test_hard_negatives_change_what_is_learned(folder):
+    without, with_them = (weights(folder, replace(CONFIG, hard=hard))[1][-1]["loss"] for hard in (0, 2))
+    assert with_them > without, "more negatives, a greater loss"
+
+
+def test_a_training_that_was_broken_off_ends_as_one_that_was_not(folder, tmp_path):
+    config = replace(CONFIG, steps=6, lr=1e-2)
+    whole, history = weights(folder, config)
+
+    class Killed(Exception):
+        pass
+
+    def kill(step, values):
+        if step == 4:
+            raise Killed
+
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Killed):
+        weights(folder, config, path, kill)
+    seen = []
+    resumed, again = weights(folder, config, path, lambda step, values: seen.append(step))
+    assert seen == [0, 2, 4, 6] and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert [values["loss"] for values in again[1:]] == [values["loss"] for values in history[1:]]
+    with pytest.raises(ModelError, match="checkpoint .* is of another configuration"):
+        weights(folder, replace(config, lr=1e-3), path)
+    path.write_bytes(b"cut off")
+    with pytest.raises(ModelError, match="cannot be read"):
+        weights(folder, config, path)
+
+
+def test_half_precision_learns_the_same_within_its_precision(folder):
+    full, half = (weights(folder, replace(CONFIG, precision=precision))[1][-1]["loss"] for precision in ("float32", "bfloat16"))
+    assert half == pytest.approx(full, rel=0.02) and half != full
+    with pytest.raises(TgqError, match="choose auto, float32 or bfloat16"):
+        weights(folder, replace(CONFIG, precision="int4"))
 
 
 def test_a_loss_that_is_no_number_is_one_line(encoder):

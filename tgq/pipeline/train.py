@@ -1,38 +1,47 @@
-"""Training as a job: the catalogs' train groups through the frozen towers once, then the trainer, then an encoder folder.
+"""Training as a job: items of some catalogs or warehouses, the towers over them once, then the trainer, then an encoder folder.
 
-It runs in one process and reads its rows on the driver: a training set is a sample (`max_items`), not the catalog. Memory is
-125 kB per picture with the default towers; time is the towers' once per picture (kept in `cache`), then some 0.4 s per batch
-on two cores.
+A catalog that is named by its folder gets a scratch warehouse (in `cache`, kept for the next training): it is ingested and its
+towers' features are kept there by the same steps as in a night. The training set itself is read on the driver and is a
+sample (`max_items`); it lies in OUT/work until the training has ended, with the checkpoint that a repeated command goes on from.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import torch
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import SparkSession
 
 from tgq import config
 from tgq.config import Settings, TrackingSettings
-from tgq.encoder.images import ImageError, ImageLimits, decode_image
+from tgq.encoder.device import choose_device
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.errors import SourceError, UsageError
-from tgq.pipeline.fetch import Fetcher
-from tgq.pipeline.night import Progress, git_commit, new_run_id
-from tgq.pipeline.pairs import split_of as split_column
-from tgq.pipeline.sources import Location, fetch_options, locate, read_source, readable_fields
-from tgq.tracking import open_tracker
-from tgq.training.dataset import Row, TrainingSet
-from tgq.training.split import split_of
-from tgq.training.train import TrainConfig, train
+from tgq.errors import TgqError, UsageError
+from tgq.pipeline.ingest import ingest
+from tgq.pipeline.lock import warehouse_lock
+from tgq.pipeline.night import Night, Progress, git_commit, new_run_id
+from tgq.pipeline.towers import run_towers
+from tgq.pipeline.training_set import items_of_side, training_set
+from tgq.pipeline.warehouse import Warehouse, absolute
+from tgq.tracking import Tracker, open_tracker
+from tgq.training import worker
+from tgq.training.dataset import TrainingSet
+from tgq.training.train import TrainConfig
 
-CURVES = ("loss", "info_nce", "redundancy", "alignment", "relation", "scale", "gate_metadata", "gate_exploratory", "validation_mrr")
+UNLIMITED = 1e6  # GB: a scratch warehouse keeps the features of what is trained on, which max_items bounds
+Launcher = Literal["torchrun", "spark"]
 
 
 @dataclass(frozen=True)
@@ -44,136 +53,187 @@ class Trained:
     steps: int
 
 
+@dataclass(frozen=True)
+class Source:
+    """Items to train on: a catalog's folder with a profile, or a warehouse that has been ingested already."""
+
+    name: str
+    settings: Settings
+    scratch: bool
+
+    @classmethod
+    def of_catalog(cls, text: str, cache: Path) -> Source:
+        """'FOLDER' or 'FOLDER=PROFILE', the profile one of conf/ or a YAML file.
+
+        Raises:
+            ConfigError: the profile cannot be read.
+        """
+        path, _, profile = text.partition("=")
+        place = cache / f"{Path(path).stem}-{hashlib.sha256(f'{absolute(path)}={profile}'.encode()).hexdigest()[:8]}"
+        sets = {"catalog.path": path, "warehouse.path": str(place), "features.max_gb": UNLIMITED, "tracking.enabled": False}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+        return cls(Path(path).stem, config.load(["local", *([profile] if profile else [])], overrides).settings, True)
+
+    @classmethod
+    def of_warehouse(cls, settings: Settings) -> Source:
+        """The warehouse that some settings name."""
+        return cls(Path(settings.warehouse.path).name, settings, False)
+
+
 def train_encoder(
-    spark: SparkSession, out: Path, catalogs: Sequence[str], encoder: EncoderConfig, options: TrainConfig, max_items: int, cache: Path | None,
-    tracking_uri: str | None, progress: Progress,
+    spark: SparkSession, out: Path, sources: Sequence[Source], encoder: EncoderConfig, options: TrainConfig, max_items: int,
+    tracking_uri: str | None, progress: Progress, processes: int = 1, launcher: Launcher = "torchrun", device: str = "auto",
 ) -> Trained:  # fmt: skip
-    """Train an encoder on the train groups of some catalogs and write its folder, with `training.json` beside the weights.
+    """Train an encoder on the train side of some sources and write its folder, with `training.json` beside the weights.
 
     Args:
-        catalogs: 'FOLDER' or 'FOLDER=PROFILE', the profile one of conf/ or a YAML file.
-        max_items: of each catalog; above it whole groups are left out, by their hash.
+        max_items: of each source; above it whole groups are left out, by their hash.
+        processes: how many share each batch, started by torchrun on this machine or by Spark's TorchDistributor.
 
     Raises:
-        ConfigError, SourceError: a profile or catalog cannot be read, or has no groups.
+        SourceError: a source cannot be read, or has no pairs of items.
         UsageError: the folder `out` holds an encoder already.
+        ModelError: a tower is missing, or the checkpoint in `out` is of another configuration.
+        TgqError: the loss is no number.
     """
     if (out / "config.json").exists():
         raise UsageError(f"{out} already holds an encoder", "name another folder")
-    wanted = [(name, *_parse(name)) for name in catalogs]
-    loaded = [config.load(["local", *([profile] if profile else [])], [f"catalog.path={json.dumps(path)}"]).settings for _, path, profile in wanted]
+    work, place = out / "work", str(choose_device(device).type)
     torch.manual_seed(options.seed)
     model = TGQFormer(encoder)
     tracker = open_tracker(TrackingSettings(uri=tracking_uri, experiment="tgq-training"), str(out))
-    tracker.start(new_run_id(datetime.now(timezone.utc)), {"git_commit": git_commit(), "catalogs": ", ".join(catalogs)})
-    parts = []
-    for (name, path, _), settings in zip(wanted, loaded, strict=True):
-        rows = list(grouped_rows(spark, settings, Path(path).stem, max_items))
-        progress.say(f"{name}: {len(rows)} items in {len({row.group for row in rows})} train groups")
-        parts.append(through_towers(model, rows, settings, options.seed, cache, progress))
-    rows = TrainingSet.concatenate(parts)
-    progress.start("train", options.steps)
+    run_id = new_run_id(datetime.now(timezone.utc))
+    tracker.start(run_id, {"git_commit": git_commit(), "sources": ", ".join(source.name for source in sources)})
+    with _failing(tracker):
+        model.save_pretrained(work / "start")
+        rows = TrainingSet.concatenate([read_source_rows(spark, source, model, work / "start", run_id, max_items, options.seed, progress)
+                                        for source in sources])  # fmt: skip
+        worker.prepare(work, encoder, options, rows, place)
+        with following(work, options.steps, progress):
+            launch(work, processes, launcher, spark, place)
+        return _finish(out, work, rows, sources, max_items, encoder, options, tracker, progress)
 
-    def log(step: int, values: dict[str, float]) -> None:
-        tracker.log_metrics({name: values[name] for name in CURVES if name in values}, step)
-        loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
-        progress.update(step, f"{loss}validation MRR {values['validation_mrr']:.4f}")
 
-    history = train(model, rows, options, log)
-    progress.finish()
-    model.save_pretrained(out)
+def read_source_rows(
+    spark: SparkSession, source: Source, model: TGQFormer, start: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
+    side: str = "train",
+) -> TrainingSet:  # fmt: skip
+    """One source's items of one side: ingested where it is a catalog, through the towers where they have not spoken, as arrays."""
+    settings = source.settings
+    if source.scratch:
+        Path(settings.warehouse.path).mkdir(parents=True, exist_ok=True)
+    warehouse = Warehouse(spark, settings.warehouse, create=source.scratch)
+    with warehouse_lock(warehouse.root):
+        night = Night(spark, settings, warehouse, f"train-{run_id}", datetime.now(timezone.utc), progress)
+        if source.scratch:
+            ingest(night)
+        items = items_of_side(night, side, max_items)
+        asked = run_towers(night, str(start), items)
+        rows = training_set(night, model, str(start), items, source.name, seed)
+    progress.say(f"{source.name}: {len(rows)} items in {len(set(rows.group.tolist()))} {side} groups, {len(rows.pairs)} pairs; towers ran for {asked}")
+    return rows
+
+
+def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, device: str) -> None:
+    """Run the prepared training in this process, or in several.
+
+    Raises:
+        TgqError: one of several processes failed; its last line says why.
+    """
+    if processes == 1:
+        worker.run(work)
+    elif launcher == "spark":
+        from pyspark.ml.torch.distributor import TorchDistributor
+
+        local = spark.sparkContext.master.startswith("local")
+        try:
+            TorchDistributor(num_processes=processes, local_mode=local, use_gpu=device == "cuda").run(worker.run, str(work))
+        except RuntimeError as error:
+            raise TgqError(f"the training's processes failed: {_reason(str(error))}", "see the lines above it") from None
+    else:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m", "tgq.training.worker", str(work)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+        if done.returncode:
+            raise TgqError(f"the training's processes failed: {_reason(done.stderr)}", "train with --processes 1 to see it whole")
+
+
+def _reason(text: str) -> str:
+    """The last error that a failed group of processes printed."""
+    lines = [line.strip() for line in text.splitlines() if "Error" in line and "ChildFailed" not in line]
+    return (lines or text.strip().splitlines() or ["no message"])[-1].rpartition("]:")[2].strip()[:300]
+
+
+@contextlib.contextmanager
+def following(work: Path, steps: int, progress: Progress) -> Iterator[None]:
+    """A bar that follows the curve which the first process writes."""
+    progress.start("train", steps)
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(1.0):
+            show()
+
+    def show() -> None:
+        if curve := worker.curve_of(work):
+            values = curve[-1]
+            loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
+            progress.update(int(values["step"]), f"{loss}validation MRR {values['validation_mrr']:.4f}")
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        show()
+        progress.finish()
+
+
+def _finish(
+    out: Path, work: Path, rows: TrainingSet, sources: Sequence[Source], max_items: int, encoder: EncoderConfig, options: TrainConfig,
+    tracker: Tracker, progress: Progress,
+) -> Trained:  # fmt: skip
+    """Move the encoder to its place, say what made it, tell MLflow, and clear the work away; the configuration comes last."""
+    history, model = worker.curve_of(work), TGQFormer.from_pretrained(work / worker.RESULT)
     best = max(history, key=lambda values: values["validation_mrr"])
     record = {
-        "model_version": model.model_version, "catalogs": [_shown(name) for name in catalogs], "items": len(rows),
-        "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "max_items": max_items,
-        "training": asdict(options), "best": best,
+        "model_version": model.model_version, "sources": [source.name for source in sources], "items": len(rows),
+        "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "pairs": len(rows.pairs), "max_items": max_items,
+        "gflops_per_item": round(gflops(model), 3), "training": asdict(options), "best": best,
     }  # fmt: skip
-    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    for values in history:
+        tracker.log_metrics({name: value for name, value in values.items() if name != "step"}, int(values["step"]))
+    tracker.log_metrics({"gflops_per_item": record["gflops_per_item"]})
     tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
     tracker.log_tags({"model_version": model.model_version})
+    (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    model.save_pretrained(out)
     for name in ("config.json", "model.safetensors", "training.json"):
         tracker.log_artifact(out / name, "encoder")
     tracker.finish()
     for problem in tracker.problems:
         progress.say(f"MLflow: {problem}")
+    shutil.rmtree(work)
     return Trained(model.model_version, best["validation_mrr"], int(history[-1]["step"]))
 
 
-def grouped_rows(spark: SparkSession, settings: Settings, catalog: str, max_items: int, side: str = "train") -> Iterator[Row]:
-    """The rows of a catalog's groups on one side, pictures as bytes, in the order of their ids; none of the other side ever.
+@torch.no_grad()
+def gflops(model: TGQFormer) -> float:
+    """Floating-point operations of one item from pixels to embedding, in 10^9, counted by torch (two for a multiply-add)."""
+    from torch.utils.flop_counter import FlopCounterMode
 
-    Raises:
-        SourceError: there is no group column, or no group on that side.
-    """
-    location = locate(spark, settings.catalog)
-    source = read_source(spark, settings.catalog, location)
-    grouped = source.where("group_id IS NOT NULL AND item_id IS NOT NULL")
-    share, count = _share(grouped, max_items, settings.pairs.test_share, side)
-    if not count:
-        raise SourceError(f"{settings.catalog.path} has no groups on the {side} side", "name the column of groups in catalog.columns.group_id")
-    fetcher = Fetcher(fetch_options(location.folder, settings.images))
-    for row in grouped.orderBy("item_id").toLocalIterator():
-        group = row["group_id"]
-        if split_of(group, settings.pairs.test_share) != side or split_of(f"{group}:kept", share) == "train":
-            continue
-        fields = readable_fields(row.asDict(), settings.metadata)
-        yield Row(
-            group, _picture(row, location, fetcher), fields["title"] or "", fields["brand"] or "", fields["category"] or "",
-            fields["attributes"] or {}, row["variant_id"] or "", catalog, row["item_id"],
-        )  # fmt: skip
+    size, text = model.vision.input_size, "a text of some words | of a brand | in a category"
+    counter = FlopCounterMode(display=False)
+    with counter:
+        model.eval().encode(torch.zeros(1, 3, size, size), torch.tensor([0]), [text], [text])
+    return counter.get_total_flops() / 1e9
 
 
-def _share(grouped: DataFrame, max_items: int, test_share: float, side: str) -> tuple[float, int]:
-    """(share of the side's groups that fit the limit, rows in them)."""
-    count = grouped.where(split_column(F.col("group_id"), test_share) == side).count()
-    return min(1.0, max_items / max(count, 1)), count
-
-
-def _picture(row, location: Location, fetcher: Fetcher) -> bytes | None:
-    if row["image_bytes"] is not None:
-        return bytes(row["image_bytes"])
-    if row["image_uri"] is None:
-        return None
+@contextlib.contextmanager
+def _failing(tracker: Tracker) -> Iterator[None]:
     try:
-        return fetcher.read(location.resolve(row["image_uri"]))
-    except ImageError:
-        return None  # the night quarantines it with its reason; training goes on with the words
-
-
-def through_towers(
-    model: TGQFormer, rows: list[Row], settings: Settings, seed: int, cache: Path | None, progress: Progress
-) -> TrainingSet:
-    """The rows' tower features, from the cache where the same towers saw the same rows before."""
-    digest = hashlib.sha256(f"{model.vision.fingerprint}{model.text.fingerprint}{seed}".encode())
-    for row in rows:
-        digest.update(hashlib.sha256(row.image or b"").digest())
-        digest.update(repr((row.group, row.title, row.brand, row.category, sorted(row.attributes.items()), row.variant, row.catalog, row.item)).encode())
-    path = cache and cache / f"{digest.hexdigest()[:24]}.npz"
-    if path and path.exists():
-        return TrainingSet.load(path)
-    limits = ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
-    progress.start("towers", len(rows))
-
-    def counted() -> Iterator[Row]:
-        for number, row in enumerate(rows, start=1):
-            yield row
-            progress.update(number)
-
-    made = TrainingSet.build(model, counted(), lambda data: decode_image(data, limits, model.vision.input_size), seed)
-    progress.finish()
-    if path:
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        made.save(partial)
-        partial.replace(path)
-    return made
-
-
-def _parse(name: str) -> tuple[str, str | None]:
-    path, _, profile = name.partition("=")
-    return path, profile or None
-
-
-def _shown(name: str) -> str:
-    path, profile = _parse(name)
-    return Path(path).name + (f"={profile}" if profile else "")
+        yield
+    except BaseException:
+        tracker.finish("FAILED")
+        raise

@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
-from PIL import Image
 
 from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
+from tgq.encoder.stored import StoredImage, StoredText
 from tgq.encoder.text import metadata_text
 
 TOWER_BATCH = 64
-LABELS = ("group", "variant", "catalog", "item")  # a row's strings, in the order of the fields
+LABELS = ("group", "catalog", "item")  # a row's strings
+PER_ROW = ("image_index", "metadata_index", "title_index", *LABELS)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An item to train on. Items of one group are relevant to each other, items of one variant trivially so."""
+    """An item to train on, with what the towers said of it."""
 
-    group: str
-    image: bytes | None
-    title: str = ""
-    brand: str = ""
-    category: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    variant: str = ""  # rows of the same non-empty variant are never each other's positive
+    item: str  # its id
+    group: str  # the unit that is held out as one: its group, or itself
     catalog: str = ""  # a batch's negatives come from the same catalog
-    item: str = ""  # its id
+    image_hash: str | None = None  # rows with the same one show the same picture
+    image: StoredImage | None = None
+    text: StoredText | None = None
+    metadata: str = ""  # the text that was read
+    fields: Mapping[str, object] = field(default_factory=dict)  # title, brand, category, attributes: what it was made of
 
-    def views(self, draw: random.Random) -> tuple[str, str]:
-        """The metadata text as it is, and one that a careless shop would have written: fields dropped at random."""
-        kept = {name: value for name, value in self.attributes.items() if draw.random() > 0.4}
-        title = self.title if draw.random() > 0.3 else ""
-        brand = self.brand if draw.random() > 0.4 else ""
-        whole = metadata_text(self.title, self.brand, self.category, self.attributes)
-        return whole, metadata_text(title, brand, self.category, kept) or whole
+    def careless(self, draw: random.Random) -> str:
+        """The metadata as a careless shop would have written it: fields dropped at random."""
+        title, brand, attributes = (self.fields.get(name) for name in ("title", "brand", "attributes"))
+        kept = {name: value for name, value in (attributes or {}).items() if draw.random() > 0.4}
+        title = title if draw.random() > 0.3 else ""
+        brand = brand if draw.random() > 0.4 else ""
+        return metadata_text(title or "", brand or "", self.fields.get("category") or "", kept) or self.metadata
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,16 @@ class TrainingSet:
     text_mask: np.ndarray  # [T, L] bool
     text: np.ndarray  # [T, Dp] float32
     texts: tuple[str, ...]  # T
+    title: np.ndarray  # [K, Dp] float32, unique titles
     image_index: np.ndarray  # [R] int, -1 without picture
     metadata_index: np.ndarray  # [R, V] int, views of the metadata, the first as it is
     title_index: np.ndarray  # [R] int
     group: np.ndarray  # [R] str
-    variant: np.ndarray  # [R] str
     catalog: np.ndarray  # [R] str
     item: np.ndarray  # [R] str, ids
+    pairs: np.ndarray  # [P, 2] int: row, and a row that answers it
+    unjudged: np.ndarray  # [Q, 2] int: row, and one that is neither hit nor miss (weight 0)
+    hard: np.ndarray  # [R, H] int: rows that a published model took for this one's neighbours, -1 for none
 
     def __len__(self) -> int:
         return len(self.group)
@@ -67,61 +70,84 @@ class TrainingSet:
     def features(self, rows: np.ndarray, view: np.ndarray | int = 0) -> Features:
         """The tower features of some rows, float32 on CPU; `view` chooses each row's metadata text."""
         at, seen = np.maximum(self.image_index[rows], 0), torch.from_numpy(self.image_index[rows] >= 0)
-        said, titled = self.metadata_index[rows, view], self.title_index[rows]
+        said = self.metadata_index[rows, view]
         return Features(
             torch.from_numpy(self.image_tokens[at]).float(), torch.from_numpy(self.image[at]) * seen[:, None], seen,
             torch.from_numpy(self.text_tokens[said]).float(), torch.from_numpy(self.text_mask[said]),
-            torch.from_numpy(self.text[said]), torch.from_numpy(self.text[titled]),
+            torch.from_numpy(self.text[said]), torch.from_numpy(self.title[self.title_index[rows]]),
             tuple(self.texts[i] for i in said),
         )
 
     def subset(self, rows: np.ndarray) -> TrainingSet:
-        """Some of the rows, over the same pictures and texts."""
-        per_row = ("image_index", "metadata_index", "title_index", *LABELS)
-        kept = {name: getattr(self, name)[rows] for name in per_row}
-        return TrainingSet(**{**self.__dict__, **kept})
+        """Some of the rows (each once), over the same pictures and texts; pairs and neighbours that lose an end are dropped."""
+        place = np.full(len(self) + 1, -1)
+        place[rows] = np.arange(len(rows))  # and place[-1] stays -1
+        kept: dict = {name: getattr(self, name)[rows] for name in PER_ROW}
+        for name in ("pairs", "unjudged"):
+            ends = place[getattr(self, name)]
+            kept[name] = ends[(ends >= 0).all(1)]
+        return TrainingSet(**{**self.__dict__, **kept, "hard": place[self.hard[rows]]})
 
     @classmethod
     def build(
-        cls, encoder: TGQFormer, rows: Iterable[Row], decode: Callable[[bytes], Image.Image], seed: int = 0
-    ) -> TrainingSet:
-        """Run both towers, once per unique picture and unique text.
+        cls, encoder: TGQFormer, rows: Iterable[Row], pairs: Iterable[tuple[str, str, float]] = (),
+        neighbors: Mapping[str, Sequence[str]] = MappingProxyType({}), seed: int = 0,
+    ) -> TrainingSet:  # fmt: skip
+        """From rows, weighted pairs of ids (weight 0: not judged), and neighbours by id; ids that no row has are left out.
 
-        Args:
-            decode: bytes to an RGB picture; whatever it raises leaves the row without a picture.
-            seed: of the dropped fields in the second view.
+        The text tower runs here for the careless view of each row's metadata, and for what was not kept.
         """
-        draw, images, texts = random.Random(seed), _Images(encoder, decode), {"": 0}
-        columns: dict[str, list] = {name: [] for name in ("image", "views", "title", *LABELS)}
+        draw, images, titles = random.Random(seed), {}, {}
+        texts: dict[str, StoredText | None] = {"": None}
+        columns: dict[str, list] = {name: [] for name in PER_ROW}
+        vision, text = encoder.vision, encoder.text
         for row in rows:
-            columns["image"].append(images.add(row.image))
-            columns["views"].append([texts.setdefault(view, len(texts)) for view in row.views(draw)])
-            columns["title"].append(texts.setdefault(metadata_text(row.title, "", "", None), len(texts)))
+            if row.image is not None:
+                images.setdefault(row.image_hash, (len(images), row.image))
+            title = np.zeros(text.pooled_width, "<f2") if row.text is None else row.text.title
+            careless = row.careless(draw)
+            texts[row.metadata] = texts.get(row.metadata) or row.text
+            texts.setdefault(careless, None)
+            columns["image_index"].append(-1 if row.image is None else images[row.image_hash][0])
+            columns["metadata_index"].append((row.metadata, careless))
+            columns["title_index"].append(titles.setdefault(title.tobytes(), len(titles)))
             for name in LABELS:
                 columns[name].append(getattr(row, name))
-        tokens, pooled = images.finish()
+        place = {name: at for at, name in enumerate(texts)}
+        seen = [image for _, image in images.values()]
+        blank = StoredImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
+        at = {item: n for n, item in enumerate(columns["item"])}
+        known = [(at[q], at[p], weight) for q, p, weight in pairs if q in at and p in at]
         return cls(
-            tokens, pooled, *_texts(encoder, list(texts)), tuple(texts), np.array(columns["image"]),
-            np.array(columns["views"]).reshape(-1, 2), np.array(columns["title"]),
-            *(np.array(columns[name], dtype=str) for name in LABELS),
-        )
+            np.stack([image.tokens for image in seen or [blank]]), np.stack([image.pooled for image in seen or [blank]]).astype(np.float32),
+            *_read(encoder, texts), tuple(texts),
+            np.stack([np.frombuffer(title, "<f2") for title in titles] or [np.zeros(text.pooled_width)]).astype(np.float32),
+            np.array(columns["image_index"], int), np.array([[place[view] for view in views] for views in columns["metadata_index"]], int).reshape(-1, 2),
+            np.array(columns["title_index"], int), *(np.array(columns[name], dtype=str) for name in LABELS),
+            *(np.array([(q, p) for q, p, weight in known if (weight > 0) == judged], int).reshape(-1, 2) for judged in (True, False)),
+            _hard([[at[n] for n in neighbors.get(item, ()) if n in at] for item in columns["item"]]),
+        )  # fmt: skip
 
     @classmethod
     def concatenate(cls, parts: list[TrainingSet]) -> TrainingSet:
         """Several sets as one; pictures and texts are not merged across them."""
         joined: dict = {name: np.concatenate([getattr(part, name) for part in parts]) for name in
-                        ("image_tokens", "image", "text_tokens", "text_mask", "text", *LABELS)}
-        pictures = np.cumsum([0, *(len(part.image) for part in parts)])
-        words = np.cumsum([0, *(len(part.texts) for part in parts)])
-        joined["image_index"] = np.concatenate(
-            [np.where(part.image_index < 0, -1, part.image_index + start) for part, start in zip(parts, pictures, strict=False)])
-        for name in ("metadata_index", "title_index"):
-            joined[name] = np.concatenate([getattr(part, name) + start for part, start in zip(parts, words, strict=False)])
+                        ("image_tokens", "image", "text_tokens", "text_mask", "text", "title", *LABELS)}
+        first = {of: np.cumsum([0, *(len(getattr(part, of)) for part in parts)]) for of in ("image", "texts", "title", "group")}
+        indices = {"image_index": "image", "metadata_index": "texts", "title_index": "title", "pairs": "group", "unjudged": "group", "hard": "group"}
+        width = max(part.hard.shape[1] for part in parts)
+        for name, of in indices.items():
+            values = [getattr(part, name) for part in parts]
+            if name == "hard":
+                values = [np.pad(value, ((0, 0), (0, width - value.shape[1])), constant_values=-1) for value in values]
+            joined[name] = np.concatenate([np.where(value < 0, -1, value + start) for value, start in zip(values, first[of], strict=False)])
         return cls(texts=tuple(text for part in parts for text in part.texts), **joined)
 
     def save(self, path: str | Path) -> None:
-        """Write to an uncompressed `.npz`."""
-        np.savez(path, **{**self.__dict__, "texts": np.array(self.texts, dtype=str)})
+        """Write to an uncompressed `.npz`, whole or not at all."""
+        partial = Path(path).with_suffix(".partial.npz")
+        np.savez(partial, **{**self.__dict__, "texts": np.array(self.texts, dtype=str)})
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingSet:
@@ -130,56 +156,25 @@ class TrainingSet:
             return cls(**{**{name: arrays[name] for name in arrays.files}, "texts": tuple(map(str, arrays["texts"]))})
 
 
-class _Images:
-    """Unique pictures by their bytes' hash, through the vision tower a batch at a time."""
-
-    def __init__(self, encoder: TGQFormer, decode: Callable[[bytes], Image.Image]):
-        self.encoder, self.decode = encoder, decode
-        self.place: dict[bytes, int] = {}
-        self.waiting: list[torch.Tensor] = []
-        self.tokens: list[np.ndarray] = []
-        self.pooled: list[np.ndarray] = []
-
-    def add(self, data: bytes | None) -> int:
-        if data is None:
-            return -1
-        key = hashlib.sha256(data).digest()
-        if key not in self.place:
-            try:
-                pixels = self.encoder.vision.preprocess(self.decode(data))
-            except Exception:
-                self.place[key] = -1
-                return -1
-            self.place[key] = sum(map(len, self.pooled)) + len(self.waiting)
-            self.waiting.append(pixels)
-            if len(self.waiting) == TOWER_BATCH:
-                self._run()
-        return self.place[key]
-
-    def _run(self) -> None:
-        device = self.encoder.null_image.device
-        tokens, pooled = self.encoder.vision(torch.stack(self.waiting).to(device))
-        self.tokens.append(tokens.cpu().numpy().astype(np.float16))
-        self.pooled.append(pooled.float().cpu().numpy())
-        self.waiting = []
-
-    def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.waiting:
-            self._run()
-        vision = self.encoder.vision
-        if not self.pooled:
-            return np.zeros((1, vision.tokens_per_image, vision.width), np.float16), np.zeros((1, vision.pooled_width), np.float32)
-        return np.concatenate(self.tokens), np.concatenate(self.pooled)
+def _hard(neighbors: list[list[int]]) -> np.ndarray:
+    """Lists of rows as one array, -1 where a list has ended."""
+    width = max(map(len, neighbors), default=0)
+    return np.array([row + [-1] * (width - len(row)) for row in neighbors], int).reshape(len(neighbors), width)
 
 
-def _texts(encoder: TGQFormer, texts: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unique texts through the text tower, longest last, so that a batch is padded little."""
-    tower, order = encoder.text, sorted(range(len(texts)), key=lambda i: len(texts[i]))
+def _read(encoder: TGQFormer, texts: Mapping[str, StoredText | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, mask and pooled feature of each text; what was not kept goes through the tower, longest last, so that a batch is padded little."""
+    tower = encoder.text
     tokens = np.zeros((len(texts), tower.max_length, tower.width), np.float16)
     mask = np.zeros((len(texts), tower.max_length), bool)
     pooled = np.zeros((len(texts), tower.pooled_width), np.float32)
-    for start in range(0, len(order), TOWER_BATCH):
-        part = order[start : start + TOWER_BATCH]
-        token, kept, summary = (x.cpu().numpy() for x in tower([texts[i] for i in part]))
-        tokens[part], mask[part], pooled[part] = token, kept, summary
+    names = list(texts)
+    for i, kept in enumerate(texts.values()):
+        if kept is not None:
+            mask[i], pooled[i] = kept.mask, kept.pooled
+            tokens[i, kept.mask] = kept.tokens
+    fresh = sorted((i for i, kept in enumerate(texts.values()) if kept is None), key=lambda i: len(names[i]))
+    for start in range(0, len(fresh), TOWER_BATCH):
+        part = fresh[start : start + TOWER_BATCH]
+        tokens[part], mask[part], pooled[part] = (x.cpu().numpy() for x in encoder.read([names[i] for i in part]))
     return tokens, mask, pooled

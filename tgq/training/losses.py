@@ -7,17 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def info_nce(queries: Tensor, positives: Tensor, scale: Tensor, known: Tensor) -> Tensor:
+def info_nce(
+    queries: Tensor, positives: Tensor, scale: Tensor, known: Tensor, hard: Tensor | None = None, hard_known: Tensor | None = None
+) -> Tensor:
     """Symmetric in-batch InfoNCE: row i of `queries [P, D]` belongs to row i of `positives [P, D]`, both unit length.
 
     Args:
         scale: inverse temperature.
         known: `[P, P]` bool, pairs off the diagonal that must not count as negatives (same group, same picture).
+        hard: `[H, D]` further negatives of the queries; `hard_known [P, H]` bool, those that must not count.
     """
     logits = scale * queries @ positives.T
     known = known & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits, target = logits.masked_fill(known, float("-inf")), torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    forth = logits
+    if hard is not None and len(hard):
+        forth = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_known, float("-inf"))], dim=1)
+    return (F.cross_entropy(forth, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:

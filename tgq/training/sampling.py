@@ -1,8 +1,6 @@
-"""Batches of positive pairs."""
+"""Batches of positive pairs, and what counts in them."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,53 +9,59 @@ from tgq.training.dataset import TrainingSet
 
 
 class PairSampler:
-    """Pairs of rows of one group that differ in picture and, where variants are known, in variant.
+    """Draws pairs of a training set. A batch follows from (seed, step) alone, so that any process and any restart draws the same.
 
-    A batch comes from one catalog, so that its negatives are worth telling apart. Catalogs are drawn in proportion to
-    the square root of their groups, so that a small one is heard and not repeated to death.
+    A batch comes from one catalog, so that its negatives are worth telling apart, and has as many different groups as there are.
+    Catalogs are drawn in proportion to the square root of their groups, so that a small one is heard and not repeated to death.
+
+    Raises:
+        SourceError: fewer than two groups have a pair.
     """
 
     def __init__(self, rows: TrainingSet, seed: int):
-        self.rows, self.draw = rows, np.random.default_rng(seed)
-        members: dict[tuple[str, str], list[int]] = {}
-        for i, key in enumerate(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True)):
-            members.setdefault(key, []).append(i)
-        self.groups: dict[str, list[np.ndarray]] = {}
-        for (catalog, _), rows_ in members.items():
-            if any(self._partners(i, np.array(rows_)).size for i in rows_):
-                self.groups.setdefault(catalog, []).append(np.array(rows_))
-        if sum(map(len, self.groups.values())) < 2:
-            raise SourceError(f"{len(members)} groups, of which fewer than 2 have two different items",
-                              "give a catalog whose group column says which items are relevant to each other")
-        self.catalogs = sorted(self.groups)
-        weight = np.sqrt([len(self.groups[c]) for c in self.catalogs])
+        self.seed = seed
+        group = np.char.add(np.char.add(rows.catalog, "\0"), rows.group)[rows.pairs[:, 0]]
+        order = np.argsort(group, kind="stable")
+        self.pairs = rows.pairs[order]
+        names, first = np.unique(group[order], return_index=True)
+        if len(names) < 2:
+            pairs = "1 group has" if len(names) else "no group has"
+            raise SourceError(f"{len(set(rows.group.tolist()))} groups for training, but {pairs} two different items that answer each other",
+                              "name a group column in catalog.columns.group_id, or a table of pairs in pairs.path")
+        self.first, self.after = first, np.append(first[1:], len(group))
+        catalog = rows.catalog[self.pairs[first, 0]]
+        self.groups = [np.flatnonzero(catalog == name) for name in np.unique(catalog)]
+        weight = np.sqrt([len(groups) for groups in self.groups])
         self.weight = weight / weight.sum()
 
-    def _partners(self, row: int, members: np.ndarray) -> np.ndarray:
-        r = self.rows
-        other = (members != row) & ((r.image_index[members] != r.image_index[row]) | (r.image_index[row] < 0))
-        return members[other & ((r.variant[members] != r.variant[row]) | (r.variant[row] == ""))]
-
-    def batches(self, pairs: int, steps: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """`steps` batches of row numbers `[pairs]` and their partners' `[pairs]`."""
-        for _ in range(steps):
-            groups = self.groups[self.draw.choice(self.catalogs, p=self.weight)]
-            chosen = [self._pair(groups[g]) for g in self._groups(len(groups), pairs)]
-            yield np.array([a for a, _ in chosen]), np.array([b for _, b in chosen])
-
-    def _groups(self, count: int, pairs: int) -> np.ndarray:
-        rounds = -(-pairs // count)
-        return np.concatenate([self.draw.permutation(count) for _ in range(rounds)])[:pairs]
-
-    def _pair(self, members: np.ndarray) -> tuple[int, int]:
-        for row in self.draw.permutation(members):
-            if (partners := self._partners(row, members)).size:
-                return int(row), int(self.draw.choice(partners))
-        raise AssertionError("a group without a pair was let in")
+    def batch(self, step: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+        """Row numbers `[pairs]` and their partners' `[pairs]`."""
+        draw = np.random.default_rng([self.seed, step])
+        groups = self.groups[draw.choice(len(self.groups), p=self.weight)]
+        rounds = -(-pairs // len(groups))
+        chosen = np.concatenate([draw.permutation(groups) for _ in range(rounds)])[:pairs]
+        at = self.first[chosen] + (draw.random(pairs) * (self.after - self.first)[chosen]).astype(int)
+        return self.pairs[at, 0], self.pairs[at, 1]
 
 
-def known_pairs(rows: TrainingSet, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """`[P, P]` bool: pairs of one group or one picture, which are no negatives."""
-    image = rows.image_index
-    same_image = (image[left][:, None] == image[right][None]) & (image[left][:, None] >= 0)
-    return (rows.group[left][:, None] == rows.group[right][None]) | same_image
+class Known:
+    """Which rows must not count as each other's negatives."""
+
+    def __init__(self, rows: TrainingSet):
+        self.rows = rows
+        ends = np.concatenate([rows.pairs, rows.pairs[:, ::-1], rows.unjudged, rows.unjudged[:, ::-1]])
+        self.codes = np.unique(ends[:, 0] * len(rows) + ends[:, 1])
+
+    def between(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """`[P, Q]` bool: of one group, of one picture, a pair in either direction, not judged, or one and the same row."""
+        rows, image = self.rows, self.rows.image_index
+        same_image = (image[left][:, None] == image[right][None]) & (image[left][:, None] >= 0)
+        together = np.isin(left[:, None] * len(rows) + right[None], self.codes)
+        return (rows.group[left][:, None] == rows.group[right][None]) | same_image | together | (left[:, None] == right[None])
+
+
+def hard_negatives(rows: TrainingSet, left: np.ndarray, count: int, known: Known) -> np.ndarray:
+    """`[<= P * count]` rows: of each row's published neighbours the first `count` that are not known to answer it, without repeats."""
+    found = [row[row >= 0] for row in rows.hard[left]]
+    kept = [near[~known.between(np.array([row]), near)[0]][:count] for row, near in zip(left, found, strict=True) if len(near)]
+    return np.unique(np.concatenate(kept)) if kept else np.zeros(0, int)
