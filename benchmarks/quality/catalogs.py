@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +16,7 @@ from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError
 from tgq.pipeline.night import Progress
 from tgq.pipeline.session import open_session
-from tgq.pipeline.train import grouped_rows, through_towers
+from tgq.pipeline.train import Source, read_source_rows
 from tgq.training.dataset import TrainingSet
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -76,19 +75,14 @@ def prepare(catalogs: tuple[Catalog, ...], work: Path, progress: Progress) -> No
     if not missing:
         return
     torch.manual_seed(0)
-    encoder = TGQFormer(EncoderConfig())
-    settings = config.load(["local"], []).settings
-    with open_session(settings) as spark:
+    encoder, start = TGQFormer(EncoderConfig()), work / "towers"
+    encoder.save_pretrained(start)
+    (work / "features").mkdir(parents=True, exist_ok=True)
+    with open_session(config.load(["local"], []).settings) as spark:
         for catalog, side in missing:
-            folder = folder_of(catalog, work)
-            settings = config.load(["local", catalog.profile], [f"catalog.path={json.dumps(str(folder))}"]).settings
-            rows = list(grouped_rows(spark, settings, catalog.name, 10**9, side))
-            progress.say(f"{catalog.name}: {len(rows)} items on the {side} side")
-            made, path = through_towers(encoder, rows, settings, 0, None, progress), _features(catalog, side, work)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npz")
-            made.save(partial)
-            partial.rename(path)
+            source = Source.of_catalog(f"{folder_of(catalog, work)}={catalog.profile}", work / "warehouses")
+            source = replace(source, name=catalog.name)
+            read_source_rows(spark, source, encoder, start, "study", None, 0, progress, side).save(_features(catalog, side, work))
 
 
 def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:

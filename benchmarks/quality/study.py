@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import CATALOGS, Catalog, features, prepare  # noqa: E402
 from tables import write_tables  # noqa: E402
-from trial import BUDGETS, DESIGNS, Budget, Design, Trials, ranks, ranks_file  # noqa: E402
+from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks, ranks_file  # noqa: E402
 
 from tgq.console import ConsoleProgress  # noqa: E402
 from tgq.errors import TgqError  # noqa: E402
@@ -92,6 +92,8 @@ def conduct(waiting: list[tuple], budget: Budget, work: Path, progress) -> None:
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, ranks=ranks(encoder, tests[name]), told=json.dumps(told))
             partial.rename(path)
+            if design.role == "ours" and seed == 0:
+                encoder.save_pretrained(encoder_folder(regime, name, budget, work))
         progress.finish()
 
 

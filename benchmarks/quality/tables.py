@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plots
 from catalogs import SLICES, Catalog, features, truth
-from trial import Budget, Design, ranks_file
+from trial import Budget, Design, encoder_folder, ranks_file
 
+from tgq.encoder.model import TGQFormer
 from tgq.retrieval.bootstrap import difference_interval, interval, partial
 
 CUTS = (1, 5, 10, 20, 50, 100)
@@ -38,9 +40,40 @@ def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[
             cut = max(1, round(SELECTIVITY * len(test)))
             text += [f"## {regime}, {catalog.name}: {asked.sum()} queries, pool {len(test)}, the paper's selectivity is K = {cut}", ""]
             text += [_table(by_design, keys, designs), "", _against(by_design, keys, designs), "", _slices(by_design, known), ""]
-            figures += [{"regime": regime, "catalog": catalog.name, "design": name, **frame.mean().round(3).to_dict()} for name, frame in by_design.items()]
+            for name, frame in by_design.items():
+                low, high = (float(edge[0]) for edge in interval(partial(frame[["MRR"]].to_numpy(), keys)))
+                figures.append({"regime": regime, "catalog": catalog.name, "design": name, **frame.mean().round(3).to_dict(),
+                                "low": round(low, 3), "high": round(high, 3)})  # fmt: skip
+    text += _plots(pd.DataFrame(figures), chosen, designs, budget, work, out)
     (out / f"quality-{budget.name}.md").write_text("\n".join(text))
     (out / f"quality-{budget.name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget, work: Path, out: Path) -> list[str]:
+    """Draw what can be drawn of these trials, and say it in Markdown: cost, the ladder, where the streams look, what the gates do."""
+    cost = plots.costs(designs, features(chosen[0], "test", work))
+    name = f"quality-{budget.name}"
+    lines = ["## Cost behind the towers, per item", "", "| design | GFLOPs | items/s here |", "|---|---|---|"]
+    lines += [f"| {design} | {row['gflops']:.4f} | {row['items_per_s']:.0f} |" for design, row in cost.iterrows()]
+    plots.ladder(figures, out / f"{name}-ladder.png")
+    plots.cost(figures, cost, out / f"{name}-cost.png")
+    lines += ["", f"![ladder]({name}-ladder.png)", f"![cost]({name}-cost.png)", ""]
+    for regime in dict.fromkeys(figures["regime"]):
+        for catalog in chosen:
+            folder = encoder_folder(regime, catalog.name, budget, work)
+            if not (folder / "config.json").is_file():
+                continue
+            encoder, stem = TGQFormer.from_pretrained(folder), f"{name}-{regime}-{catalog.name}"
+            if told := plots.attention(encoder, catalog, work, out / f"{stem}-attention.png"):
+                shares = ", ".join(f"{stream} {100 * share:.0f} %" for stream, share in told.items())
+                lines += [f"Weight inside the item's true box on pictures of several products, {regime}, {catalog.name}: {shares}.", "",
+                          f"![attention]({stem}-attention.png)", ""]  # fmt: skip
+            gates = plots.gates(encoder, catalog, work, out / f"{stem}-gates.png")
+            if len(gates):
+                rows = "; ".join(f"{kind}: {row['metadata']:.4f} ± {row['metadata_half']:.4f}, {row['exploratory']:.4f} ± {row['exploratory_half']:.4f}"
+                                 for kind, row in gates.iterrows())
+                lines += [f"Mean metadata and exploratory gate (1 leaves the stream), {regime}, {catalog.name}: {rows}.", "", f"![gates]({stem}-gates.png)", ""]
+    return lines
 
 
 def _table(by_design: dict[str, pd.DataFrame], keys: np.ndarray, designs: list[Design]) -> str:

@@ -58,6 +58,11 @@ DESIGNS = {
 }
 
 
+def untrained(design: Design) -> TGQFormer:
+    """The design as it is drawn."""
+    return TGQFormer(EncoderConfig(**design.encoder))
+
+
 class Trials:
     """Trials over one training set: designs that start alike share the closed-form start, which is the dearest part."""
 
@@ -71,7 +76,7 @@ class Trials:
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
         options = replace(options, **design.training)
         torch.manual_seed(seed)
-        encoder = TGQFormer(EncoderConfig(**design.encoder))
+        encoder = untrained(design)
         self._start(encoder, design, options)
         history = train(encoder, self.rows, replace(options, seed=seed), lambda step, values: progress.update(step), started=True)
         best = max(history, key=lambda values: values["validation_mrr"])
@@ -91,6 +96,11 @@ def ranks(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:
     """`[R]`: each item's rank of its first positive in the pool of all rows, nan where it has none."""
     vectors, parts = embed(encoder, rows), np.array_split(np.arange(len(rows)), max(1, len(rows) // 500))
     return np.concatenate([first_ranks(vectors, rows, part) for part in parts])
+
+
+def encoder_folder(regime: str, catalog: str, budget: Budget, work: Path) -> Path:
+    """Where TGQ-Former's first seed is kept, for the plots."""
+    return work / "encoders" / budget.name / regime / catalog
 
 
 def ranks_file(regime: str, catalog: str, design: Design, seed: int, budget: Budget, work: Path) -> Path:
