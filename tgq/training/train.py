@@ -27,6 +27,7 @@ from tgq.training.split import split_of
 from tgq.training.start import StartConfig, start
 
 Log = Callable[[int, dict[str, float]], None]
+ALONE = Processes()
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class TrainConfig(StartConfig):
 
 def train(
     encoder: TGQFormer, rows: TrainingSet, config: TrainConfig, log: Log = lambda step, values: None, started: bool = False,
-    checkpoint: Path | None = None, processes: Processes = Processes(),
+    checkpoint: Path | None = None, processes: Processes = ALONE,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train in place; the encoder ends in eval mode with the weights of the best validation, rounded to float16.
 
