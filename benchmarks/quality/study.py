@@ -34,15 +34,17 @@ REGIMES = ("own", "transfer")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", choices=BUDGETS, default="quick", help="quick: 2 seeds, 30 steps of 64 pairs; full: 5, 200 of 192")
+    parser.add_argument("--budget", choices=BUDGETS, default="quick",
+                        help="quick: a seed, 20 steps of 64 pairs, the designs that matter most; full: 5 seeds, 200 steps of 192 pairs, all designs")
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
-    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=list(DESIGNS), metavar="NAME")
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks (default build/quality)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
     args = parser.parse_args()
-    budget, designs = BUDGETS[args.budget], [DESIGNS[name] for name in args.designs]
+    budget = BUDGETS[args.budget]
+    designs = [DESIGNS[name] for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
     try:

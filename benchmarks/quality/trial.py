@@ -28,7 +28,7 @@ class Budget:
 
 
 BUDGETS = {
-    "quick": Budget("quick", seeds=2, steps=30, pairs=64, evaluate_every=15),
+    "quick": Budget("quick", seeds=1, steps=20, pairs=64, evaluate_every=20),
     "full": Budget("full", seeds=5, steps=200, pairs=192, evaluate_every=25),
 }
 
@@ -41,16 +41,17 @@ class Design:
     encoder: dict = field(default_factory=dict)  # fields of EncoderConfig
     training: dict = field(default_factory=dict)  # fields of TrainConfig
     role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
+    quick: bool = False  # part of the quick budget too
 
 
 DESIGNS = {
     d.name: d
     for d in (
-        *(Design(name, {"connector": name}, role="fusion") for name in ("concat_linear", "clip_mean", "moe_bilinear")),
-        *(Design(name, {"connector": name}) for name in ("mlp", "perceiver", "qformer", "instructblip")),
+        *(Design(name, {"connector": name}, role="fusion", quick=name == "concat_linear") for name in ("concat_linear", "clip_mean", "moe_bilinear")),
+        *(Design(name, {"connector": name}, quick=name in ("qformer", "instructblip")) for name in ("mlp", "perceiver", "qformer", "instructblip")),
         *(Design(name, {"connector": name}, role="ladder") for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
-        Design("tgq", {"connector": "tgq"}, role="ours"),
-        Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation"),
+        Design("tgq", {"connector": "tgq"}, role="ours", quick=True),
+        Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation", quick=True),
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, start only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
