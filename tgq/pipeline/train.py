@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from PIL import Image
 from pyspark.sql import SparkSession
 
 from tgq import config
@@ -224,10 +225,10 @@ def gflops(model: TGQFormer) -> float:
     """Floating-point operations of one item from pixels to embedding, in 10^9, counted by torch (two for a multiply-add)."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    size, text = model.vision.input_size, "a text of some words | of a brand | in a category"
+    text, blank = "a text of some words | of a brand | in a category", Image.new("RGB", (64, 64))
     counter = FlopCounterMode(display=False)
     with counter:
-        model.eval().encode(torch.zeros(1, 3, size, size), torch.tensor([0]), [text], [text])
+        model.eval().encode(model.vision.preprocess(blank)[None], torch.tensor([0]), [text], [text])
     return counter.get_total_flops() / 1e9
 
 
