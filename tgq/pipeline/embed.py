@@ -149,10 +149,11 @@ def embed(night: Night) -> StepResult:
     clock, measured = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
     worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
-    room = make_room(night, towers) if plan.slices else 0
+    room, told = make_room(night, towers) if plan.slices else 0, 0
     for part in plan.slices:
         encode_slice(night, plan, part, replace(worker, keep=room > 0), towers, measured)
-        if room > 0:
+        if room > 0 and measured.counters.fresh.value > told:
+            told = measured.counters.fresh.value
             keep(night, staged(night, plan, part), towers, (f"tgq-features-{plan.attempt}", part.number))
             room = room_left(night)
         commit_slice(night, plan, part, model_version, tower_version)
@@ -239,6 +240,7 @@ def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, tow
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in worker.engine().run(batches):
             counted.rows.add(batch.num_rows)
+            counted.fresh.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
             counted.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
             counted.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
             yield batch
@@ -369,6 +371,7 @@ class Counters:
     """Spark accumulators of the running step; a task's share arrives when it ends."""
 
     rows: object
+    fresh: object  # of them, those for which a tower ran and gave something to keep
     wait_s: object
     model_s: object
 
@@ -378,7 +381,7 @@ class Meter:
 
     def __init__(self, night: Night):
         make = night.spark.sparkContext.accumulator
-        self.counters = Counters(make(0), make(0.0), make(0.0))
+        self.counters = Counters(make(0), make(0), make(0.0), make(0.0))
         self.progress = night.progress
 
     def watching(self):

@@ -29,7 +29,7 @@ from tgq import config
 from tgq.config import Settings, TrackingSettings
 from tgq.encoder.device import choose_device
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.errors import TgqError, UsageError
+from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.pipeline.ingest import ingest
 from tgq.pipeline.lock import warehouse_lock
 from tgq.pipeline.night import Night, Progress, git_commit, new_run_id
@@ -67,9 +67,12 @@ class Source:
         """'FOLDER' or 'FOLDER=PROFILE', the profile one of conf/ or a YAML file.
 
         Raises:
+            SourceError: there is no such folder.
             ConfigError: the profile cannot be read.
         """
         path, _, profile = text.partition("=")
+        if "://" not in path and not Path(path).expanduser().exists():
+            raise SourceError(f"the catalog {path} does not exist", "give --catalog an existing folder or table")
         place = cache / f"{Path(path).stem}-{hashlib.sha256(f'{absolute(path)}={profile}'.encode()).hexdigest()[:8]}"
         sets = {"catalog.path": path, "warehouse.path": str(place), "features.max_gb": UNLIMITED, "tracking.enabled": False}
         overrides = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
@@ -77,7 +80,14 @@ class Source:
 
     @classmethod
     def of_warehouse(cls, settings: Settings) -> Source:
-        """The warehouse that some settings name."""
+        """The warehouse that some settings name.
+
+        Raises:
+            WarehouseError: no night has filled it.
+        """
+        root = absolute(settings.warehouse.path)
+        if "://" not in root and not settings.warehouse.metastore_schema and not Path(root, "catalog_items").is_dir():
+            raise WarehouseError(f"no tgq tables in {root}", "run `tgq nightly` or `tgq ingest` first, or name another --warehouse")
         return cls(Path(settings.warehouse.path).name, settings, False)
 
 
