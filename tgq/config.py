@@ -186,8 +186,7 @@ class PromoteSettings(Section):
     """What a candidate must show before it becomes the champion: that it is not worse."""
 
     share: Share = 0.15  # of the training groups that are asked: those that training itself holds out (its validation_share)
-    margin: Share = 0.005  # how far below the champion the interval of the difference may reach, overall
-    slice_margin: Share = 0.03  # and in each slice of evaluate.slices
+    margin: Share = 0.005  # how far MRR and hit rate may fall overall where the interval does not tell; no interval may lie below 0
 
 
 class TrackingSettings(Section):

@@ -73,19 +73,18 @@ def steps_table(summary: Mapping[str, Any]) -> Table:
 
 
 def promotion_table(found: Mapping[str, Any]) -> Table:
-    """Candidate and champion by metric and slice, with the interval of the difference and what it may reach, in percent points."""
+    """Candidate and champion by metric and slice, with the interval of the difference, in percent points."""
 
     def points(x: float) -> str:
         return f"{100 * x:+.2f}"
 
     rows = [
         [d["slice"], d["metric"], f"{100 * d['candidate']:.2f}", f"{100 * d['champion']:.2f}",
-         f"{points(d['difference'])} [{points(d['ci_low'])}, {points(d['ci_high'])}]", points(-d["margin"]), d["n_queries"],
-         "" if d["ci_low"] >= -d["margin"] else "worse?"]
+         f"{points(d['difference'])} [{points(d['ci_low'])}, {points(d['ci_high'])}]", d["n_queries"], "worse" if d["worse"] else ""]
         for d in found["differences"]
     ]  # fmt: skip
     title = f"Candidate {found['candidate']} against champion {found['champion']}, %"
-    return table(title, ["slice", "metric", "candidate", "champion", "difference [interval]", "may reach", "queries", ""], rows, numeric_from=2)
+    return table(title, ["slice", "metric", "candidate", "champion", "difference [interval]", "queries", ""], rows, numeric_from=2)
 
 
 def models_table(history: History) -> Table:

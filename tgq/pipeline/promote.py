@@ -31,7 +31,7 @@ from tgq.pipeline.pool import Pool, pool_members, write_pool
 from tgq.pipeline.queries import validation_pairs, write_queries
 from tgq.pipeline.scoring import MINUS
 from tgq.pipeline.warehouse import absolute
-from tgq.retrieval.promotion import ALL, Difference, judge, margin_of
+from tgq.retrieval.promotion import ALL, Difference, judge
 from tgq.tracking import Tracker, open_tracker
 
 STEP = "promote"
@@ -143,7 +143,7 @@ def compare(night: Night, rivals: Rivals, force: bool) -> StepResult:
     figures: dict[str, Any] = asdict(rivals)
     try:
         differences, measured = measure(night, rivals)
-        reasons = judge(differences, options.margin, options.slice_margin).reasons
+        reasons = judge(differences, options.margin).reasons
     except EvidenceError as error:
         if not force:
             raise
@@ -151,7 +151,7 @@ def compare(night: Night, rivals: Rivals, force: bool) -> StepResult:
     passed = not reasons
     figures |= measured | {
         "differences": [
-            asdict(d) | {"difference": d.value, "margin": margin_of(d.slice, options.margin, options.slice_margin)} for d in differences
+            asdict(d) | {"difference": d.value, "worse": d.worse(options.margin)} for d in differences
         ],
         "passed": passed, "reasons": list(reasons), "forced": force and not passed, "promoted": passed or force,
     }  # fmt: skip
