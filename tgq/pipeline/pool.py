@@ -72,7 +72,7 @@ class Pool:
         return f"{self.folder}/{block.name}.{kind}.arrow"
 
 
-def write_pool(night: Night, rival: str | None = None, published: Mapping[str, int] | None = None) -> Pool:
+def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str, int] | None = None) -> Pool:
     """The night's pool, written now or found complete from the same tables and the same model.
 
     rival: a model version that the night's is compared with; the pool then holds the items that both have a vector of.

@@ -97,7 +97,7 @@ def measure(spark: SparkSession, settings: Settings, plan: Plan, progress: Progr
     tracker = _tracker(night, plan)
     ended = "FAILED"
     try:
-        pool = write_pool(night, plan.published.tables)
+        pool = write_pool(night, published=plan.published.tables)
         sample = write_sample(night, plan, pool)
         views = embed_views(night, plan, sample)
         report = {"run_id": night.run_id, **report_of(night.settings.evaluate, plan, pool, rank(night, pool, sample, views), outcomes(views))}
