@@ -168,11 +168,11 @@ def costs(designs: list[Design], rows: TrainingSet) -> pd.DataFrame:
     batch = rows.features(np.arange(min(128, len(rows))))
     for design in designs:
         encoder = untrained(design).eval()
+        counter = FlopCounterMode(display=False)
+        with counter:  # with gradients: torch's counter cannot follow parameters that want them without
+            encoder(batch)
+        took = []
         with torch.no_grad():
-            counter = FlopCounterMode(display=False)
-            with counter:
-                encoder(batch)
-            took = []
             for _ in range(5):
                 began = time.perf_counter()
                 encoder(batch)

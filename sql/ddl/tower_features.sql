@@ -3,7 +3,7 @@
 CREATE TABLE IF NOT EXISTS tower_features (
   fingerprint STRING NOT NULL COMMENT 'of the tower that said it: weights and preprocessing',
   source_hash STRING NOT NULL COMMENT 'sha256 of the image bytes, or of metadata text, NUL, title',
-  tokens      BINARY COMMENT 'float16, little-endian, zstd; the first four bytes are their number',
+  tokens      BINARY COMMENT 'float16, little-endian, zstd, after four bytes that hold their number',
   mask        BINARY COMMENT 'of a text: a byte per position, 1 where a token stands',
   pooled      BINARY COMMENT 'float16, little-endian',
   title       BINARY COMMENT 'of a text: the title alone, float16, little-endian',

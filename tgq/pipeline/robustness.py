@@ -29,7 +29,7 @@ from tgq.pipeline.files import remove_folder
 from tgq.pipeline.night import RUN_STEP, Night, Progress, git_commit, new_run_id, with_catalog
 from tgq.pipeline.nuisances import CLEAN, COLUMNS, NOT_APPLICABLE, VIEWS, Viewer
 from tgq.pipeline.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
-from tgq.pipeline.queries import write_queries
+from tgq.pipeline.queries import evaluated_pairs, write_queries
 from tgq.pipeline.scoring import QUERIES, Scoring, passes
 from tgq.pipeline.search import need_encoder, need_published
 from tgq.pipeline.sources import folder_of
@@ -135,7 +135,7 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     """
     version = pool.versions["catalog_items"]
     queries, folder = night.staging("queries"), night.staging("sample")
-    write_queries(night, pool, queries)
+    write_queries(night, pool, evaluated_pairs(night), queries)
     asked = night.spark.read.parquet(queries).selectExpr("query_item_id AS item_id", "group_key", "positives", "ignored")
     places = item_frame(night, pool).selectExpr("item_id", "position AS place", "image_code", "category_code")
     items = night.warehouse.read("catalog_items", version).where("is_active").select(*COLUMNS)

@@ -230,15 +230,14 @@ def _finish(
     return Trained(model.model_version, best["validation_mrr"], int(history[-1]["step"]))
 
 
-@torch.no_grad()
 def gflops(model: TGQFormer) -> float:
     """Floating-point operations of one item from pixels to embedding, in 10^9, counted by torch (two for a multiply-add)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     text, blank = "a text of some words | of a brand | in a category", Image.new("RGB", (64, 64))
     counter = FlopCounterMode(display=False)
-    with counter:
-        model.eval().encode(model.vision.preprocess(blank)[None], torch.tensor([0]), [text], [text])
+    with counter:  # torch's counter cannot follow a module whose parameters want gradients into a pass without them
+        model.eval()(model.features(model.see(model.vision.preprocess(blank)[None]), torch.tensor([0]), [text], [text]))
     return counter.get_total_flops() / 1e9
 
 
