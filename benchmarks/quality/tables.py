@@ -64,10 +64,12 @@ def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Des
             if not (folder / "config.json").is_file():
                 continue
             encoder, stem = TGQFormer.from_pretrained(folder), f"{name}-{regime}-{catalog.name}"
-            if told := plots.attention(encoder, catalog, work, out / f"{stem}-attention.png"):
+            shown = work / "plots" / f"{stem}-attention.png"  # it shows a shop's pictures, which stay where the data are
+            shown.parent.mkdir(parents=True, exist_ok=True)
+            if told := plots.attention(encoder, catalog, work, shown):
                 shares = ", ".join(f"{stream} {100 * share:.0f} %" for stream, share in told.items())
-                lines += [f"Weight inside the item's true box on pictures of several products, {regime}, {catalog.name}: {shares}.", "",
-                          f"![attention]({stem}-attention.png)", ""]  # fmt: skip
+                lines += [f"Weight inside the item's true box on pictures of several products, {regime}, {catalog.name}: {shares}", ""]
+                lines[-2] += f" (maps: {shown.name} in the work folder)."
             gates = plots.gates(encoder, catalog, work, out / f"{stem}-gates.png")
             if len(gates):
                 rows = "; ".join(f"{kind}: {row['metadata']:.4f} ± {row['metadata_half']:.4f}, {row['exploratory']:.4f} ± {row['exploratory_half']:.4f}"
