@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tgq import config
@@ -34,6 +34,7 @@ def champion_in(history):
 
 
 @given(MOVES)
+@example([B, A, B, A, "back"])
 def test_promotions_and_rollbacks_are_a_stack_of_which_nothing_is_forgotten(moves):
     history, stack = History(), [BUNDLED]
     for move in moves:

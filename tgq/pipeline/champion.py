@@ -88,8 +88,8 @@ class History:
             kept = len(before) - 1 - before[::-1].index(to)
         else:
             raise WarehouseError(f"'{to}' was not champion before {now[0]}", f"choose one of: {', '.join(dict.fromkeys(before))}")
-        taken = standing[kept:]
-        return History(tuple(replace(made, rolled_back_at=at) if made in taken else made for made in self.promotions))
+        taken = {id(made) for made in standing[kept:]}  # by identity: the same model may have risen twice within a second
+        return History(tuple(replace(made, rolled_back_at=at) if id(made) in taken else made for made in self.promotions))
 
     def reference(self, root: str) -> str:
         """The champion as `encoder.path` names it: its folder or URI, or `default`."""
