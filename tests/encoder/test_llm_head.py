@@ -1,5 +1,8 @@
 """The LLM head, on a random Qwen3 of a few thousand weights."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -45,6 +48,18 @@ def test_neither_batch_nor_padding_reach_the_state_that_is_read(model):
     torch.testing.assert_close(whole.norm(dim=-1), torch.ones(6))
     torch.testing.assert_close(encode(model, [5, 3, 1]), whole[[5, 3, 1]], atol=1e-4, rtol=0)
     torch.testing.assert_close(torch.cat([encode(model, [i]) for i in range(6)]), whole, atol=1e-4, rtol=0)
+
+
+def test_the_version_outlives_the_folder_that_was_loaded(folder, tmp_path):
+    work = shutil.copytree(folder, tmp_path / "work" / "encoder")
+    (work / "towers").rename(tmp_path / "towers")
+    config = json.loads((work / "config.json").read_text())
+    beside = {part: f"../../{config[part]}" for part in ("vision", "text", "llm")}
+    (work / "config.json").write_text(json.dumps(config | beside))
+    model = TGQFormer.from_pretrained(work)
+    version = model.model_version
+    shutil.rmtree(tmp_path / "work")
+    assert model.model_version == version
 
 
 def test_text_picture_and_both_missing(model):

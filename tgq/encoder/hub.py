@@ -200,7 +200,8 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
     if reference in BUNDLED:
         return bundled_folder(reference)
     local = (relative_to or Path()) / Path(reference).expanduser()
-    folder = local if local.is_dir() else _from_hub(reference, local)
+    # without '..': the folder that a relative path starts at may be gone when the weights are read again
+    folder = local.resolve() if local.is_dir() else _from_hub(reference, local)
     if not weight_files(folder):
         pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
         found = f"only pickled weights ({pickled[0]})" if pickled else "no weights"
