@@ -78,6 +78,30 @@ def test_a_text_looks_along_the_directions_of_the_names_that_it_resembles():
     assert anchor.by_vocabulary(tokens, names[0:1])[0].argmin() == 2
 
 
+def test_a_token_is_scored_by_the_probability_of_what_the_text_resembles():
+    draw = torch.Generator().manual_seed(2)
+    names, directions = torch.randn(3, DP, generator=draw), torch.randn(3, DV, generator=draw)
+    anchor = Anchor(3, DV, DP)
+    anchor.learn_vocabulary(["a", "b", "c"], directions, lambda asked: names)
+    tokens, text = torch.randn(1, 2, DV, generator=draw), torch.randn(1, DP, generator=draw)
+    alike = [F.cosine_similarity(text[0], name, dim=0) / 0.03 for name in names]
+    q = [torch.exp(a) / sum(map(torch.exp, alike)) for a in alike]
+    for token, score in zip(tokens[0], anchor.by_vocabulary(tokens, text)[0], strict=True):
+        p = torch.softmax(torch.stack([token @ d / 4 for d in directions]), 0)
+        torch.testing.assert_close(score, torch.log(sum(a * b for a, b in zip(q, p, strict=True))))
+
+
+def test_logits_are_as_spread_as_the_anchor_is_strong_and_a_flat_picture_has_none(planted):
+    tokens, text, _, _ = planted
+    anchor = Anchor(0, DV, DP)
+    anchor.correlate([(tokens, text, torch.full((600, N), 1 / N))])
+    both = torch.ones(2, dtype=torch.bool)
+    torch.testing.assert_close(anchor(tokens[:2], text[:2], both).std(1, correction=0), anchor.strength.expand(2))
+    assert not anchor(tokens[:2, :1].expand(-1, N, -1), text[:2], both).any()
+    torch.nn.init.zeros_(anchor.strength)
+    assert not anchor(tokens[:2], text[:2], both).any()
+
+
 def test_scores_are_smoothed_on_a_square_grid_only():
     spike = torch.zeros(1, 16)
     spike[0, 5] = 9.0

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from tgq.errors import SourceError
 from tgq.training.dataset import TrainingSet
+from tgq.training.ranking import first_ranks
 from tgq.training.sampling import Known, PairSampler, hard_negatives
 from tgq.training.split import split_of
-from tgq.training.train import first_ranks
 
 
 def rows_of(group, image, catalog, pairs, unjudged=(), hard=None):

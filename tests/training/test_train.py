@@ -10,8 +10,9 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.dataset import TrainingSet
+from tgq.training.ranking import first_ranks
 from tgq.training.start import start
-from tgq.training.train import TrainConfig, embed, first_ranks, train
+from tgq.training.train import TrainConfig, embed, train
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
@@ -59,13 +60,29 @@ def reciprocal(vectors, rows):
 
 def test_the_start_finds_the_item_that_the_text_names(encoder, folder):
     rows = drawn(encoder)
-    torch.nn.init.constant_(encoder.anchor.strength, 1.0)  # one token of 17 is all there is to find
     start(encoder, rows, CONFIG)
+    assert float(encoder.anchor.strength) > 0, "chosen, for it helps"
     anchored = reciprocal(embed(encoder, rows), rows)
     start_without = TGQFormer(replace(encoder.config, anchor=False), folder)
     start(start_without, rows, CONFIG)
     plain = reciprocal(embed(start_without, rows), rows)
     assert start_without.anchor is None and anchored > plain + 0.05
+
+
+def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_it_only_harms(encoder):
+    rows = drawn(encoder)
+    start(encoder, rows, replace(CONFIG, strength=0.5))
+    assert float(encoder.anchor.strength) == 0.5
+    draw = np.random.default_rng(1)
+    # every text points at a token that shows anything but the group's product, which fills the rest of the frame
+    tokens = rows.image_tokens.copy()
+    for i, g in enumerate(rows.group):
+        loud = tokens[i, 1:][np.abs(tokens[i, 1:].astype(np.float32)).max(-1) > 3]
+        tokens[i, :] = np.random.default_rng(int(g[1:])).normal(size=tokens.shape[2]) * 3
+        tokens[i, 5] = loud[0] + draw.normal(size=tokens.shape[2]) * 6
+    misled = replace(rows, image_tokens=tokens.astype(np.float16), image=tokens.astype(np.float32).mean(1))
+    start(encoder, misled, CONFIG)
+    assert float(encoder.anchor.strength) == 0.0
 
 
 def test_what_training_returns_is_never_worse_than_its_start(encoder):

@@ -10,24 +10,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RESEMBLANCE = 0.03  # temperature of the softmax over class names
-STRENGTH = 0.12  # of each source in the attention's logits, at the start
+CERTAINTY = 4.0  # temperature of the classifier's softmax: a token sees less than the whole picture it was trained on
+TRUST = (2.0, 1.0)  # in vocabulary and correlation: names hold for any catalog, correlations for the ones they come from
+STRENGTH = 0.75  # standard deviation of the logits (exact in float16, as what is saved), where no training has chosen it
+FLAT = 0.05  # scores that differ by less say nothing
 RANK, KEPT, FLOOR, STRONGEST = 48, 128, 0.05, 0.98  # of the correlation: canonical pairs, directions, ridge, cap of a correlation
 
 
 class Anchor(nn.Module):
     """Scores each visual token for the metadata text: `[B, N]` logits, the same for all that attend by them.
 
-    Two sources, both in closed form and frozen afterwards; an anchor that has learned neither is zero everywhere.
+    Two sources, both in closed form; no gradient reaches them, and an anchor that has learned neither is zero everywhere.
 
-    - *Vocabulary*: the vision checkpoint's own classifier. A text resembles some of the class names (a softmax over the
-      cosines, as in ConSE, arXiv 1312.5650); the mean of their classifier rows is the direction to look along, which makes
-      a class activation map (arXiv 1512.04150) of a text. It knows of things that no training catalog has.
+    - *Vocabulary*: the vision checkpoint's own classifier, asked of each token, which makes a class activation map (arXiv
+      1512.04150). A text resembles some of the class names (a softmax over the cosines, as in ConSE, arXiv 1312.5650): with
+      `q` that resemblance and `p` the class probabilities of a token, the score is `log sum_c q_c p_c`. It knows of things
+      that no training catalog has. Cost: `C Dv` per token, as the classifier's own.
     - *Correlation*: canonical correlation between tokens and texts (Hotelling 1936). With a joint Gaussian, the pointwise
       mutual information of a canonical pair (u, y) of correlation r is `(r u y - r^2 (u^2 + y^2) / 2) / (1 - r^2)` plus a
       constant; the score is its sum over pairs, less the terms without u, which are the same for every token. It is
       learned from pictures and texts alone: no groups, no boxes.
 
-    Scores are averaged over 3 x 3 tokens where the tokens are a square grid: what a shop shows is larger than a cell.
+    Scores are averaged over 3 x 3 tokens where the tokens are a square grid: what a shop shows is larger than a cell. Each
+    source then counts by how its scores are spread within the picture, and the sum has standard deviation `strength`.
     """
 
     def __init__(self, classes: int, image_width: int, text_width: int):
@@ -40,22 +45,25 @@ class Anchor(nn.Module):
         }  # fmt: skip
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        self.strength = nn.Parameter(torch.full((2,), STRENGTH))  # of the vocabulary, of the correlation
+        self.register_buffer("trust", torch.tensor(TRUST))  # in the vocabulary, in the correlation
+        self.register_buffer("strength", torch.tensor(STRENGTH))
 
+    @torch.no_grad()
     def forward(self, image_tokens: Tensor, text: Tensor, known: Tensor) -> Tensor:
         """Tokens `[B, N, Dv]`, texts `[B, Dp]` and whether both are there `[B]` to logits `[B, N]`; 0 where not known."""
         with torch.autocast(image_tokens.device.type, enabled=False):
             tokens, text = image_tokens.float(), text.float()
-            scores = self.strength[0] * self.by_vocabulary(tokens, text) + self.strength[1] * self.by_correlation(tokens, text)
-            return smooth(scores).masked_fill(~known[:, None], 0.0)
+            sources = self.by_vocabulary(tokens, text), self.by_correlation(tokens, text)
+            scores = sum(trust * standard(smooth(source)) for trust, source in zip(self.trust, sources, strict=True))
+            return (self.strength * standard(scores)).masked_fill(~known[:, None], 0.0)
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
         """`[B, N]`; zero without a vocabulary."""
         if not len(self.names):
             return tokens.new_zeros(tokens.shape[:2])
         resembles = (F.normalize(text, dim=-1) @ self.names.T / RESEMBLANCE).softmax(-1)
-        direction = resembles @ self.directions - self.directions.mean(0)
-        return (tokens @ direction[..., None]).squeeze(-1)
+        shows = (tokens @ self.directions.T / CERTAINTY).softmax(-1)
+        return (shows @ resembles[..., None]).squeeze(-1).clamp(min=1e-12).log()
 
     def by_correlation(self, tokens: Tensor, text: Tensor) -> Tensor:
         """`[B, N]`; zero before `correlate`."""
@@ -98,6 +106,11 @@ class Anchor(nn.Module):
 def whole(tokens: Tensor) -> Tensor:
     """Tokens at mean 0 and variance 1 over their channels, so that bright and busy cells do not count more."""
     return F.layer_norm(tokens, (tokens.shape[-1],))
+
+
+def standard(scores: Tensor) -> Tensor:
+    """`[B, N]` at mean 0 and standard deviation 1 over the tokens of each item; less where they hardly differ."""
+    return (scores - scores.mean(1, keepdim=True)) / scores.std(1, correction=0, keepdim=True).clamp(min=FLAT)
 
 
 def smooth(scores: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ class Forward:
     exploratory: Tensor  # [B, D] pooled E~_rnd
     gate_metadata: Tensor  # [B, D]
     gate_exploratory: Tensor  # [B, D]
+    where: Tensor  # [B, N] the anchor's logits
 
 
 class Alignment(nn.Module):
@@ -148,7 +149,7 @@ class TGQFormer(nn.Module):
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
         pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
-        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory)
+        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.where)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """All that the head reads beside the towers' features, and S_title `[B]`."""

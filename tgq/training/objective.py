@@ -86,7 +86,7 @@ class Objective(nn.Module):
         seen, titled = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
         usable = (features.has_image & features.has_title).float()[:, None]
-        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, seen, titled, gates, self._taught(features), usable)))
+        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, seen, titled, gates, self._taught(features, out.where), usable)))
 
     def forward(self, out: Outputs, known: Tensor, hard_known: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts by name.
@@ -114,12 +114,12 @@ class Objective(nn.Module):
         return loss, {name: float(value.detach()) for name, value in values.items()}
 
     @torch.no_grad()
-    def _taught(self, features: Features) -> Tensor:
+    def _taught(self, features: Features, where: Tensor) -> Tensor:
         """The embeddings `[B, De]` of the start; without a light head the frozen towers' concatenation, unit length."""
         if self.teacher is None:
             sides = F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)
             return F.normalize(torch.cat(sides, dim=-1), dim=-1)
-        streams = Streams.untrained(self.encoder.where(features), self.encoder.config.width)
+        streams = Streams.untrained(where, self.encoder.config.width)
         return F.normalize(self.teacher(features, streams), dim=-1)
 
     def _alignment(self, out: Outputs, known: Tensor) -> Tensor:

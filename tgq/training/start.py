@@ -7,15 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tgq.encoder.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
 from tgq.training.dataset import TrainingSet
+from tgq.training.ranking import mean_reciprocal
+from tgq.training.split import split_of
 
 CORRELATED = 6000  # rows at most that the correlation reads, drawn evenly from the catalogs
 BATCH = 128
+STRENGTHS = (0.0, 0.375, 0.75, 1.25)
+HELD_OUT = 0.3  # of the groups, to choose the strength by
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class StartConfig:
     vocabulary: bool = True  # the anchor knows the vision checkpoint's class names
     correlation: bool = True  # the anchor learns which tokens go with which texts
     image_weight: float = 0.45  # linear base: share of the picture in the concatenation
+    strength: float | None = None  # of the anchor; none: whichever of STRENGTHS ranks held-out groups best
     base_floor: float = 0.2  # linear base: ridge on the covariance within groups, in mean variances
 
 
@@ -33,9 +39,10 @@ class StartConfig:
 def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     """Set the anchor and the light head's linear base; everything else stays as it was drawn.
 
-    First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; with both,
-    the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and the base's
-    `(Dg + Dp)^3`; the connector is not run.
+    First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
+    strongly the anchor counts, by what ranks groups best that the base has not seen; with all that, the pooled features that
+    the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and for each strength that is tried the
+    base's `(Dg + Dp)^3`; the connector is not run.
 
     Raises:
         TgqError: features that are no numbers.
@@ -43,42 +50,65 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     encoder.eval()
     if not all(np.isfinite(x).all() for x in (rows.image, rows.text)) or not np.isfinite(rows.image_tokens.sum(dtype=np.float64)):
         raise TgqError("the towers' features hold values that are no numbers", "look for a tower with broken weights")
-    both = np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1))
-    if not len(both):
+    rows = rows.subset(np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1)))
+    if not len(rows):
         return
-    if encoder.anchor is not None:
+    anchor = encoder.anchor
+    if anchor is not None:
         tower = encoder.vision
         if config.vocabulary and tower.vocabulary:
-            encoder.anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
+            anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
         if config.correlation:
-            encoder.anchor.correlate(_weighted(encoder, rows, both, np.random.default_rng(config.seed)))
-    if isinstance(encoder.head, LightHead):
-        image, text = _moved(encoder, rows, both)
-        catalog = np.unique(rows.catalog[both], return_inverse=True)[1]
-        group = np.unique(np.char.add(np.char.add(rows.catalog[both], "\0"), rows.group[both]), return_inverse=True)[1]
-        ids = (torch.from_numpy(x).to(image.device) for x in (group, catalog))
-        encoder.head.base.fit(image, text, *ids, config.image_weight, config.base_floor)
+            anchor.correlate(_weighted(encoder, rows, np.random.default_rng(config.seed)))
+    if not isinstance(encoder.head, LightHead):
+        return
+    if anchor is not None:
+        anchor.strength.fill_(_best_strength(encoder, rows, config) if config.strength is None else config.strength)
+    _fit(encoder, _moved(encoder, rows), rows, np.ones(len(rows), bool), config)
 
 
-def _weighted(
-    encoder: TGQFormer, rows: TrainingSet, both: np.ndarray, draw: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> float:
+    """That of the candidates with the best MRR of held-out groups; as it stands where there are too few to tell."""
+    base, stands = encoder.head.base, float(encoder.anchor.strength)
+    asked = np.array([split_of(f"{group}:strength", HELD_OUT) == "test" for group in rows.group], bool)
+    text, found = torch.from_numpy(rows.text[rows.metadata_index[:, 0]]), {}
+    for strength in STRENGTHS:
+        encoder.anchor.strength.fill_(strength)
+        image = _moved(encoder, rows)
+        _fit(encoder, image, rows, ~asked, config)
+        there = torch.ones(len(rows), dtype=torch.bool, device=image.device)
+        vectors = F.normalize(base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
+        found[strength] = mean_reciprocal(vectors.__getitem__, rows, asked)
+    best = max(found, key=found.get)
+    return best if found[best] else stands
+
+
+def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndarray, config: StartConfig) -> None:
+    """Fit the base to those of the rows (bool) that are to be learned from, pooled to `image` `[R, Dg]`."""
+    named = np.char.add(np.char.add(rows.catalog, "\0"), rows.group)
+    group, catalog = (torch.from_numpy(np.unique(x[learning], return_inverse=True)[1]).to(image.device) for x in (named, rows.catalog))
+    text = torch.from_numpy(rows.text[rows.metadata_index[learning, 0]]).to(image.device)
+    if len(group):
+        encoder.head.base.fit(image[torch.from_numpy(learning)], text, group, catalog, config.image_weight, config.base_floor)
+
+
+def _weighted(encoder: TGQFormer, rows: TrainingSet, draw: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tokens, texts, and the share of each token in its item; every catalog weighs the same in all."""
-    catalogs = sorted(set(rows.catalog[both].tolist()))
+    catalogs = sorted(set(rows.catalog.tolist()))
     for catalog in catalogs:
-        own = draw.permutation(both[rows.catalog[both] == catalog])[: CORRELATED // len(catalogs)]
+        own = draw.permutation(np.flatnonzero(rows.catalog == catalog))[: CORRELATED // len(catalogs)]
         for part in _batches(own):
             f = rows.features(part).to(encoder.null_image.device)
             yield f.image_tokens, f.text, encoder.where(f).softmax(-1) / len(own)
 
 
-def _moved(encoder: TGQFormer, rows: TrainingSet, both: np.ndarray) -> tuple[Tensor, Tensor]:
-    image, text = [], []
-    for part in _batches(both):
+def _moved(encoder: TGQFormer, rows: TrainingSet) -> Tensor:
+    """f_img `[R, Dg]` where the anchor alone moves it."""
+    image = []
+    for part in _batches(np.arange(len(rows))):
         f = rows.features(part).to(encoder.null_image.device)
         image.append(encoder.head.moved(f, Streams.untrained(encoder.where(f), encoder.config.width)))
-        text.append(f.text)
-    return torch.cat(image), torch.cat(text)
+    return torch.cat(image)
 
 
 def _batches(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -22,6 +22,7 @@ from tgq.training import checkpoint as checkpoints
 from tgq.training.dataset import TrainingSet
 from tgq.training.objective import Objective, Outputs
 from tgq.training.processes import Processes
+from tgq.training.ranking import mean_reciprocal
 from tgq.training.sampling import Known, PairSampler, hard_negatives
 from tgq.training.split import split_of
 from tgq.training.start import StartConfig, start
@@ -239,40 +240,7 @@ def embed(encoder: TGQFormer, rows: TrainingSet, batch: int = 256) -> np.ndarray
 
 def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet, asked: np.ndarray) -> float:
     """MRR of the first positive, averaged over catalogs; the queries are the rows `asked` (bool), the pool is their catalog's rows."""
-    scores = []
-    for catalog in sorted(set(rows.catalog[asked].tolist())):
-        part = np.flatnonzero(rows.catalog == catalog)
-        pool = rows.subset(part)
-        ranks = first_ranks(embed(encoder, pool), pool, np.flatnonzero(asked[part]))
-        if np.isfinite(ranks).any():
-            scores.append(float(np.nanmean(1 / ranks)))
-    return float(np.mean(scores)) if scores else 0.0
-
-
-def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> np.ndarray:
-    """Rank (from 1) of the best positive among all rows, for each of the row numbers `queries`; nan where it has none.
-
-    A row itself, its picture's copies and what was not judged for it are hidden: neither found nor in the way. Of equal
-    scores the positive comes last.
-    """
-    place = np.full(len(rows), -1)
-    place[queries] = np.arange(len(queries))
-
-    def marked(ends: np.ndarray) -> np.ndarray:
-        ends = ends[place[ends[:, 0]] >= 0] if len(ends) else ends.reshape(0, 2)
-        found = np.zeros((len(queries), len(rows)), bool)
-        found[place[ends[:, 0]], ends[:, 1]] = True
-        return found
-
-    image = rows.image_index
-    hidden = (image[queries][:, None] == image[None]) & (image[queries] >= 0)[:, None]
-    hidden |= marked(rows.unjudged)
-    hidden[np.arange(len(queries)), queries] = True
-    positive = marked(rows.pairs) & ~hidden
-    scores = np.where(hidden, -np.inf, vectors[queries] @ vectors.T)
-    best = np.where(positive, scores, -np.inf).max(1)
-    before = (scores >= best[:, None]) & ~positive & ~hidden
-    return np.where(positive.any(1), 1.0 + before.sum(1), np.nan)
+    return mean_reciprocal(lambda pool: embed(encoder, rows.subset(pool)), rows, asked)
 
 
 def rate(step: int, config: TrainConfig) -> float:
