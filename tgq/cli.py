@@ -397,7 +397,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
     max_items: Annotated[int, typer.Option(min=10, help="Items per source that fit the memory (125 kB each); whole groups are drawn.")] = 20_000,
-    cache: Annotated[Path | None, typer.Option(help="Folder where catalogs' tower features are kept for the next training. [default: OUT/work]")] = None,
+    views: Annotated[int, typer.Option(min=0, max=11, help="Views of each item, under as many of `tgq robustness`'s nuisances, as positives.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Where tower features of catalogs and views are kept for the next training. [default: OUT/work]")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share each batch; the curve is the same for any number.")] = 1,
     launcher: Annotated[str, typer.Option(help="What starts several processes: torchrun (this machine) or spark (TorchDistributor).")] = "torchrun",
@@ -441,7 +442,7 @@ def train(
     sources += [Source.of_warehouse(settings)] if warehouse else []
     spark = open_session(settings)
     try:
-        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, launcher, device)
+        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, launcher, device, views, cache)
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")

@@ -16,7 +16,7 @@ from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError
 from tgq.pipeline.night import Progress
 from tgq.pipeline.session import open_session
-from tgq.pipeline.train import Source, read_source_rows
+from tgq.pipeline.train import Source, read_source
 from tgq.training.dataset import TrainingSet
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -82,7 +82,7 @@ def prepare(catalogs: tuple[Catalog, ...], work: Path, progress: Progress) -> No
         for catalog, side in missing:
             source = Source.of_catalog(f"{folder_of(catalog, work)}={catalog.profile}", work / "warehouses")
             source = replace(source, name=catalog.name)
-            read_source_rows(spark, source, encoder, start, "study", None, 0, progress, side).save(_features(catalog, side, work))
+            read_source(spark, source, encoder, start, "study", None, 0, progress, side)[0].save(_features(catalog, side, work))
 
 
 def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:

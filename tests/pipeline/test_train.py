@@ -16,6 +16,7 @@ from tgq.tracking import open_tracker
 from tgq.training.dataset import TrainingSet
 from tgq.training.split import split_of
 from tgq.training.train import TrainConfig
+from tgq.views import NUISANCES
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,10 @@ def run(spark, shop, cache, tiny_encoder, tmp_path):
     towers = {name: str((tiny_encoder / getattr(shape, name)).resolve()) for name in ("vision", "text")}
     options = TrainConfig(seed=5, steps=6, pairs=8, evaluate_every=3, chunk=8)
 
-    def train(name="encoder", sources=None, items=1000, processes=1, launcher="torchrun", **changed):
+    def train(name="encoder", sources=None, items=1000, processes=1, launcher="torchrun", views=0, **changed):
         sources = sources or [Source.of_catalog(f"{shop}=catalogs/demo", cache)]
         return train_encoder(spark, tmp_path / name, sources, replace(shape, **towers), replace(options, **changed), items, None, Silent(),
-                             processes, launcher)  # fmt: skip
+                             processes, launcher, views=views, cache=cache.parent / "views")  # fmt: skip
 
     return train
 
@@ -79,6 +80,28 @@ def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_pa
     run("few", items=25)
     kept = set(sets[-1].group.tolist())
     assert kept < set(rows.group.tolist()) and len(sets[-1]) == np.isin(rows.group, list(kept)).sum()
+
+
+def test_views_are_positives_of_their_item_and_of_its_group(run, sets, cache):
+    run("views", views=2, items=25)
+    [rows] = sets
+    clean, views = (rows.subset(np.flatnonzero(rows.catalog == name)) for name in ("demo", "demo-views"))
+    kinds, parents = zip(*(item.split("~", 1) for item in views.item), strict=True)
+    assert set(parents) == set(clean.item) and kinds.count("clean") == len(clean)
+    assert set(kinds) - {"clean"} <= set(NUISANCES) and len(set(kinds)) > 4
+    assert 1.5 * len(clean) < len(views) - len(clean) <= 2 * len(clean), "two of each item, fewer where fewer apply"
+    assert {parent: group for parent, group in zip(parents, views.group, strict=True)} == dict(zip(clean.item, clean.group, strict=True))
+    among = set(zip(views.pairs[:, 0].tolist(), views.pairs[:, 1].tolist(), strict=True))
+    shown = views.image_index
+    for one, parent in enumerate(parents):
+        same = [other for other, of in enumerate(parents) if of == parent and shown[other] != shown[one]]
+        assert all((one, other) in among for other in same)
+    # a second training finds views and features where the first one left them
+    kept = cache.parent / "views" / "demo-views-2-5" / "warehouse" / "tower_features"
+    written = sorted(kept.rglob("*.parquet"))
+    run("again", views=2, items=25)
+    assert written and written == sorted(kept.rglob("*.parquet"))
+    assert (sets[-1].image == rows.image).all()
 
 
 def test_several_processes_have_the_curve_of_one(run, tmp_path):

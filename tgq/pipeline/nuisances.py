@@ -7,31 +7,25 @@ worker.
 
 from __future__ import annotations
 
-import functools
 import io
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from tgq.config import MetadataSettings
-from tgq.encoder.images import ImageError, ImageLimits, decode_image
+from tgq.encoder.images import ImageError, ImageLimits
 from tgq.pipeline.embed import EmbedWorker
-from tgq.pipeline.fetch import Fetcher
 from tgq.pipeline.sources import encoder_texts
+from tgq.pipeline.studio import Studio
 from tgq.views import Item, apply
-from tgq.views.draws import seeded
 
 CLEAN = "clean"
-COLUMNS = ("item_id", "title", "brand", "category", "attributes", "group_id", "image_uri", "image_bytes")  # of catalog_items
 VIEWS = "item_id string, view string, reason string, detail string, embedding array<float>"
 NOT_APPLICABLE = "not_applicable"  # the item has not what the nuisance would disturb, or the encoder does not read it
-OTHERS = 3  # of the cast, that an item meets
 BETWEEN = "\x1f"  # no item id has a control character
 
 _VIEWS = pa.schema([(name, pa.string()) for name in ("item_id", "view", "reason", "detail")] + [("embedding", pa.list_(pa.float32()))])
@@ -58,32 +52,30 @@ class Viewer:
         An item whose picture cannot be read has the one row of its clean view.
         """
         engine = replace(self.embed, limits=ImageLimits()).engine()  # a view's size is ours; the source's was judged before
-        studio = _Studio(self, engine.encoder.vision.input_size)
-        for out in engine.run(studio.views(batches)):
+        views = _Views(self, engine.encoder.vision.input_size)
+        for out in engine.run(views.of(batches)):
             yield _views(out)
-            yield from studio.told()
-        yield from studio.told()
+            yield from views.told()
+        yield from views.told()
 
 
-class _Studio:
+class _Views:
     """Makes the views of one task's items, and keeps what there is to say about those that it could not make."""
 
     def __init__(self, viewer: Viewer, side: int):
-        self.viewer, self.side = viewer, side
-        self.fetcher = Fetcher(viewer.embed.fetch)
-        self.pictures: dict[str, Image.Image | None] = {}  # of the cast
+        self.viewer, self.studio = viewer, Studio(viewer.embed.fetch, viewer.embed.limits, side, viewer.cast, viewer.seed)
         self.refused: deque[tuple[str, str, str, str | None]] = deque()
 
-    def views(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def of(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """A batch for the engine from each item that can be read."""
         for batch in batches:
             for row in batch.to_pylist():
                 try:
-                    item = _item(row, self._picture(row))
+                    item = self.studio.item(row)
                 except ImageError as error:
                     self.refused.append((row["item_id"], CLEAN, error.reason, error.detail))
                     continue
-                yield self._rows(item, self._others(row))
+                yield self._rows(item, self.studio.others(row))
 
     def told(self) -> Iterator[pa.RecordBatch]:
         """VIEWS rows of what was refused since the last call."""
@@ -113,48 +105,6 @@ class _Studio:
 
     def _as_read(self, item: Item) -> tuple[str, str]:
         return encoder_texts({field: getattr(item, field) for field in ("title", "brand", "category", "attributes")}, self.viewer.metadata)
-
-    def _others(self, row: dict[str, Any]) -> list[Item]:
-        """Other products for an item: the same ones in every partitioning."""
-        rows = [other for other in _cast(self.viewer.cast) if not _same_product(row, other)]
-        chosen = seeded("others", row["item_id"], self.viewer.seed).sample(rows, min(OTHERS, len(rows)))
-        for other in chosen:
-            if other["item_id"] not in self.pictures:
-                try:
-                    self.pictures[other["item_id"]] = self._picture(other)
-                except ImageError:  # its name will do; it is told where it is itself a query
-                    self.pictures[other["item_id"]] = None
-        return [_item(other, self.pictures[other["item_id"]]) for other in chosen]
-
-    def _picture(self, row: dict[str, Any]) -> Image.Image | None:
-        """Decoded as the nightly worker does, and no larger than a view needs.
-
-        Raises:
-            ImageError: it cannot be read.
-        """
-        data = row["image_bytes"] or (self.fetcher.read(row["image_uri"]) if row["image_uri"] else None)
-        if not data:
-            return None
-        image = decode_image(data, self.viewer.embed.limits, target=self.side)
-        scale = 2 * self.side / min(image.size)
-        return image if scale >= 1 else image.resize(tuple(round(scale * length) for length in image.size), Image.Resampling.BICUBIC)
-
-
-@functools.lru_cache(maxsize=1)
-def _cast(path: str) -> list[dict[str, Any]]:
-    """Once per process; in the order of the ids, whatever file a row came from."""
-    system, inner = fsspec.core.url_to_fs(path)
-    return sorted(pq.read_table(inner, filesystem=system, columns=list(COLUMNS)).to_pylist(), key=lambda row: row["item_id"])
-
-
-def _same_product(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    same_group = row["group_id"] is not None and row["group_id"] == other["group_id"]
-    return same_group or row["item_id"] == other["item_id"] or row["title"] == other["title"]
-
-
-def _item(row: dict[str, Any], image: Image.Image | None) -> Item:
-    words = (row[name] or "" for name in ("title", "brand", "category"))
-    return Item(row["item_id"], image, *words, dict(row["attributes"] or {}))
 
 
 def _stored(image: Image.Image) -> bytes:

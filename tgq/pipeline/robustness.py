@@ -27,12 +27,13 @@ from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.pipeline.embed import EmbedWorker
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.night import RUN_STEP, Night, Progress, git_commit, new_run_id, with_catalog
-from tgq.pipeline.nuisances import CLEAN, COLUMNS, NOT_APPLICABLE, VIEWS, Viewer
+from tgq.pipeline.nuisances import CLEAN, NOT_APPLICABLE, VIEWS, Viewer
 from tgq.pipeline.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
 from tgq.pipeline.queries import evaluated_pairs, write_queries
 from tgq.pipeline.scoring import QUERIES, Scoring, passes
 from tgq.pipeline.search import need_encoder, need_published
 from tgq.pipeline.sources import folder_of
+from tgq.pipeline.studio import COLUMNS, write_cast
 from tgq.pipeline.warehouse import Warehouse
 from tgq.pipeline.watch import watched
 from tgq.retrieval.bootstrap import interval, partial
@@ -41,7 +42,6 @@ from tgq.retrieval.metrics import Metric
 from tgq.tracking import Tracker, open_tracker
 from tgq.views import Nuisance, chosen
 
-CAST = 64  # items whose names and pictures come into the others' views
 TASK_ITEMS = 32
 CUTOFFS = (1, 10)
 PAIRS, ITSELF = "hit_rate", "finds_itself"  # what a view is asked for: the item's relevant items, or the item
@@ -141,16 +141,12 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     items = night.warehouse.read("catalog_items", version).where("is_active").select(*COLUMNS)
     has_picture = F.col("image_uri").isNotNull() | F.col("image_bytes").isNotNull()
 
-    def first(ids: DataFrame, last: Any, salt: str, n: int) -> DataFrame:
-        return ids.orderBy(last, F.xxhash64("item_id", F.lit(f"{salt} {plan.seed}")), "item_id").limit(n).select("item_id")
-
-    drawn = first(places.join(asked, "item_id", "left"), F.col("positives").isNull(), "sample", plan.items)
+    order = F.col("positives").isNull(), F.xxhash64("item_id", F.lit(f"sample {plan.seed}")), "item_id"
+    drawn = places.join(asked, "item_id", "left").orderBy(*order).limit(plan.items).select("item_id")
     sample = items.join(places.join(drawn, "item_id"), "item_id").join(asked, "item_id", "left")
     sample = sample.withColumn("group_key", F.coalesce("group_key", F.xxhash64(F.coalesce("group_id", "item_id"))))
     sample.write.mode("overwrite").parquet(folder)
-    unfit = ~has_picture | F.col("title").isNull()
-    extras = first(items.join(places, "item_id", "left_semi").select("item_id", unfit.alias("unfit")), F.col("unfit"), "cast", CAST)
-    items.join(extras, "item_id").coalesce(1).write.mode("overwrite").parquet(night.staging("cast"))
+    write_cast(items.join(places, "item_id", "left_semi"), night.staging("cast"), plan.seed)
 
     sample = night.spark.read.parquet(folder)
     counts = sample.agg(F.count("*").alias("items"), F.count(F.when(has_picture, 1)).alias("pictures")).first()

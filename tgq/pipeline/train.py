@@ -23,18 +23,20 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from tgq import config
 from tgq.config import Settings, TrackingSettings
 from tgq.encoder.device import choose_device
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
+from tgq.pipeline.files import remove_folder
 from tgq.pipeline.ingest import ingest
 from tgq.pipeline.lock import warehouse_lock
 from tgq.pipeline.night import Night, Progress, git_commit, new_run_id
 from tgq.pipeline.towers import run_towers
 from tgq.pipeline.training_set import items_of_side, training_set
+from tgq.pipeline.view_catalog import view_settings, write_view_catalog
 from tgq.pipeline.warehouse import Warehouse, absolute
 from tgq.tracking import Tracker, open_tracker
 from tgq.training import worker
@@ -94,12 +96,15 @@ class Source:
 def train_encoder(
     spark: SparkSession, out: Path, sources: Sequence[Source], encoder: EncoderConfig, options: TrainConfig, max_items: int,
     tracking_uri: str | None, progress: Progress, processes: int = 1, launcher: Launcher = "torchrun", device: str = "auto",
+    views: int = 0, cache: Path | None = None,
 ) -> Trained:  # fmt: skip
     """Train an encoder on the train side of some sources and write its folder, with `training.json` beside the weights.
 
     Args:
         max_items: of each source; above it whole groups are left out, by their hash.
         processes: how many share each batch, started by torchrun on this machine or by Spark's TorchDistributor.
+        views: of each item, under as many nuisances, as positives beside the item; each costs a pass of the vision tower.
+        cache: where the views' pictures and features are kept for the next training; none: they go with `out`'s work folder.
 
     Raises:
         SourceError: a source cannot be read, or has no pairs of items.
@@ -117,20 +122,36 @@ def train_encoder(
     tracker.start(run_id, {"git_commit": git_commit(), "sources": ", ".join(source.name for source in sources)})
     with _failing(tracker):
         model.save_pretrained(work / "start")
-        rows = TrainingSet.concatenate([read_source_rows(spark, source, model, work / "start", run_id, max_items, options.seed, progress)
-                                        for source in sources])  # fmt: skip
+        made = Views(views, options.seed, cache or work / "catalogs") if views else None
+        rows = TrainingSet.concatenate([part for source in sources for part in
+                                        read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=made)])
         worker.prepare(work, encoder, options, rows, place)
         with following(work, options.steps, progress):
             launch(work, processes, launcher, spark, place)
         return _finish(out, work, rows, sources, max_items, encoder, options, tracker, progress)
 
 
-def read_source_rows(
+@dataclass(frozen=True)
+class Views:
+    """How many views of each item to make, drawn by which seed, kept where."""
+
+    count: int
+    seed: int
+    folder: Path
+
+    def source_of(self, source: Source, night: Night, items: DataFrame) -> Source:
+        """Write the views of some items; the source that they are."""
+        place = (self.folder / f"{source.name}-views-{self.count}-{self.seed}").resolve()
+        write_view_catalog(night, items, str(place / "catalog"), self.count, self.seed)
+        return Source(f"{source.name}-views", view_settings(source.settings, str(place / "catalog"), str(place / "warehouse"), UNLIMITED), True)
+
+
+def read_source(
     spark: SparkSession, source: Source, model: TGQFormer, start: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
-    side: str = "train",
-) -> TrainingSet:  # fmt: skip
-    """One source's items of one side: ingested where it is a catalog, through the towers where they have not spoken, as arrays."""
-    settings = source.settings
+    side: str = "train", views: Views | None = None,
+) -> list[TrainingSet]:  # fmt: skip
+    """One source's items of one side, then their views: ingested where it is a catalog, through the towers where they have not spoken."""
+    settings, more = source.settings, None
     if source.scratch:
         Path(settings.warehouse.path).mkdir(parents=True, exist_ok=True)
     warehouse = Warehouse(spark, settings.warehouse, create=source.scratch)
@@ -141,8 +162,11 @@ def read_source_rows(
         items = items_of_side(night, side, max_items)
         asked = run_towers(night, str(start), items)
         rows = training_set(night, model, str(start), items, source.name, seed)
+        if views:
+            more = views.source_of(source, night, items)
+        remove_folder(night.staging())
     progress.say(f"{source.name}: {len(rows)} items in {len(set(rows.group.tolist()))} {side} groups, {len(rows.pairs)} pairs; towers ran for {asked}")
-    return rows
+    return [rows, *(read_source(spark, more, model, start, run_id, None, seed, progress, side) if more else ())]
 
 
 def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, device: str) -> None:
