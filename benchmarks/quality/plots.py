@@ -98,7 +98,7 @@ def gates(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> pd.Dat
     if overlay is not None:
         kinds |= {"banner": (test, np.flatnonzero(overlay)), "no banner": (test, np.flatnonzero(~overlay))}
     found = {}
-    for name, (items, chosen) in kinds.items():
+    for name, (items, chosen) in ((name, kind) for name, kind in kinds.items() if len(kind[1])):
         values = np.concatenate([_gate_means(encoder, items, part) for part in np.array_split(chosen, max(1, len(chosen) // 256))])
         found[name] = [*values.mean(0), *(1.96 * values.std(0) / len(values) ** 0.5)]
     frame = pd.DataFrame(found, index=["metadata", "exploratory", "metadata_half", "exploratory_half"]).T

@@ -50,7 +50,7 @@ DESIGNS = {
     for d in (
         *(Design(name, {"connector": name}, role="fusion", quick=name == "concat_linear") for name in ("concat_linear", "clip_mean", "moe_bilinear")),
         *(Design(name, {"connector": name}, quick=name in ("qformer", "instructblip")) for name in ("mlp", "perceiver", "qformer", "instructblip")),
-        *(Design(name, {"connector": name}, role="ladder", quick=True) for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
+        *(Design(name, {"connector": name}, role="ladder") for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
         Design("tgq", {"connector": "tgq"}, role="ours", quick=True),
         Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation", quick=True),
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),

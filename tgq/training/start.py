@@ -19,7 +19,7 @@ from tgq.training.split import split_of
 
 CORRELATED = 6000  # rows at most that the correlation reads, drawn evenly from the catalogs
 BATCH = 128
-STRENGTHS = (0.0, 0.375, 0.75, 1.25)
+STRENGTHS = (0.0, 0.375, 0.75)
 HELD_OUT = 0.3  # of the groups, to choose the strength by
 
 
@@ -58,19 +58,24 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         tower = encoder.vision
         if config.vocabulary and tower.vocabulary:
             anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
-        if config.correlation:
-            anchor.correlate(_weighted(encoder, rows, np.random.default_rng(config.seed)))
-    if not isinstance(encoder.head, LightHead):
-        return
-    if anchor is not None:
-        anchor.strength.fill_(_best_strength(encoder, rows, config) if config.strength is None else config.strength)
-    _fit(encoder, _moved(encoder, rows), rows, np.ones(len(rows), bool), config)
+        chosen = config.strength
+        if chosen is None and isinstance(encoder.head, LightHead):
+            chosen = _best_strength(encoder, rows, config)
+        _correlate(encoder, rows, config)
+        if chosen is not None:
+            anchor.strength.fill_(chosen)
+    if isinstance(encoder.head, LightHead):
+        _fit(encoder, _moved(encoder, rows), rows, np.ones(len(rows), bool), config)
 
 
 def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> float:
-    """That of the candidates with the best MRR of held-out groups; as it stands where there are too few to tell."""
+    """That of STRENGTHS with the best MRR of groups that neither correlation nor base has seen; as it stands where there are
+    too few to tell. A correlation knows too well where to look for the texts that it was learned from."""
     base, stands = encoder.head.base, float(encoder.anchor.strength)
     asked = np.array([split_of(f"{group}:strength", HELD_OUT) == "test" for group in rows.group], bool)
+    if asked.all() or not asked.any():
+        return stands
+    _correlate(encoder, rows.subset(np.flatnonzero(~asked)), config)
     text, found = torch.from_numpy(rows.text[rows.metadata_index[:, 0]]), {}
     for strength in STRENGTHS:
         encoder.anchor.strength.fill_(strength)
@@ -79,8 +84,16 @@ def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -
         there = torch.ones(len(rows), dtype=torch.bool, device=image.device)
         vectors = F.normalize(base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
         found[strength] = mean_reciprocal(vectors.__getitem__, rows, asked)
+    encoder.anchor.strength.fill_(stands)
     best = max(found, key=found.get)
     return best if found[best] else stands
+
+
+def _correlate(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
+    """Learn the anchor's correlation from nothing but the vocabulary."""
+    encoder.anchor.correlation.zero_()
+    if config.correlation:
+        encoder.anchor.correlate(_weighted(encoder, rows, np.random.default_rng(config.seed)))
 
 
 def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndarray, config: StartConfig) -> None:
