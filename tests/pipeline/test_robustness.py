@@ -21,8 +21,9 @@ from tgq.pipeline.embed import EmbedWorker, embed
 from tgq.pipeline.index import build_index, publish_index
 from tgq.pipeline.ingest import ingest
 from tgq.pipeline.night import Night, Silent
-from tgq.pipeline.nuisances import CLEAN, NOT_APPLICABLE, Viewer
+from tgq.pipeline.nuisances import NOT_APPLICABLE, Viewer
 from tgq.pipeline.robustness import EXPERIMENT, Plan, figures, measure
+from tgq.pipeline.studio import CLEAN
 from tgq.pipeline.warehouse import Warehouse
 from tgq.tracking import open_tracker
 from tgq.views import NUISANCES, Item, apply

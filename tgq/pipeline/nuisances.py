@@ -20,10 +20,9 @@ from tgq.config import MetadataSettings
 from tgq.encoder.images import ImageError, ImageLimits
 from tgq.pipeline.embed import EmbedWorker
 from tgq.pipeline.sources import encoder_texts
-from tgq.pipeline.studio import Studio
+from tgq.pipeline.studio import CLEAN, Studio
 from tgq.views import Item, apply
 
-CLEAN = "clean"
 VIEWS = "item_id string, view string, reason string, detail string, embedding array<float>"
 NOT_APPLICABLE = "not_applicable"  # the item has not what the nuisance would disturb, or the encoder does not read it
 BETWEEN = "\x1f"  # no item id has a control character

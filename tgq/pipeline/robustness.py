@@ -27,13 +27,13 @@ from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.pipeline.embed import EmbedWorker
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.night import RUN_STEP, Night, Progress, git_commit, new_run_id, with_catalog
-from tgq.pipeline.nuisances import CLEAN, NOT_APPLICABLE, VIEWS, Viewer
+from tgq.pipeline.nuisances import NOT_APPLICABLE, VIEWS, Viewer
 from tgq.pipeline.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
 from tgq.pipeline.queries import evaluated_pairs, write_queries
 from tgq.pipeline.scoring import QUERIES, Scoring, passes
 from tgq.pipeline.search import need_encoder, need_published
 from tgq.pipeline.sources import folder_of
-from tgq.pipeline.studio import COLUMNS, write_cast
+from tgq.pipeline.studio import CLEAN, COLUMNS, write_cast
 from tgq.pipeline.warehouse import Warehouse
 from tgq.pipeline.watch import watched
 from tgq.retrieval.bootstrap import interval, partial

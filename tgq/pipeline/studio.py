@@ -17,6 +17,7 @@ from tgq.views import Item
 from tgq.views.draws import seeded
 
 COLUMNS = ("item_id", "title", "brand", "category", "attributes", "group_id", "image_uri", "image_bytes")  # of catalog_items
+CLEAN = "clean"  # what the item as it is goes by, among its views
 CAST = 64  # items whose names and pictures come into the others' views
 OTHERS = 3  # of the cast, that an item meets
 

@@ -8,6 +8,7 @@ fetch and decode per item and a JPEG per view (about 15 kB), on the executors.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +23,13 @@ from tgq.encoder.images import ImageError, ImageLimits
 from tgq.pipeline.fetch import FetchOptions
 from tgq.pipeline.night import Night
 from tgq.pipeline.sources import fetch_options, folder_of
-from tgq.pipeline.studio import COLUMNS, Studio, write_cast
+from tgq.pipeline.studio import CLEAN, COLUMNS, Studio, write_cast
 from tgq.pipeline.training_set import unit
 from tgq.pipeline.watch import watched
 from tgq.views import NUISANCES, Item, apply
 from tgq.views.draws import seeded
 
-CLEAN, TABLE = "clean", "catalog.parquet"
+TABLE = "catalog.parquet"
 SIDE = 224  # pixels; views are made for towers of about that input
 TASK_ITEMS = 64
 QUALITY = 92  # of the JPEGs
@@ -64,12 +65,10 @@ class _Multiplier:
 
     def _views(self, item: Item, others: list[Item]) -> Iterator[tuple[str, Item]]:
         yield CLEAN, item
-        left, names = self.views, sorted(NUISANCES)
-        for name in seeded("views", item.item_id, self.seed).sample(names, len(names)):
-            view = apply(name, item, others, self.seed) if left else None
-            if view is not None and (view.image is not None or view.title or view.category):
-                left -= 1
-                yield name, view
+        names = sorted(NUISANCES)
+        drawn = seeded("views", item.item_id, self.seed).sample(names, len(names))
+        made = ((name, apply(name, item, others, self.seed)) for name in drawn)
+        yield from itertools.islice(((name, view) for name, view in made if view and (view.image or view.title or view.category)), self.views)
 
 
 def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, seed: int) -> None:

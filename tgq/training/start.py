@@ -30,8 +30,8 @@ class StartConfig:
     seed: int = 0
     vocabulary: bool = True  # the anchor knows the vision checkpoint's class names
     correlation: bool = True  # the anchor learns which tokens go with which texts
-    image_weight: float = 0.45  # linear base: share of the picture in the concatenation
     strength: float | None = None  # of the anchor; none: whichever of STRENGTHS ranks held-out groups best
+    image_weight: float = 0.45  # linear base: share of the picture in the concatenation
     base_floor: float = 0.2  # linear base: ridge on the covariance within groups, in mean variances
 
 
@@ -40,7 +40,7 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     """Set the anchor and the light head's linear base; everything else stays as it was drawn.
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
-    strongly the anchor counts, by what ranks groups best that the base has not seen; with all that, the pooled features that
+    strongly the anchor counts, by what ranks groups best that correlation and base have not seen; with all that, the pooled features that
     the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and for each strength that is tried the
     base's `(Dg + Dp)^3`; the connector is not run.
 
