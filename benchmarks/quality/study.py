@@ -26,6 +26,7 @@ from tables import write_tables  # noqa: E402
 from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks, ranks_file  # noqa: E402
 
 from tgq.console import ConsoleProgress  # noqa: E402
+from tgq.encoder.model import EncoderConfig  # noqa: E402
 from tgq.errors import TgqError  # noqa: E402
 from tgq.training.dataset import TrainingSet  # noqa: E402
 
@@ -39,22 +40,23 @@ def main() -> int:
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks (default build/quality)")
+    parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="pixels a side that the vision tower is shown, for all designs")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks, by size (default build/quality)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
     args = parser.parse_args()
-    budget = BUDGETS[args.budget]
-    designs = [DESIGNS[name] for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
+    budget, work = BUDGETS[args.budget], args.work / f"{args.image_size}px"
+    designs = [DESIGNS[name].seeing(args.image_size) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
     try:
-        waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not all(p.is_file() for p in files(t, budget, args.work).values())]
+        waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not all(p.is_file() for p in files(t, budget, work).values())]
         progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
         if args.dry_run:
             return 0
-        prepare(CATALOGS if "transfer" in args.regimes else chosen, args.work, progress)
-        conduct(waiting, budget, args.work, progress)
-        write_tables(args.regimes, chosen, designs, budget, args.work, args.out)
+        prepare(CATALOGS if "transfer" in args.regimes else chosen, args.image_size, work, progress)
+        conduct(waiting, budget, work, progress)
+        write_tables(args.regimes, chosen, designs, budget, work, args.out)
     except TgqError as error:
         print(f"study: {error}", file=sys.stderr)
         return 1

@@ -25,7 +25,7 @@ def scores(found: np.ndarray, cut: int) -> pd.DataFrame:
 
 
 def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget, work: Path, out: Path) -> None:
-    """`quality-<budget>.md` and `.json` in `out`."""
+    """`quality-<budget>-<size>.md` and `.json` in `out`; the size of the towers' pictures is the name of `work`."""
     out.mkdir(parents=True, exist_ok=True)
     text, figures, goal, steps = [], [], [], []
     for regime in regimes:
@@ -47,19 +47,20 @@ def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[
                 figures.append({"regime": regime, "catalog": catalog.name, "design": name, **frame.mean().round(3).to_dict(),
                                 "low": round(low, 3), "high": round(high, 3)})  # fmt: skip
     text += _plots(pd.DataFrame(figures), chosen, designs, budget, work, out)
-    head = [f"# Connectors compared, budget {budget.name}: {budget.seeds} seed{'s' * (budget.seeds > 1)}, {budget.steps} steps of {budget.pairs} pairs", "",
+    head = [f"# Connectors compared behind towers that see {work.name}", "",
+            f"Budget {budget.name}: {budget.seeds} seed{'s' * (budget.seeds > 1)}, {budget.steps} steps of {budget.pairs} pairs.", "",
             "## TGQ-Former against the best rival connector of each row, at the paper's selectivity (K = 0.075 % of the pool, at least 1)", "",
             "Best is what the test groups say is best. Relative differences, paired, with 95 % intervals by group.", "",
             "| regime | catalog | K | H@K tgq | H@K rival | relative | MRR tgq | MRR rival | relative |", "|---" * 9 + "|", *goal, "",
             "## The ladder: what each step adds, in points", "", "| regime | catalog | step | H@1 | MRR |", "|---" * 5 + "|", *steps, ""]  # fmt: skip
-    (out / f"quality-{budget.name}.md").write_text("\n".join(head + text))
-    (out / f"quality-{budget.name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (out / f"quality-{budget.name}-{work.name}.md").write_text("\n".join(head + text))
+    (out / f"quality-{budget.name}-{work.name}.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget, work: Path, out: Path) -> list[str]:
     """Draw what can be drawn of these trials, and say it in Markdown: cost, the ladder, where the streams look, what the gates do."""
     cost = plots.costs(designs, features(chosen[0], "test", work))
-    name = f"quality-{budget.name}"
+    name = f"quality-{budget.name}-{work.name}"
     lines = ["## Cost behind the towers, per item", "", "| design | GFLOPs | items/s here |", "|---|---|---|"]
     lines += [f"| {design} | {row['gflops']:.4f} | {row['items_per_s']:.0f} |" for design, row in cost.iterrows()]
     plots.ladder(figures, out / f"{name}-ladder.png")

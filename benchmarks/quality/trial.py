@@ -44,6 +44,10 @@ class Design:
     role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
     quick: bool = False  # part of the quick budget too
 
+    def seeing(self, image_size: int) -> Design:
+        """The same behind a vision tower that is shown so many pixels a side."""
+        return replace(self, encoder={**self.encoder, "image_size": image_size})
+
 
 DESIGNS = {
     d.name: d

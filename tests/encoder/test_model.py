@@ -33,6 +33,15 @@ def test_the_version_follows_weights_and_configuration(tiny, tmp_path):
     assert TGQFormer.from_pretrained(write_tiny_encoder(tmp_path / "seed", seed=1)).model_version not in (first, other_fit)
 
 
+def test_an_encoder_from_before_picture_sizes_is_the_same_model(tiny_encoder_dir, tmp_path):
+    older = tmp_path / "older"
+    shutil.copytree(tiny_encoder_dir, older)
+    config = json.loads((older / "config.json").read_text())
+    assert config.pop("image_size") == 0
+    (older / "config.json").write_text(json.dumps(config))
+    assert TGQFormer.from_pretrained(older).model_version == TGQFormer.from_pretrained(tiny_encoder_dir).model_version
+
+
 def test_half_precision_on_disk_changes_nothing(tiny, tmp_path):
     with torch.no_grad():
         for parameter in tiny.parameters():
@@ -83,6 +92,6 @@ def test_a_bad_folder_is_one_line(tmp_path, tiny_encoder_dir, monkeypatch):
 
 @pytest.mark.parametrize("field", ["connector", "head"])
 def test_unknown_parts_are_named(tiny_encoder_dir, field):
-    config = EncoderConfig(vision="towers/vision", text="towers/text", **{field: "none-such"})
+    config = EncoderConfig(vision="towers/vision", text="towers/text", image_size=0, **{field: "none-such"})
     with pytest.raises(ModelError, match="none-such"):
         TGQFormer(config, relative_to=tiny_encoder_dir)

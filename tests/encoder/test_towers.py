@@ -95,6 +95,17 @@ def test_the_fingerprint_follows_weights_and_preprocessing(folder_of, tmp_path):
     assert VisionTower(str(folder)).fingerprint != first.fingerprint
 
 
+def test_a_cnn_takes_any_size_and_a_vit_its_own(folder_of):
+    folder = str(folder_of("efficientnet"))
+    own, large = VisionTower(folder), VisionTower(folder, size=64)
+    assert large.input_size == 64 and large.tokens_per_image > own.tokens_per_image
+    assert large.fingerprint != own.fingerprint == VisionTower(folder, size=32).fingerprint
+    cropped = VisionTower(folder, fit="crop", size=64).preprocess
+    assert cropped(Image.new("RGB", (90, 50))).shape == (3, 64, 64)
+    with pytest.raises(ModelError, match="cannot see pictures of 64 pixels a side, only of 32"):
+        VisionTower(str(folder_of("vit")), size=64)
+
+
 def test_padding_keeps_the_whole_picture_on_white(tmp_path):
     write_preprocessor(tmp_path, {"height": 32, "width": 32})
     pixels = Preprocessing.read(tmp_path, "pad")(Image.new("RGB", (64, 16), (0, 0, 0)))

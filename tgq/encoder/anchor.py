@@ -13,6 +13,7 @@ RESEMBLANCE = 0.03  # temperature of the softmax over class names
 CERTAINTY = 4.0  # temperature of the classifier's softmax: a token sees less than the whole picture it was trained on
 TRUST = (2.0, 1.0)  # in vocabulary and correlation: names hold for any catalog, correlations for the ones they come from
 STRENGTH = 0.75  # standard deviation of the logits (exact in float16, as what is saved), where no training has chosen it
+NEAR = 0.17  # share of a side: 3 x 3 of 7 x 7 cells, 5 x 5 of 10 x 10
 FLAT = 0.05  # scores that differ by less say nothing
 RANK, KEPT, FLOOR, STRONGEST = 48, 128, 0.05, 0.98  # of the correlation: canonical pairs, directions, ridge, cap of a correlation
 
@@ -31,7 +32,7 @@ class Anchor(nn.Module):
       constant; the score is its sum over pairs, less the terms without u, which are the same for every token. It is
       learned from pictures and texts alone: no groups, no boxes.
 
-    Scores are averaged over 3 x 3 tokens where the tokens are a square grid: what a shop shows is larger than a cell. Each
+    Scores are averaged over neighbours where the tokens are a square grid: what a shop shows is larger than a cell. Each
     source then counts by how its scores are spread within the picture, and the sum has standard deviation `strength`.
     """
 
@@ -114,12 +115,13 @@ def standard(scores: Tensor) -> Tensor:
 
 
 def smooth(scores: Tensor) -> Tensor:
-    """`[B, N]`, each the mean of its 3 x 3 neighbours (the border repeated) where N is a square; else as it is."""
+    """`[B, N]`, each the mean of its neighbours within NEAR of a side (the border repeated) where N is a square; else as it is."""
     side = math.isqrt(scores.shape[1])
-    if side * side != scores.shape[1]:
+    reach = round(NEAR * side)
+    if side * side != scores.shape[1] or not reach:
         return scores
-    grid = F.pad(scores.view(-1, 1, side, side), (1, 1, 1, 1), mode="replicate")
-    return F.avg_pool2d(grid, 3, 1).flatten(1)
+    grid = F.pad(scores.view(-1, 1, side, side), (reach,) * 4, mode="replicate")
+    return F.avg_pool2d(grid, 2 * reach + 1, 1).flatten(1)
 
 
 def _moments(tokens: Tensor, text: Tensor, weight: Tensor) -> list[Tensor]:

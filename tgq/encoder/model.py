@@ -37,6 +37,7 @@ class EncoderConfig:
     vision: str = "efficientnet-lite0"
     text: str = "all-minilm-l6-v2"
     fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
+    image_size: int = 320  # pixels a side that the vision tower is shown; 0: the checkpoint's own
     text_length: int = 64  # tokens of metadata that are read, and padded to
     dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
@@ -63,7 +64,7 @@ class EncoderConfig:
         values = json.loads(path.read_text())
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train it again with this version")
-        return cls(**values)
+        return cls(**{"image_size": 0} | values)  # an encoder from before there was a choice
 
 
 @dataclass
@@ -120,7 +121,7 @@ class TGQFormer(nn.Module):
     def __init__(self, config: EncoderConfig, relative_to: Path | None = None):
         super().__init__()
         self.config, self.relative_to, self.dtype = config, relative_to, torch.float32
-        self.vision = VisionTower(config.vision, config.fit, relative_to)
+        self.vision = VisionTower(config.vision, config.fit, relative_to, config.image_size)
         self.text = TextTower(config.text, config.text_length, relative_to)
         v, t = self.vision, self.text
         aligned = v.is_pair and v.weights_sha256 == t.weights_sha256
@@ -276,6 +277,7 @@ class TGQFormer(nn.Module):
         for name, value in sorted(self.own_state().items()):
             digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         shape = asdict(replace(self.config, vision=self.vision.fingerprint, text=self.text.fingerprint, llm=self._llm_sha()))
+        del shape["image_size"]  # it is part of the vision tower's fingerprint
         digest.update(json.dumps(shape, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -61,6 +61,11 @@ class Preprocessing:
             std=tuple(raw["image_std"]) if normal else (1.0,) * 3,
             fit=fit, shortest_edge=edge if crop else None,
         )
+
+    def at(self, size: int) -> Preprocessing:
+        """The same for `size` pixels a side, the margins of a central crop in proportion."""
+        edge = self.shortest_edge and round(self.shortest_edge * size / min(self.height, self.width))
+        return replace(self, height=size, width=size, shortest_edge=edge)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An RGB picture as float32 `[3, height, width]`, normalised."""
@@ -119,16 +124,29 @@ class Tower(nn.Module):
 
 
 class VisionTower(Tower):
-    """Pictures to tokens `[U, N, Dv]` and a pooled feature `[U, Dg]`."""
+    """Pictures to tokens `[U, N, Dv]` and a pooled feature `[U, Dg]`.
 
-    def __init__(self, reference: str, fit: str = "pad", relative_to: Path | None = None):
+    Args:
+        fit: see Preprocessing.
+        size: pixels a side that it is shown; 0 for the checkpoint's own. A CNN takes any, and sees smaller things in more
+            pixels than it was trained with (Touvron et al. 2019, arXiv 1906.06423). Cost and tokens grow with its square.
+
+    Raises:
+        ModelError: the checkpoint is not there, or sees its own size only.
+    """
+
+    def __init__(self, reference: str, fit: str = "pad", relative_to: Path | None = None, size: int = 0):
         super().__init__(reference, relative_to)
-        self.preprocess = Preprocessing.read(self.folder, fit)
+        own = Preprocessing.read(self.folder, fit)
+        self.preprocess = own.at(size) if size else own
         self.model.to(memory_format=torch.channels_last)  # twice as fast for a CNN on CPU, the same for a ViT
         if self.is_pair:
             _drop(self.model, "text_model", "text_projection")
-        with torch.no_grad():
+        try:
             tokens, pooled = self(torch.zeros(1, 3, self.preprocess.height, self.preprocess.width))
+        except (ValueError, RuntimeError):  # position embeddings of one size, or a picture that the strides reduce to nothing
+            raise ModelError(f"vision tower {reference} cannot see pictures of {size} pixels a side, only of {own.height}",
+                             "set image_size=0, the checkpoint's own") from None
         self.tokens_per_image, self.width = tokens.shape[1:]
         self.pooled_width = pooled.shape[1]
 

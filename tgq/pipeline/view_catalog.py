@@ -2,7 +2,7 @@
 
 An item and its views are of one group, so each is a positive of the others, as everywhere save those with the very same picture (two
 views of the metadata alone); what other groups show stays a negative. Cost: one
-fetch and decode per item and a JPEG per view (about 15 kB), on the executors.
+fetch and decode per item and a JPEG per view (about 25 kB), on the executors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tgq.views import NUISANCES, Item, apply
 from tgq.views.draws import seeded
 
 TABLE = "catalog.parquet"
-SIDE = 224  # pixels; views are made for towers of about that input
+SIDE = 320  # pixels; views are made for towers of about that input
 TASK_ITEMS = 64
 QUALITY = 92  # of the JPEGs
 TEXTS = ("item_id", "title", "brand", "category", "group_id", "view")

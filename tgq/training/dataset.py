@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """R rows over U unique pictures and T unique texts. About N * Dv * 2 bytes per picture (125 kB by default)."""
+    """R rows over U unique pictures and T unique texts. About N * Dv * 2 bytes per picture (256 kB by default)."""
 
     image_tokens: np.ndarray  # [U, N, Dv] float16
     image: np.ndarray  # [U, Dg] float32

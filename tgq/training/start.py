@@ -65,7 +65,7 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         if chosen is not None:
             anchor.strength.fill_(chosen)
     if isinstance(encoder.head, LightHead):
-        _fit(encoder, _moved(encoder, rows), rows, np.ones(len(rows), bool), config)
+        _fit(encoder, _moved(encoder, rows, _where(encoder, rows)), rows, np.ones(len(rows), bool), config)
 
 
 def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> float:
@@ -77,9 +77,10 @@ def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -
         return stands
     _correlate(encoder, rows.subset(np.flatnonzero(~asked)), config)
     text, found = torch.from_numpy(rows.text[rows.metadata_index[:, 0]]), {}
+    encoder.anchor.strength.fill_(1.0)
+    where = _where(encoder, rows)  # in proportion to the strength
     for strength in STRENGTHS:
-        encoder.anchor.strength.fill_(strength)
-        image = _moved(encoder, rows)
+        image = _moved(encoder, rows, strength * where)
         _fit(encoder, image, rows, ~asked, config)
         there = torch.ones(len(rows), dtype=torch.bool, device=image.device)
         vectors = F.normalize(base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
@@ -115,12 +116,17 @@ def _weighted(encoder: TGQFormer, rows: TrainingSet, draw: np.random.Generator) 
             yield f.image_tokens, f.text, encoder.where(f).softmax(-1) / len(own)
 
 
-def _moved(encoder: TGQFormer, rows: TrainingSet) -> Tensor:
-    """f_img `[R, Dg]` where the anchor alone moves it."""
+def _where(encoder: TGQFormer, rows: TrainingSet) -> Tensor:
+    """The anchor's logits `[R, N]`."""
+    return torch.cat([encoder.where(rows.features(part).to(encoder.null_image.device)) for part in _batches(np.arange(len(rows)))])
+
+
+def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor) -> Tensor:
+    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]`."""
     image = []
     for part in _batches(np.arange(len(rows))):
-        f = rows.features(part).to(encoder.null_image.device)
-        image.append(encoder.head.moved(f, Streams.untrained(encoder.where(f), encoder.config.width)))
+        f = rows.features(part).to(where.device)
+        image.append(encoder.head.moved(f, Streams.untrained(where[part], encoder.config.width)))
     return torch.cat(image)
 
 
