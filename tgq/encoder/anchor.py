@@ -54,9 +54,12 @@ class Anchor(nn.Module):
         """Tokens `[B, N, Dv]`, texts `[B, Dp]` and whether both are there `[B]` to logits `[B, N]`; 0 where not known."""
         with torch.autocast(image_tokens.device.type, enabled=False):
             tokens, text = image_tokens.float(), text.float()
-            sources = self.by_vocabulary(tokens, text), self.by_correlation(tokens, text)
-            scores = sum(trust * standard(smooth(source)) for trust, source in zip(self.trust, sources, strict=True))
-            return (self.strength * standard(scores)).masked_fill(~known[:, None], 0.0)
+            logits = self.strength * self.point(self.by_vocabulary(tokens, text), self.by_correlation(tokens, text))
+            return logits.masked_fill(~known[:, None], 0.0)
+
+    def point(self, named: Tensor, related: Tensor) -> Tensor:
+        """What `by_vocabulary` and `by_correlation` say `[B, N]`, as one score of standard deviation 1 within each picture."""
+        return standard(sum(trust * standard(smooth(source)) for trust, source in zip(self.trust, (named, related), strict=True)))
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
         """`[B, N]`; zero without a vocabulary."""

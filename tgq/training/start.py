@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,48 +53,51 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     rows = rows.subset(np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1)))
     if not len(rows):
         return
-    anchor = encoder.anchor
+    anchor, where = encoder.anchor, torch.zeros(len(rows), encoder.vision.tokens_per_image, device=encoder.null_image.device)
     if anchor is not None:
         tower = encoder.vision
         if config.vocabulary and tower.vocabulary:
             anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
+        named = _scores(encoder, rows, anchor.by_vocabulary)
         chosen = config.strength
         if chosen is None and isinstance(encoder.head, LightHead):
-            chosen = _best_strength(encoder, rows, config)
-        _correlate(encoder, rows, config)
+            chosen = _best_strength(encoder, rows, named, config)
+        where = _pointed(encoder, rows, named, np.ones(len(rows), bool), config)
         if chosen is not None:
             anchor.strength.fill_(chosen)
+        where *= anchor.strength
     if isinstance(encoder.head, LightHead):
-        _fit(encoder, _moved(encoder, rows, _where(encoder, rows)), rows, np.ones(len(rows), bool), config)
+        _fit(encoder, _moved(encoder, rows, where), rows, np.ones(len(rows), bool), config)
 
 
-def _best_strength(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> float:
+def _best_strength(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> float:
     """That of STRENGTHS with the best MRR of groups that neither correlation nor base has seen; as it stands where there are
     too few to tell. A correlation knows too well where to look for the texts that it was learned from."""
     base, stands = encoder.head.base, float(encoder.anchor.strength)
     asked = np.array([split_of(f"{group}:strength", HELD_OUT) == "test" for group in rows.group], bool)
     if asked.all() or not asked.any():
         return stands
-    _correlate(encoder, rows.subset(np.flatnonzero(~asked)), config)
+    where = _pointed(encoder, rows, named, ~asked, config)
     text, found = torch.from_numpy(rows.text[rows.metadata_index[:, 0]]), {}
-    encoder.anchor.strength.fill_(1.0)
-    where = _where(encoder, rows)  # in proportion to the strength
     for strength in STRENGTHS:
         image = _moved(encoder, rows, strength * where)
         _fit(encoder, image, rows, ~asked, config)
         there = torch.ones(len(rows), dtype=torch.bool, device=image.device)
         vectors = F.normalize(base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
         found[strength] = mean_reciprocal(vectors.__getitem__, rows, asked)
-    encoder.anchor.strength.fill_(stands)
     best = max(found, key=found.get)
     return best if found[best] else stands
 
 
-def _correlate(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
-    """Learn the anchor's correlation from nothing but the vocabulary."""
-    encoder.anchor.correlation.zero_()
+def _pointed(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: np.ndarray, config: StartConfig) -> Tensor:
+    """The anchor's logits `[R, N]` at strength 1 after it has learned the correlation of those of the rows (bool) that are to be learned
+    from, with nothing but what the vocabulary says, `named` `[R, N]`, for a guess."""
+    anchor = encoder.anchor
+    anchor.correlation.zero_()
     if config.correlation:
-        encoder.anchor.correlate(_weighted(encoder, rows, np.random.default_rng(config.seed)))
+        guess = (anchor.strength * anchor.point(named, torch.zeros_like(named))).softmax(-1)
+        anchor.correlate(_weighted(encoder, rows, guess, learning, np.random.default_rng(config.seed)))
+    return anchor.point(named, _scores(encoder, rows, anchor.by_correlation))
 
 
 def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndarray, config: StartConfig) -> None:
@@ -106,19 +109,22 @@ def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndar
         encoder.head.base.fit(image[torch.from_numpy(learning)], text, group, catalog, config.image_weight, config.base_floor)
 
 
-def _weighted(encoder: TGQFormer, rows: TrainingSet, draw: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _weighted(
+    encoder: TGQFormer, rows: TrainingSet, guess: Tensor, learning: np.ndarray, draw: np.random.Generator
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tokens, texts, and the share of each token in its item; every catalog weighs the same in all."""
-    catalogs = sorted(set(rows.catalog.tolist()))
+    catalogs = sorted(set(rows.catalog[learning].tolist()))
     for catalog in catalogs:
-        own = draw.permutation(np.flatnonzero(rows.catalog == catalog))[: CORRELATED // len(catalogs)]
+        own = draw.permutation(np.flatnonzero((rows.catalog == catalog) & learning))[: CORRELATED // len(catalogs)]
         for part in _batches(own):
-            f = rows.features(part).to(encoder.null_image.device)
-            yield f.image_tokens, f.text, encoder.where(f).softmax(-1) / len(own)
+            f = rows.features(part).to(guess.device)
+            yield f.image_tokens, f.text, guess[part] / len(own)
 
 
-def _where(encoder: TGQFormer, rows: TrainingSet) -> Tensor:
-    """The anchor's logits `[R, N]`."""
-    return torch.cat([encoder.where(rows.features(part).to(encoder.null_image.device)) for part in _batches(np.arange(len(rows)))])
+def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`[R, N]`: what one of the anchor's sources says of tokens and texts."""
+    features = (rows.features(part).to(encoder.null_image.device) for part in _batches(np.arange(len(rows))))
+    return torch.cat([source(f.image_tokens, f.text) for f in features])
 
 
 def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor) -> Tensor:
