@@ -56,7 +56,7 @@ DESIGNS = {
         *(Design(name, {"connector": name}, quick=name in ("qformer", "instructblip")) for name in ("mlp", "perceiver", "qformer", "instructblip")),
         *(Design(name, {"connector": name}, role="ladder") for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
         Design("tgq", {"connector": "tgq"}, role="ours", quick=True),
-        Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation", quick=True),
+        Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation"),
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, start only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
