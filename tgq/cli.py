@@ -465,8 +465,8 @@ def tables(
     from tgq.console import table
     from tgq.pipeline.night import published_folder
     from tgq.pipeline.session import open_session
+    from tgq.pipeline.sql_views import define_views, statements
     from tgq.pipeline.udf import register_udf
-    from tgq.pipeline.views import define_views, statements
     from tgq.pipeline.warehouse import TABLES, Warehouse
     from tgq.retrieval import manifest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tgq.config import WarehouseSettings
-from tgq.pipeline.views import define_views, statements
+from tgq.pipeline.sql_views import define_views, statements
 from tgq.pipeline.warehouse import Warehouse
 from tgq.retrieval import manifest
 

@@ -10,7 +10,7 @@ from tgq.errors import GateError, UsageError
 from tgq.pipeline import index, neighbors
 from tgq.pipeline.evaluate import read_verdict
 from tgq.pipeline.night import Night, StepResult
-from tgq.pipeline.views import define_views
+from tgq.pipeline.sql_views import define_views
 from tgq.pipeline.warehouse import Warehouse
 from tgq.retrieval import manifest
 
