@@ -128,7 +128,9 @@ def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Ten
 
 
 def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor) -> Tensor:
-    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]`."""
+    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]`; no token is read where they are all the same."""
+    if not where.any():
+        return torch.from_numpy(rows.image[rows.image_index]).to(where.device)
     image = []
     for part in _batches(np.arange(len(rows))):
         f = rows.features(part).to(where.device)
