@@ -108,6 +108,11 @@ def test_scores_are_smoothed_on_a_square_grid_only():
     around = smooth(spike).view(4, 4)
     assert around[0:3, 0:3].allclose(torch.ones(3, 3)) and not around[3].any() and not around[:, 3].any()
     assert torch.equal(smooth(spike[:, :15]), spike[:, :15])
+    finer = torch.zeros(1, 100)
+    finer[0, 55] = 25.0
+    reached = torch.zeros(10, 10)
+    reached[3:8, 3:8] = 1.0
+    torch.testing.assert_close(smooth(finer).view(10, 10), reached)
 
 
 def test_a_missing_side_anchors_nothing(planted):

@@ -145,6 +145,8 @@ class VisionTower(Tower):
         try:
             tokens, pooled = self(torch.zeros(1, 3, self.preprocess.height, self.preprocess.width))
         except (ValueError, RuntimeError):  # position embeddings of one size, or a picture that the strides reduce to nothing
+            if not size:
+                raise
             raise ModelError(f"vision tower {reference} cannot see pictures of {size} pixels a side, only of {own.height}",
                              "set image_size=0, the checkpoint's own") from None
         self.tokens_per_image, self.width = tokens.shape[1:]
