@@ -186,7 +186,7 @@ class PromoteSettings(Section):
     """What a candidate must show before it becomes the champion: that it is not worse."""
 
     share: Share = 0.15  # of the training groups that are asked: those that training itself holds out (its validation_share)
-    margin: Share = 0.005  # how far MRR and hit rate may fall overall where the interval does not tell; no interval may lie below 0
+    margin: Share = 0.005  # how far MRR and hit rate may fall overall (one query, if more) where the interval does not tell; no interval may lie below 0
 
 
 class TrackingSettings(Section):

@@ -17,7 +17,7 @@ DIFFERENCES = st.lists(
 
 
 def difference(value, high, slice=ALL):
-    return Difference(slice, "mrr", 0.42 + value, 0.42, value - 0.1, high, 40)
+    return Difference(slice, "mrr", 0.42 + value, 0.42, value - 0.1, high, 400)
 
 
 def test_an_interval_below_zero_is_worse_anywhere_and_a_fall_beyond_the_margin_overall():
@@ -27,10 +27,20 @@ def test_an_interval_below_zero_is_worse_anywhere_and_a_fall_beyond_the_margin_o
         assert not verdict.passed and len(verdict.reasons) == 1
 
 
+def test_one_query_fewer_is_no_reason_and_two_are():
+    def hits(fewer):
+        return Difference(ALL, "hit_rate@10", (119 - fewer) / 121, 119 / 121, -0.02, 0.01, 121)
+
+    assert judge([hits(1)], 0.005).passed and not judge([hits(2)], 0.005).passed
+    assert judge([hits(2)], 0.02).passed
+    lost = Difference(ALL, "coverage", 99 / 100, 1.0, -0.03, 0.0, 100)
+    assert not judge([lost], 0.005).passed, "an item that is lost is no noise"
+
+
 def test_a_reason_names_metric_slice_difference_interval_and_how():
     [reason] = judge([difference(-0.02, -0.01, "category=Bags")], 0.005).reasons
     assert reason == (
-        "mrr in category=Bags is 0.4000, the champion's 0.4200: difference -0.0200 (interval -0.1200 to -0.0100, 40 queries): the interval lies below 0"
+        "mrr in category=Bags is 0.4000, the champion's 0.4200: difference -0.0200 (interval -0.1200 to -0.0100, 400 queries): the interval lies below 0"
     )
     [reason] = judge([Difference(ALL, "coverage", 0.9, 1.0, -0.1, 0.0, 200)], 0.005).reasons
     assert reason.startswith("coverage is 0.9000") and "200 items" in reason and reason.endswith("it may fall by 0.0050")
@@ -39,7 +49,7 @@ def test_a_reason_names_metric_slice_difference_interval_and_how():
 @given(DIFFERENCES, MARGINS)
 def test_there_is_a_reason_for_each_worse_difference_and_no_other(differences, margin):
     verdict = judge(differences, margin)
-    worse = [d for d in differences if not d.ci_high >= 0 or (d.slice == ALL and d.candidate - d.champion < -margin)]
+    worse = [d for d in differences if not d.ci_high >= 0 or (d.slice == ALL and d.candidate - d.champion < -max(margin, 1 / d.n_queries) - 1e-9)]
     assert verdict.passed == (not worse) and len(verdict.reasons) == len(worse)
     assert all(str(d) in reason for d, reason in zip(worse, verdict.reasons, strict=True))
 
