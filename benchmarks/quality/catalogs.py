@@ -69,13 +69,16 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
     return made
 
 
-def prepare(catalogs: tuple[Catalog, ...], image_size: int, work: Path, progress: Progress) -> None:
-    """Run the default towers over all pictures that have no features yet: some 20 a second on two cores, at 320 pixels a side."""
+def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, progress: Progress) -> None:
+    """Run the default towers over all pictures that have no features yet: some 20 a second on two cores at 320 pixels a side, 8 with close-ups.
+
+    `sight`: `image_size` and `closeups` of EncoderConfig.
+    """
     missing = [(c, side) for c in catalogs for side in ("train", "test") if not _features(c, side, work).is_file()]
     if not missing:
         return
     torch.manual_seed(0)
-    encoder, start = TGQFormer(EncoderConfig(image_size=image_size)), work / "towers"
+    encoder, start = TGQFormer(EncoderConfig(**sight)), work / "towers"
     encoder.save_pretrained(start)
     (work / "features").mkdir(parents=True, exist_ok=True)
     with open_session(config.load(["local"], []).settings) as spark:

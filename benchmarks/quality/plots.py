@@ -62,7 +62,7 @@ def attention(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> di
     rows = np.flatnonzero((test.image_index >= 0) & (pd.to_numeric(known["distractors"]).reindex(test.item).fillna(0).to_numpy() > 0))
     if not len(rows):
         return {}
-    maps, inside = _streams(encoder, test, rows), _inside(known, test.item[rows], encoder.vision.tokens_per_image)
+    maps, inside = _streams(encoder, test, rows), _inside(known, test.item[rows], encoder.vision.tokens_per_image - encoder.vision.n_closeups)
     told = {name: float((weights * inside).sum(1).mean()) for name, weights in maps.items()} | {"even": float(inside.mean(1).mean())}
     pictures = pd.read_parquet(folder_of(catalog, work) / "catalog.parquet").drop_duplicates("item_id").set_index("item_id")
     shown = rows[:: max(1, len(rows) // SHOWN)][:SHOWN]
@@ -125,15 +125,26 @@ def _shuffled(rows: TrainingSet) -> TrainingSet:
 
 
 def _streams(encoder: TGQFormer, test: TrainingSet, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Weights `[n, N]` over the picture, mean of the heads, of the anchored and the exploratory stream."""
+    """Weights over the picture's grid, mean of the heads, of the anchored and the exploratory stream; a close-up's lies even on its part."""
     parts: dict[str, list] = {"anchored": [], "exploratory": []}
     for part in np.array_split(rows, max(1, len(rows) // 128)):
         f = test.features(part).to(encoder.null_image.device)
         s, _ = encoder.streams(f)
-        pooling = encoder.head.pooling
         for name, tokens, where in (("anchored", s.anchored, s.where), ("exploratory", s.exploratory, torch.zeros_like(s.where))):
-            parts[name].append(pooling.weights(s.projected, tokens, where).mean(1).cpu().numpy())
+            weights = encoder.head.pooling.weights(s.projected, tokens, where, first=name == "anchored")
+            parts[name].append(_on_grid(weights.mean(1), encoder.vision.tiles).cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _on_grid(weights: torch.Tensor, tiles: int) -> torch.Tensor:
+    """Weights `[n, G + tiles^2]` over a square grid and close-ups of its parts, as `[n, G]` over the grid."""
+    if not tiles:
+        return weights
+    grid, near = weights.tensor_split([-(tiles**2)], dim=1)
+    side = math.isqrt(grid.shape[1])
+    part = torch.arange(side) * tiles // side
+    cells = near[:, (part[:, None] * tiles + part).flatten()]
+    return grid + cells * (near.sum(1) / cells.sum(1).clamp(min=1e-12))[:, None]
 
 
 def _inside(known: pd.DataFrame, items: np.ndarray, tokens: int) -> np.ndarray:

@@ -41,12 +41,14 @@ def main() -> int:
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="pixels a side that the vision tower is shown, for all designs")
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks, by size (default build/quality)")
+    parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="parts a side that it is shown by themselves too, for all; 0: none")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks, by what the tower is shown (default build/quality)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
     args = parser.parse_args()
-    budget, work = BUDGETS[args.budget], args.work / f"{args.image_size}px"
-    designs = [DESIGNS[name].seeing(args.image_size) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
+    sight = {"image_size": args.image_size, "closeups": args.closeups}
+    budget, work = BUDGETS[args.budget], args.work / (f"{args.image_size}px" + f"-closeups-{args.closeups}" * bool(args.closeups))
+    designs = [DESIGNS[name].seeing(sight) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
     try:
@@ -54,7 +56,7 @@ def main() -> int:
         progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
         if args.dry_run:
             return 0
-        prepare(CATALOGS if "transfer" in args.regimes else chosen, args.image_size, work, progress)
+        prepare(CATALOGS if "transfer" in args.regimes else chosen, sight, work, progress)
         conduct(waiting, budget, work, progress)
         write_tables(args.regimes, chosen, designs, budget, work, args.out)
     except TgqError as error:

@@ -44,9 +44,9 @@ class Design:
     role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
     quick: bool = False  # part of the quick budget too
 
-    def seeing(self, image_size: int) -> Design:
-        """The same behind a vision tower that is shown so many pixels a side."""
-        return replace(self, encoder={**self.encoder, "image_size": image_size})
+    def seeing(self, sight: dict[str, int]) -> Design:
+        """The same behind a vision tower that is shown so much: `image_size` and `closeups` of EncoderConfig."""
+        return replace(self, encoder={**self.encoder, **sight})
 
 
 DESIGNS = {
@@ -90,10 +90,10 @@ class Trials:
                          "started_at": history[0]["validation_mrr"]}  # fmt: skip
 
     def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> None:
-        key = (encoder.anchor is not None, options.vocabulary, options.correlation, type(encoder.head.base).__name__)
+        key = (encoder.anchor is not None, encoder.connector.looks, options.vocabulary, options.correlation, type(encoder.head.base).__name__)
         if key not in self.starts:
             start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
-            kept = ("anchor.", "head.base.")
+            kept = ("anchor.", "head.base.", "head.pooling.share")
             self.starts[key] = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
         encoder.load_state_dict(self.starts[key], strict=False)
 

@@ -102,6 +102,17 @@ def test_logits_are_as_spread_as_the_anchor_is_strong_and_a_flat_picture_has_non
     assert not anchor(tokens[:2], text[:2], both).any()
 
 
+def test_close_ups_are_scored_at_their_word_beside_the_grid(planted):
+    tokens, text, _, _ = planted
+    plain, near = Anchor(0, DV, DP), Anchor(0, DV, DP, closeups=3)
+    for anchor in (plain, near):
+        anchor.correlate([(tokens[:, :13], text, torch.full((600, 13), 1 / 13))])
+    both = torch.ones(600, dtype=torch.bool)
+    logits = near(tokens, text, both)
+    torch.testing.assert_close(logits[:, :13], plain(tokens[:, :13], text, both))
+    torch.testing.assert_close(logits[:, 13:], 0.3 * near.by_correlation(tokens[:, 13:], text))
+
+
 def test_scores_are_smoothed_on_a_square_grid_only():
     spike = torch.zeros(1, 16)
     spike[0, 5] = 9.0

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tgq.encoder.attention import GuidedPooling
 from tgq.encoder.heads import Streams
 from tgq.encoder.model import TGQFormer
 
@@ -120,6 +121,26 @@ def test_an_open_gate_lets_the_anchor_move_the_picture_and_a_shut_one_does_not(t
     torch.testing.assert_close(moved - features.image, features.image_tokens[:, 3] - mean, atol=1e-4, rtol=0)
     shut = replace(streams, gate_metadata=torch.zeros_like(streams.gate_metadata))
     torch.testing.assert_close(tiny.head.moved(features, shut), features.image)
+
+
+@settings(max_examples=20, deadline=None)
+@given(share=st.floats(0, 1), closeups=st.integers(1, 4), loud=st.floats(0, 20))
+def test_close_ups_have_their_share_of_the_first_stream_and_nothing_of_the_second(share, closeups, loud):
+    torch.manual_seed(0)
+    pooling = GuidedPooling(8, 2, closeups)
+    pooling.share.fill_(share)
+    tokens, where = torch.randn(3, 9 + closeups, 6), loud * torch.randn(3, 9 + closeups)
+    projected, stream, gate = torch.randn(3, 9 + closeups, 8), torch.randn(3, 2, 8), torch.ones(3, 8)
+    weights = pooling.weights(projected, stream, where)
+    torch.testing.assert_close(weights[..., -closeups:].sum(-1), torch.full((3, 2), share), atol=1e-5, rtol=0)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2))
+    assert not pooling.weights(projected, stream, where, first=False)[..., -closeups:].any()
+    only, both = (pooling(tokens, projected, [(stream, where, gate), *more]) for more in ([], [(stream, torch.zeros_like(where), gate)]))
+    torch.testing.assert_close(both, only, atol=1e-5, rtol=0)  # the second, with no logits, is the mean of the grid
+    expected = torch.einsum("bn,bnd->bd", weights[:, 0], tokens) - tokens[:, :9].mean(1)
+    torch.testing.assert_close(only, expected, atol=1e-4, rtol=0)
+    lone = pooling(tokens, projected, [(stream[:, :0], where, gate), (stream, where, gate)])
+    torch.testing.assert_close(lone, only)
 
 
 def test_pooling_weights_sum_to_one_and_start_even(tiny, stirred, features):

@@ -33,11 +33,11 @@ def test_the_version_follows_weights_and_configuration(tiny, tmp_path):
     assert TGQFormer.from_pretrained(write_tiny_encoder(tmp_path / "seed", seed=1)).model_version not in (first, other_fit)
 
 
-def test_an_encoder_from_before_picture_sizes_is_the_same_model(tiny_encoder_dir, tmp_path):
+def test_an_encoder_from_before_picture_sizes_and_close_ups_is_the_same_model(tiny_encoder_dir, tmp_path):
     older = tmp_path / "older"
     shutil.copytree(tiny_encoder_dir, older)
     config = json.loads((older / "config.json").read_text())
-    assert config.pop("image_size") == 0
+    assert config.pop("image_size") == config.pop("closeups") == 0
     (older / "config.json").write_text(json.dumps(config))
     assert TGQFormer.from_pretrained(older).model_version == TGQFormer.from_pretrained(tiny_encoder_dir).model_version
 

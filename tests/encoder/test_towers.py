@@ -106,6 +106,28 @@ def test_a_cnn_takes_any_size_and_a_vit_its_own(folder_of):
         VisionTower(str(folder_of("vit")), size=64)
 
 
+@pytest.mark.parametrize("name", ["efficientnet", "vit", "clip"])
+def test_a_close_up_is_what_the_tower_says_of_that_part_alone(folder_of, name):
+    folder = str(folder_of(name))
+    plain, near = VisionTower(folder), VisionTower(folder, tiles=2)
+    assert near.n_closeups == 4 and plain.n_closeups == 0 and near.input_size == 64
+    assert near.tokens_per_image == plain.tokens_per_image + 4 and near.pooled_width == plain.pooled_width
+    assert len({plain.fingerprint, near.fingerprint, VisionTower(folder, tiles=1).fingerprint}) == 3
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    tokens, _ = near(torch.stack([near.preprocess(Image.new("RGB", (64, 64), "red")), near.preprocess(noise)]))
+    parts = [noise.crop((x, y, x + 32, y + 32)) for y in (0, 32) for x in (0, 32)]
+    alone, _ = plain(torch.stack([plain.preprocess(part) for part in parts]))
+    torch.testing.assert_close(tokens[1, -4:], alone.mean(1), atol=1e-4, rtol=1e-4)
+    same, pooled = plain(torch.stack([plain.preprocess(Image.new("RGB", (64, 64), "red"))]))
+    torch.testing.assert_close(tokens[0, :-4], same[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tiles", [-1, 5])
+def test_a_number_of_close_ups_that_makes_no_sense_is_one_line(folder_of, tiles):
+    with pytest.raises(ModelError, match=f"close-ups of {tiles} x {tiles} parts"):
+        VisionTower(str(folder_of("efficientnet")), tiles=tiles)
+
+
 def test_padding_keeps_the_whole_picture_on_white(tmp_path):
     write_preprocessor(tmp_path, {"height": 32, "width": 32})
     pixels = Preprocessing.read(tmp_path, "pad")(Image.new("RGB", (64, 16), (0, 0, 0)))

@@ -85,6 +85,28 @@ def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_i
     assert float(encoder.anchor.strength) == 0.0
 
 
+@pytest.mark.parametrize("connector", ["tgq", "qformer"])
+def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_path, connector):
+    config = TGQFormer.from_pretrained(write_tiny_encoder(tmp_path / "tiny", dim=24, closeups=2, connector=connector)).config
+    for name in ("clear", "noise"):
+        torch.manual_seed(0)
+        encoder = TGQFormer(config, tmp_path / "tiny")
+        rows = drawn(encoder)
+        draw, tokens = np.random.default_rng(2), rows.image_tokens.astype(np.float32)
+        looks = {g: draw.normal(size=tokens.shape[2]) for g in np.unique(rows.group)}
+        if name == "clear":
+            tokens[:, :-4] = draw.normal(size=tokens[:, :-4].shape)
+            tokens[:, -4:] = np.stack([3 * looks[g] for g in rows.group])[:, None]
+        else:
+            tokens[:, :-4] = np.stack([looks[g] for g in rows.group])[:, None]
+            tokens[:, -4:] = 9 * draw.normal(size=tokens[:, -4:].shape)
+        rows = replace(rows, image_tokens=tokens.astype(np.float16), image=tokens[:, :-4].mean(1))
+        start(encoder, rows, CONFIG)
+        assert (float(encoder.head.pooling.share) > 0) == (name == "clear")
+    start(encoder, rows, replace(CONFIG, closeup_share=0.25))
+    assert float(encoder.head.pooling.share) == 0.25
+
+
 def test_what_training_returns_is_never_worse_than_its_start(encoder):
     rows, seen = drawn(encoder), []
     history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 RESEMBLANCE = 0.03  # temperature of the softmax over class names
 CERTAINTY = 4.0  # temperature of the classifier's softmax: a token sees less than the whole picture it was trained on
 TRUST = (2.0, 1.0)  # in vocabulary and correlation: names hold for any catalog, correlations for the ones they come from
+CLOSE_TRUST = (2.0, 0.3)  # likewise in a close-up: exponents of what is a likelihood ratio, were the sources perfect
 STRENGTH = 0.75  # standard deviation of the logits (exact in float16, as what is saved), where no training has chosen it
 NEAR = 0.17  # share of a side: 3 x 3 of 7 x 7 cells, 5 x 5 of 10 x 10
 FLAT = 0.05  # scores that differ by less say nothing
@@ -34,10 +35,14 @@ class Anchor(nn.Module):
 
     Scores are averaged over neighbours where the tokens are a square grid: what a shop shows is larger than a cell. Each
     source then counts by how its scores are spread within the picture, and the sum has standard deviation `strength`.
+    The last `closeups` tokens are close-ups, pictures of their own: there the scores are taken at their word, `log p` and
+    information weighted by `CLOSE_TRUST`, so that a text that says much of one of them chooses it and one that says little
+    leaves them even.
     """
 
-    def __init__(self, classes: int, image_width: int, text_width: int):
+    def __init__(self, classes: int, image_width: int, text_width: int, closeups: int = 0):
         super().__init__()
+        self.closeups = closeups
         rank = min(RANK, image_width, text_width)
         shapes = {
             "names": (classes, text_width), "directions": (classes, image_width),
@@ -47,6 +52,7 @@ class Anchor(nn.Module):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("trust", torch.tensor(TRUST))  # in the vocabulary, in the correlation
+        self.register_buffer("close_trust", torch.tensor(CLOSE_TRUST) if closeups else None)
         self.register_buffer("strength", torch.tensor(STRENGTH))
 
     @torch.no_grad()
@@ -54,12 +60,17 @@ class Anchor(nn.Module):
         """Tokens `[B, N, Dv]`, texts `[B, Dp]` and whether both are there `[B]` to logits `[B, N]`; 0 where not known."""
         with torch.autocast(image_tokens.device.type, enabled=False):
             tokens, text = image_tokens.float(), text.float()
-            logits = self.strength * self.point(self.by_vocabulary(tokens, text), self.by_correlation(tokens, text))
+            logits = self.logits(self.by_vocabulary(tokens, text), self.by_correlation(tokens, text), self.strength)
             return logits.masked_fill(~known[:, None], 0.0)
 
-    def point(self, named: Tensor, related: Tensor) -> Tensor:
-        """What `by_vocabulary` and `by_correlation` say `[B, N]`, as one score of standard deviation 1 within each picture."""
-        return standard(sum(trust * standard(smooth(source)) for trust, source in zip(self.trust, (named, related), strict=True)))
+    def logits(self, named: Tensor, related: Tensor, strength: Tensor | float) -> Tensor:
+        """What `by_vocabulary` and `by_correlation` say `[B, N]`, as one: see the class."""
+        sources, grid = (named, related), named.shape[1] - self.closeups
+        spread = standard(sum(trust * standard(smooth(source[:, :grid])) for trust, source in zip(self.trust, sources, strict=True)))
+        if not self.closeups:
+            return strength * spread
+        near = sum(trust * source[:, grid:] for trust, source in zip(self.close_trust, sources, strict=True))
+        return torch.cat([strength * spread, near], dim=1)
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
         """`[B, N]`; zero without a vocabulary."""

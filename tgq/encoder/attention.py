@@ -46,21 +46,29 @@ class GuidedPooling(nn.Module):
 
     Each head pools its share of the tower's channels, unprojected. A stream's weights over the N tokens are the mean of
     its tokens' attention maps; its gate says how far they count. The score projection starts at zero: without an anchor
-    every weight is then 1/N, the result the plain mean and the shift zero. No gradient reaches the tower's tokens, which
-    makes it cheap.
+    and with no share for the close-ups the weights are then even over the grid, the result the plain mean and the shift
+    zero. No gradient reaches the tower's tokens, which makes it cheap.
+
+    Of the N tokens the last `closeups` are close-ups. They have `share` of the weight before the scores have their say, in
+    the first stream that has tokens; in a second one they have none, or they would count twice.
     """
 
-    def __init__(self, width: int, heads: int, head_width: int = 32):
+    def __init__(self, width: int, heads: int, closeups: int = 0, head_width: int = 32):
         super().__init__()
-        self.heads, self.head_width = heads, head_width
+        self.heads, self.head_width, self.closeups = heads, head_width, closeups
+        self.register_buffer("share", torch.zeros(()) if closeups else None)
         self.query = nn.Linear(width, heads * head_width)
         self.key = nn.Linear(width, heads * head_width)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
 
-    def weights(self, projected: Tensor, tokens: Tensor, where: Tensor) -> Tensor:
+    def weights(self, projected: Tensor, tokens: Tensor, where: Tensor, first: bool = True) -> Tensor:
         """Projected picture `[B, N, D]`, a stream's tokens `[B, n, D]` and the anchor's logits `[B, N]` to weights
-        `[B, heads, N]`, each row of sum 1."""
+        `[B, heads, N]`, each row of sum 1. `first`: it is the stream that looks at close-ups."""
+        if self.closeups:
+            grid, near = where.tensor_split([-self.closeups], dim=1)
+            share = self.share if first else torch.zeros_like(self.share)
+            where = torch.cat([grid.log_softmax(1) + (1 - share).log(), near.log_softmax(1) + share.log()], dim=1)
         q, k = split_heads(self.query(tokens), self.heads), split_heads(self.key(projected), self.heads)
         scores = q @ k.transpose(-1, -2) / self.head_width**0.5
         return (scores.float() + where[:, None, None]).softmax(-1).mean(2)
@@ -73,10 +81,11 @@ class GuidedPooling(nn.Module):
                 mean of its share. One without tokens has no say.
         """
         away = image_tokens.new_zeros(len(image_tokens), self.heads, image_tokens.shape[1])
-        for tokens, where, gate in streams:
-            if tokens.shape[1]:
-                counts = gate.float().unflatten(-1, (self.heads, -1)).mean(-1)
-                away = away + counts[..., None] * (self.weights(projected, tokens, where) - 1 / away.shape[2]).to(away.dtype)
+        grid = image_tokens.shape[1] - self.closeups
+        even = F.pad(away.new_full((grid,), 1 / grid), (0, self.closeups))
+        for number, (tokens, where, gate) in enumerate(stream for stream in streams if stream[0].shape[1]):
+            counts = gate.float().unflatten(-1, (self.heads, -1)).mean(-1)
+            away = away + counts[..., None] * (self.weights(projected, tokens, where, first=not number) - even).to(away.dtype)
         return torch.einsum("bhn,bnhd->bhd", away, image_tokens.unflatten(-1, (self.heads, -1))).flatten(1)
 
 

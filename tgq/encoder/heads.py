@@ -50,10 +50,10 @@ class LightHead(nn.Module):
     without, 60 with; frozen features 64).
     """
 
-    def __init__(self, config, image_width: int, pooled_width: int, text_width: int, fusion: type[PlainFusion] = PlainFusion):
+    def __init__(self, config, image_width: int, pooled_width: int, text_width: int, closeups: int, fusion: type[PlainFusion] = PlainFusion):
         super().__init__()
         self.base = fusion(pooled_width, text_width, config.dim, config.image_root)
-        self.pooling = GuidedPooling(config.width, config.pooling_heads)
+        self.pooling = GuidedPooling(config.width, config.pooling_heads, closeups)
         same = image_width == pooled_width  # a pair's pooled feature lives in another space than its tokens
         self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
 

@@ -37,7 +37,8 @@ class EncoderConfig:
     vision: str = "efficientnet-lite0"
     text: str = "all-minilm-l6-v2"
     fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
-    image_size: int = 320  # pixels a side that the vision tower is shown; 0: the checkpoint's own
+    image_size: int = 320  # pixels a side of the whole picture that the vision tower is shown; 0: the checkpoint's own
+    closeups: int = 0  # and each part of a grid of so many a side by itself, at the checkpoint's own size; 0: none
     text_length: int = 64  # tokens of metadata that are read, and padded to
     dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
@@ -64,7 +65,7 @@ class EncoderConfig:
         values = json.loads(path.read_text())
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train it again with this version")
-        return cls(**{"image_size": 0} | values)  # an encoder from before there was a choice
+        return cls(**{"image_size": 0, "closeups": 0} | values)  # an encoder from before there was a choice
 
 
 @dataclass
@@ -121,7 +122,7 @@ class TGQFormer(nn.Module):
     def __init__(self, config: EncoderConfig, relative_to: Path | None = None):
         super().__init__()
         self.config, self.relative_to, self.dtype = config, relative_to, torch.float32
-        self.vision = VisionTower(config.vision, config.fit, relative_to, config.image_size)
+        self.vision = VisionTower(config.vision, config.fit, relative_to, config.image_size, config.closeups)
         self.text = TextTower(config.text, config.text_length, relative_to)
         v, t = self.vision, self.text
         aligned = v.is_pair and v.weights_sha256 == t.weights_sha256
@@ -131,12 +132,12 @@ class TGQFormer(nn.Module):
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
         design = connector_class(config.connector)
         self.connector = design(config, t.width, t.max_length)
-        self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width) if config.anchor and self.connector.n_anchored else None
+        self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width, v.n_closeups) if config.anchor and self.connector.n_anchored else None
         self.gates = DualGates(config.width, v.pooled_width) if design.gated else None
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
         if config.head == "light":
-            self.head = LightHead(config, v.width, v.pooled_width, t.pooled_width, design.fusion)
+            self.head = LightHead(config, v.width, v.pooled_width, t.pooled_width, v.n_closeups, design.fusion)
         else:
             self.head = LLMHead(config, relative_to)
 
@@ -277,7 +278,7 @@ class TGQFormer(nn.Module):
         for name, value in sorted(self.own_state().items()):
             digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         shape = asdict(replace(self.config, vision=self.vision.fingerprint, text=self.text.fingerprint, llm=self._llm_sha()))
-        del shape["image_size"]  # it is part of the vision tower's fingerprint
+        del shape["image_size"], shape["closeups"]  # they are part of the vision tower's fingerprint
         digest.update(json.dumps(shape, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 

@@ -34,7 +34,7 @@ def write_tiny_encoder(folder: str | Path, seed: int = 0, **config) -> Path:
         bert = BertConfig(vocab_size=len(_vocabulary()), hidden_size=24, num_hidden_layers=1, num_attention_heads=2,
                           intermediate_size=32, max_position_embeddings=32)
         BertModel(bert).save_pretrained(folder / "towers" / "text")
-        small = {"image_size": 0, "dim": 32, "width": 16, "heads": 2, "anchored_queries": 4, "exploratory_queries": 4,
+        small = {"image_size": 0, "closeups": 0, "dim": 32, "width": 16, "heads": 2, "anchored_queries": 4, "exploratory_queries": 4,
                  "pooling_heads": 2, "text_length": 32}
         chosen = EncoderConfig(**{"vision": "towers/vision", "text": "towers/text", **small, **config})
         TGQFormer(chosen, relative_to=folder).save_pretrained(folder)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tgq.encoder.anchor import STRENGTH
 from tgq.encoder.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
@@ -20,7 +21,7 @@ from tgq.training.split import split_of
 CORRELATED = 6000  # rows at most that the correlation reads, drawn evenly from the catalogs
 BATCH = 128
 STRENGTHS = (0.0, 0.375, 0.75)
-HELD_OUT = 0.3  # of the groups, to choose the strength by
+SHARES = (0.0, 0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ class StartConfig:
     vocabulary: bool = True  # the anchor knows the vision checkpoint's class names
     correlation: bool = True  # the anchor learns which tokens go with which texts
     strength: float | None = None  # of the anchor; none: whichever of STRENGTHS ranks held-out groups best
+    closeup_share: float | None = None  # of the pooled picture that close-ups have; none: likewise, of SHARES
     image_weight: float = 0.45  # linear base: share of the picture in the concatenation
     base_floor: float = 0.2  # linear base: ridge on the covariance within groups, in mean variances
 
 
 @torch.no_grad()
 def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
-    """Set the anchor and the light head's linear base; everything else stays as it was drawn.
+    """Set the anchor, the close-ups' share and the light head's linear base; everything else stays as it was drawn.
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
-    strongly the anchor counts, by what ranks groups best that correlation and base have not seen; with all that, the pooled features that
-    the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and for each strength that is tried the
-    base's `(Dg + Dp)^3`; the connector is not run.
+    strongly the anchor counts and how much close-ups do, by what ranks groups best that correlation and base have not seen;
+    with all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows,
+    twice, and for each of the two halves the base's `(Dg + Dp)^3` for each strength and share that is tried; the connector is
+    not run.
 
     Raises:
         TgqError: features that are no numbers.
@@ -53,51 +56,80 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     rows = rows.subset(np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1)))
     if not len(rows):
         return
-    anchor, where = encoder.anchor, torch.zeros(len(rows), encoder.vision.tokens_per_image, device=encoder.null_image.device)
+    anchor, tower = encoder.anchor, encoder.vision
+    named = torch.zeros(len(rows), tower.tokens_per_image, device=encoder.null_image.device)
     if anchor is not None:
-        tower = encoder.vision
         if config.vocabulary and tower.vocabulary:
             anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
         named = _scores(encoder, rows, anchor.by_vocabulary)
-        chosen = config.strength
-        if chosen is None and isinstance(encoder.head, LightHead):
-            chosen = _best_strength(encoder, rows, named, config)
-        where = _pointed(encoder, rows, named, np.ones(len(rows), bool), config)
-        if chosen is not None:
-            anchor.strength.fill_(chosen)
-        where *= anchor.strength
-    if isinstance(encoder.head, LightHead):
-        _fit(encoder, _moved(encoder, rows, where), rows, np.ones(len(rows), bool), config)
+    every = np.ones(len(rows), bool)
+    if not isinstance(encoder.head, LightHead):
+        _correlate(encoder, rows, named, every, CORRELATED, config)
+        return
+    _choose(encoder, rows, named, config)
+    _correlate(encoder, rows, named, every, CORRELATED, config)
+    where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
+    _fit(encoder, _moved(encoder, rows, where), rows, every, config)
 
 
-def _best_strength(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> float:
-    """That of STRENGTHS with the best MRR of groups that neither correlation nor base has seen; as it stands where there are
-    too few to tell. A correlation knows too well where to look for the texts that it was learned from."""
-    base, stands = encoder.head.base, float(encoder.anchor.strength)
-    asked = np.array([split_of(f"{group}:strength", HELD_OUT) == "test" for group in rows.group], bool)
-    if asked.all() or not asked.any():
-        return stands
-    where = _pointed(encoder, rows, named, ~asked, config)
-    text, found = torch.from_numpy(rows.text[rows.metadata_index[:, 0]]), {}
-    for strength in STRENGTHS:
-        image = _moved(encoder, rows, strength * where)
+def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> None:
+    """Set the anchor's strength, and then the close-ups' share: those with the best MRR of groups that neither correlation nor
+    base has seen, half of the groups by the other half. A correlation knows too well where to look for the texts that it
+    was learned from. What there is nothing to choose by stays as it stands."""
+    anchor, pooling = encoder.anchor, encoder.head.pooling
+    strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
+    shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
+    halves = [half for half in _halves(rows) if half.any() and not half.all()]
+    strength, share = strengths[0], shares[0]
+    if len(strengths) * len(shares) > 1 and halves:
+        where: dict[float, list[Tensor]] = {s: [] for s in strengths}
+        for asked in halves:
+            _correlate(encoder, rows, named, ~asked, CORRELATED // 2, config)
+            related = _related(encoder, rows)
+            for s in strengths:
+                where[s].append(named if anchor is None else anchor.logits(named, related, s))
+        whole = {s: [_moved(encoder, rows, w, share=0.0) for w in where[s]] for s in strengths}
+        found = {s: _mrr(encoder, rows, images, halves, config) for s, images in whole.items()} if len(strengths) > 1 else {strength: 1.0}
+        strength = max(found, key=found.get)
+        if not found[strength]:
+            return
+        if len(shares) > 1:
+            near = [_moved(encoder, rows, w, share=1.0) for w in where[strength]]
+            mixed = {s: [torch.lerp(w, n, s) for w, n in zip(whole[strength], near, strict=True)] for s in shares}
+            found = {s: _mrr(encoder, rows, images, halves, config) for s, images in mixed.items()}
+            share = max(found, key=found.get)
+    if anchor is not None and (halves or config.strength is not None):
+        anchor.strength.fill_(strength)
+    if pooling.closeups:
+        pooling.share.fill_(share)
+
+
+def _halves(rows: TrainingSet) -> list[np.ndarray]:
+    """`[R]` bool, twice: which rows are asked for while the others are learned from. No group is on both sides."""
+    first = np.array([split_of(f"{group}:start") == "test" for group in rows.group], bool)
+    return [first, ~first]
+
+
+def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], config: StartConfig) -> float:
+    """MRR of the linear base over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
+    text = torch.from_numpy(rows.text[rows.metadata_index[:, 0]])
+    there, found = torch.ones(len(rows), dtype=torch.bool, device=images[0].device), []
+    for image, asked in zip(images, halves, strict=True):
         _fit(encoder, image, rows, ~asked, config)
-        there = torch.ones(len(rows), dtype=torch.bool, device=image.device)
-        vectors = F.normalize(base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
-        found[strength] = mean_reciprocal(vectors.__getitem__, rows, asked)
-    best = max(found, key=found.get)
-    return best if found[best] else stands
+        vectors = F.normalize(encoder.head.base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
+        found.append(mean_reciprocal(vectors.__getitem__, rows, asked))
+    return float(np.mean(found))
 
 
-def _pointed(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: np.ndarray, config: StartConfig) -> Tensor:
-    """The anchor's logits `[R, N]` at strength 1 after it has learned the correlation of those of the rows (bool) that are to be learned
-    from, with nothing but what the vocabulary says, `named` `[R, N]`, for a guess."""
-    anchor = encoder.anchor
+def _correlate(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: np.ndarray, limit: int, config: StartConfig) -> None:
+    """Have the anchor learn the correlation of those of the rows (bool) that are to be learned from, with nothing but what the vocabulary
+    says, `named` `[R, N]`, for a guess; from the grid, which close-ups would only repeat."""
+    anchor, grid = encoder.anchor, named.shape[1] - encoder.vision.n_closeups
+    if anchor is None or not config.correlation:
+        return
+    guess = anchor.logits(named, torch.zeros_like(named), STRENGTH)[:, :grid].softmax(-1)
     anchor.correlation.zero_()
-    if config.correlation:
-        guess = (anchor.strength * anchor.point(named, torch.zeros_like(named))).softmax(-1)
-        anchor.correlate(_weighted(encoder, rows, guess, learning, np.random.default_rng(config.seed)))
-    return anchor.point(named, _scores(encoder, rows, anchor.by_correlation))
+    anchor.correlate(_weighted(encoder, rows, guess, learning, limit, np.random.default_rng(config.seed)))
 
 
 def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndarray, config: StartConfig) -> None:
@@ -110,15 +142,20 @@ def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndar
 
 
 def _weighted(
-    encoder: TGQFormer, rows: TrainingSet, guess: Tensor, learning: np.ndarray, draw: np.random.Generator
+    encoder: TGQFormer, rows: TrainingSet, guess: Tensor, learning: np.ndarray, limit: int, draw: np.random.Generator
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Tokens, texts, and the share of each token in its item; every catalog weighs the same in all."""
     catalogs = sorted(set(rows.catalog[learning].tolist()))
     for catalog in catalogs:
-        own = draw.permutation(np.flatnonzero((rows.catalog == catalog) & learning))[: CORRELATED // len(catalogs)]
+        own = draw.permutation(np.flatnonzero((rows.catalog == catalog) & learning))[: limit // len(catalogs)]
         for part in _batches(own):
             f = rows.features(part).to(guess.device)
-            yield f.image_tokens, f.text, guess[part] / len(own)
+            yield f.image_tokens[:, : guess.shape[1]], f.text, guess[part] / len(own)
+
+
+def _related(encoder: TGQFormer, rows: TrainingSet) -> Tensor | None:
+    """What the correlation says `[R, N]`."""
+    return None if encoder.anchor is None else _scores(encoder, rows, encoder.anchor.by_correlation)
 
 
 def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -127,14 +164,18 @@ def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Ten
     return torch.cat([source(f.image_tokens, f.text) for f in features])
 
 
-def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor) -> Tensor:
-    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]`; no token is read where they are all the same."""
-    if not where.any():
+def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, share: float | None = None) -> Tensor:
+    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]` and the close-ups' share; no token is read where there is nothing to
+    move it."""
+    head, pooling = encoder.head, encoder.head.pooling
+    if pooling.closeups and share is not None:
+        pooling.share.fill_(share)
+    if not where.any() and not (pooling.closeups and pooling.share):
         return torch.from_numpy(rows.image[rows.image_index]).to(where.device)
     image = []
     for part in _batches(np.arange(len(rows))):
         f = rows.features(part).to(where.device)
-        image.append(encoder.head.moved(f, Streams.untrained(where[part], encoder.config.width)))
+        image.append(head.moved(f, Streams.untrained(where[part], encoder.config.width)))
     return torch.cat(image)
 
 

@@ -10,5 +10,7 @@ from tgq.encoder.connectors.connector import Connector
 class ConcatLinear(Connector):
     """No tokens, so the head is its linear base alone."""
 
+    looks = False
+
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
         return image[:, :0]

@@ -17,6 +17,7 @@ class Connector(nn.Module):
     decorrelated = False  # it is trained with L_rr
     fusion: type[PlainFusion] = PlainFusion  # the head's map of both towers' pooled features
     n_anchored = 0
+    looks = True  # it has tokens, that say where to look
 
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__()
