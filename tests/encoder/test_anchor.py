@@ -110,7 +110,7 @@ def test_close_ups_are_scored_at_their_word_beside_the_grid(planted):
     both = torch.ones(600, dtype=torch.bool)
     logits = near(tokens, text, both)
     torch.testing.assert_close(logits[:, :13], plain(tokens[:, :13], text, both))
-    torch.testing.assert_close(logits[:, 13:], 0.3 * near.by_correlation(tokens[:, 13:], text))
+    torch.testing.assert_close(logits[:, 13:], near.strength * 0.4 * near.by_correlation(tokens[:, 13:], text))
 
 
 def test_scores_are_smoothed_on_a_square_grid_only():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 RESEMBLANCE = 0.03  # temperature of the softmax over class names
 CERTAINTY = 4.0  # temperature of the classifier's softmax: a token sees less than the whole picture it was trained on
 TRUST = (2.0, 1.0)  # in vocabulary and correlation: names hold for any catalog, correlations for the ones they come from
-CLOSE_TRUST = (2.0, 0.3)  # likewise in a close-up: exponents of what is a likelihood ratio, were the sources perfect
+CLOSE_TRUST = (2.7, 0.4)  # likewise in a close-up, at strength 1: exponents of what is a likelihood ratio, were the sources perfect
 STRENGTH = 0.75  # standard deviation of the logits (exact in float16, as what is saved), where no training has chosen it
 NEAR = 0.17  # share of a side: 3 x 3 of 7 x 7 cells, 5 x 5 of 10 x 10
 FLAT = 0.05  # scores that differ by less say nothing
@@ -70,7 +70,7 @@ class Anchor(nn.Module):
         if not self.closeups:
             return strength * spread
         near = sum(trust * source[:, grid:] for trust, source in zip(self.close_trust, sources, strict=True))
-        return torch.cat([strength * spread, near], dim=1)
+        return strength * torch.cat([spread, near], dim=1)
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:
         """`[B, N]`; zero without a vocabulary."""

@@ -73,14 +73,14 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
 
 
 def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> None:
-    """Set the anchor's strength, and then the close-ups' share: those with the best MRR of groups that neither correlation nor
-    base has seen, half of the groups by the other half. A correlation knows too well where to look for the texts that it
-    was learned from. What there is nothing to choose by stays as it stands."""
+    """Set the anchor's strength and the close-ups' share: those with the best MRR of groups that neither correlation nor base has
+    seen, half of the groups by the other half. A correlation knows too well where to look for the texts that it was learned from.
+    What there is nothing to choose by stays as it stands."""
     anchor, pooling = encoder.anchor, encoder.head.pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
+    chosen, best = (strengths[0], shares[0]), None
     halves = [half for half in _halves(rows) if half.any() and not half.all()]
-    strength, share = strengths[0], shares[0]
     if len(strengths) * len(shares) > 1 and halves:
         where: dict[float, list[Tensor]] = {s: [] for s in strengths}
         for asked in halves:
@@ -88,20 +88,18 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartC
             related = _related(encoder, rows)
             for s in strengths:
                 where[s].append(named if anchor is None else anchor.logits(named, related, s))
-        whole = {s: [_moved(encoder, rows, w, share=0.0) for w in where[s]] for s in strengths}
-        found = {s: _mrr(encoder, rows, images, halves, config) for s, images in whole.items()} if len(strengths) > 1 else {strength: 1.0}
-        strength = max(found, key=found.get)
-        if not found[strength]:
-            return
-        if len(shares) > 1:
-            near = [_moved(encoder, rows, w, share=1.0) for w in where[strength]]
-            mixed = {s: [torch.lerp(w, n, s) for w, n in zip(whole[strength], near, strict=True)] for s in shares}
-            found = {s: _mrr(encoder, rows, images, halves, config) for s, images in mixed.items()}
-            share = max(found, key=found.get)
-    if anchor is not None and (halves or config.strength is not None):
-        anchor.strength.fill_(strength)
+        for strength in strengths:
+            whole = [_moved(encoder, rows, w, share=0.0) for w in where[strength]]
+            near = [_moved(encoder, rows, w, share=1.0) for w in where[strength]] if max(shares) else whole
+            for share in shares:  # what the pooled picture is linear in
+                images = [torch.lerp(w, n, share) for w, n in zip(whole, near, strict=True)]
+                found = _mrr(encoder, rows, images, halves, config)
+                if best is None or found > best:
+                    chosen, best = (strength, share), found
+    if anchor is not None and (best or config.strength is not None):
+        anchor.strength.fill_(chosen[0])
     if pooling.closeups:
-        pooling.share.fill_(share)
+        pooling.share.fill_(chosen[1])
 
 
 def _halves(rows: TrainingSet) -> list[np.ndarray]:
