@@ -189,3 +189,15 @@ def test_the_default_towers_classes_are_in_the_order_of_their_names():
     tokens, _ = tower(tower.preprocess(banana)[None])
     best = (tokens.mean(1) @ tower.class_directions().T)[0].topk(5).indices.tolist()
     assert {"orange", "lemon", "ping-pong ball", "tennis ball"} & {tower.vocabulary[i] for i in best}
+
+
+def test_a_cnn_without_its_batch_norms_says_what_transformers_says(folder_of):
+    from transformers import AutoModel
+
+    folder = folder_of("efficientnet")
+    tower, pixels = VisionTower(str(folder)), torch.randn(5, 3, 32, 32)
+    own = AutoModel.from_pretrained(folder).eval()
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in tower.model.modules())
+    with torch.no_grad():
+        meant = own(pixel_values=pixels).last_hidden_state.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(tower(pixels)[0], meant, rtol=1e-4, atol=1e-5)
