@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import CATALOGS, Catalog, features, prepare  # noqa: E402
 from tables import write_tables  # noqa: E402
-from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks, ranks_file  # noqa: E402
+from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks_file  # noqa: E402
 
 from tgq.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.model import EncoderConfig  # noqa: E402
@@ -39,6 +40,7 @@ def main() -> int:
                         help="quick: a seed, 20 steps of 64 pairs, the designs that matter most; full: 5 seeds, 200 steps of 192 pairs, all designs")
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
+    parser.add_argument("--seeds", type=int, help="how many; default: those of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="pixels a side that the vision tower is shown, for all designs")
     parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="parts a side that it is shown by themselves too, for all; 0: none")
@@ -47,7 +49,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
     args = parser.parse_args()
     sight = {"image_size": args.image_size, "closeups": args.closeups}
-    budget, work = BUDGETS[args.budget], args.work / (f"{args.image_size}px" + f"-closeups-{args.closeups}" * bool(args.closeups))
+    budget = replace(BUDGETS[args.budget], seeds=args.seeds or BUDGETS[args.budget].seeds)
+    work = args.work / (f"{args.image_size}px" + f"-closeups-{args.closeups}" * bool(args.closeups))
     designs = [DESIGNS[name].seeing(sight) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
@@ -85,18 +88,19 @@ def files(trial: tuple, budget: Budget, work: Path) -> dict[str, Path]:
 
 def conduct(waiting: list[tuple], budget: Budget, work: Path, progress) -> None:
     """Train and measure; each trial's file appears whole or not at all."""
-    trials, of, tests = None, None, {}
+    trials, of = None, None
     for number, trial in enumerate(waiting, start=1):
         regime, trained, measured, design, seed = trial
         if (regime, trained) != of:
-            trials, of = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]), budget), (regime, trained)
-            tests = {c.name: features(c, "test", work) for c in measured}
-        progress.start(f"{number}/{len(waiting)} {regime} {'+'.join(tests)} {design.name} seed {seed}", budget.steps)
-        encoder, told = trials.run(design, seed, progress)
+            trials, of = None, (regime, trained)  # forgotten before the next ones are read
+            trials = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]),
+                            {c.name: features(c, "test", work) for c in measured}, budget)  # fmt: skip
+        progress.start(f"{number}/{len(waiting)} {regime} {'+'.join(c.name for c in measured)} {design.name} seed {seed}", budget.steps)
+        encoder, found, told = trials.run(design, seed, progress)
         for name, path in files(trial, budget, work).items():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, ranks=ranks(encoder, tests[name]), told=json.dumps(told))
+            np.savez(partial, ranks=found[name], told=json.dumps(told))
             partial.rename(path)
             if design.role == "ours" and seed == 0:
                 encoder.save_pretrained(encoder_folder(regime, name, budget, work))

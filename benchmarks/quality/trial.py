@@ -69,33 +69,46 @@ def untrained(design: Design) -> TGQFormer:
     return TGQFormer(EncoderConfig(**design.encoder))
 
 
+@dataclass(frozen=True)
+class Start:
+    """What designs that start alike share: it does not depend on a trial's seed, and is the dearest part of a short one."""
+
+    state: dict[str, torch.Tensor]
+    rows: TrainingSet  # guided by the start's anchor, as the tests are
+    tests: dict[str, TrainingSet]
+
+
 class Trials:
-    """Trials over one training set: designs that start alike share the closed-form start, which is the dearest part."""
+    """Trials over one training set, measured on test sets by name."""
 
-    def __init__(self, rows: TrainingSet, budget: Budget):
-        self.rows, self.budget = rows, budget
-        self.starts: dict[tuple, dict[str, torch.Tensor]] = {}
+    def __init__(self, rows: TrainingSet, tests: dict[str, TrainingSet], budget: Budget):
+        self.rows, self.tests, self.budget = rows, tests, budget
+        self.starts: dict[tuple, Start] = {}
 
-    def run(self, design: Design, seed: int, progress) -> tuple[TGQFormer, dict[str, float]]:
-        """A trained encoder, and what its training came to."""
+    def run(self, design: Design, seed: int, progress) -> tuple[TGQFormer, dict[str, np.ndarray], dict[str, float]]:
+        """A trained encoder, its ranks by test set, and what its training came to."""
         b, began = self.budget, time.perf_counter()
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
         options = replace(options, **design.training)
         torch.manual_seed(seed)
         encoder = untrained(design)
-        self._start(encoder, design, options)
-        history = train(encoder, self.rows, replace(options, seed=seed), lambda step, values: progress.update(step), started=True)
+        shared = self._start(encoder, design, options)
+        encoder.load_state_dict(shared.state, strict=False)
+        history = train(encoder, shared.rows, replace(options, seed=seed), lambda step, values: progress.update(step), started=True)
         best = max(history, key=lambda values: values["validation_mrr"])
-        return encoder, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
-                         "started_at": history[0]["validation_mrr"]}  # fmt: skip
+        found = {name: ranks(encoder, rows) for name, rows in shared.tests.items()}
+        return encoder, found, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
+                                "started_at": history[0]["validation_mrr"]}  # fmt: skip
 
-    def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> None:
+    def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
         key = (encoder.anchor is not None, encoder.connector.looks, options.vocabulary, options.correlation, type(encoder.head.base).__name__)
         if key not in self.starts:
             start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")
-            self.starts[key] = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
-        encoder.load_state_dict(self.starts[key], strict=False)
+            state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
+            tests = {name: rows.guided(encoder, views=1) for name, rows in self.tests.items()}
+            self.starts[key] = Start(state, self.rows.guided(encoder), tests)
+        return self.starts[key]
 
 
 def ranks(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:

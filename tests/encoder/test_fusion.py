@@ -53,3 +53,20 @@ def test_what_shakes_within_groups_counts_less_after_the_fit():
 def test_more_dimensions_than_features_are_zeros():
     embedded, *_ = fitted(dim=16)
     assert not embedded[:, 11:].any() and embedded[:, :11].any()
+
+
+def test_evened_has_the_cosines_of_a_fit_in_all_directions_and_learns_from_those_it_may():
+    image, text, group, catalog = (torch.from_numpy(x) for x in drawn())
+    learning, everyone = group % 3 > 0, torch.ones(len(image), dtype=torch.bool)
+    base = PlainFusion(6, 5, 11)
+    base.fit(image[learning], text[learning], group[learning], catalog[learning], 0.4, 0.2)
+    meant = torch.nn.functional.normalize(base(image, everyone, text, everyone).detach(), dim=-1)
+    found = torch.nn.functional.normalize(base.evened(image, text, learning, group, catalog, 0.4, 0.2), dim=-1)
+    torch.testing.assert_close(found @ found.T, meant @ meant.T, rtol=0, atol=2e-5)
+
+
+def test_items_that_are_all_alike_make_no_nan():
+    image, text = torch.ones(4, 6), torch.ones(4, 5)
+    base, group = PlainFusion(6, 5, 8), torch.tensor([0, 0, 1, 1])
+    base.fit(image, text, group, torch.zeros_like(group), 0.4, 0.2)
+    assert all(value.isfinite().all() for value in base.state_dict().values())

@@ -107,6 +107,19 @@ def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_pat
     assert float(encoder.head.pooling.share) == 0.25
 
 
+def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
+    rows = drawn(encoder)
+    start(encoder, rows, CONFIG)
+    guided = rows.guided(encoder)
+    np.testing.assert_allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-6)
+    encoder.anchor.strength.zero_()
+    assert not np.allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-3), "it was not asked again"
+    part = guided.subset(np.array([5, 2]))
+    np.testing.assert_array_equal(part.where, guided.where[[5, 2]])
+    part.save(tmp_path / "rows.npz")
+    assert TrainingSet.load(tmp_path / "rows.npz").where is None, "an anchor's, not the catalog's"
+
+
 def test_what_training_returns_is_never_worse_than_its_start(encoder):
     rows, seen = drawn(encoder), []
     history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))

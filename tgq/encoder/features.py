@@ -20,6 +20,7 @@ class Features:
     text: Tensor  # [B, Dp] pooled metadata text, f_txt
     title: Tensor  # [B, Dp] pooled title alone, f_title
     metadata: tuple[str, ...]  # the metadata texts, for a head that reads them with a tokenizer of its own
+    where: Tensor | None = None  # [B, N] what the encoder's anchor says of picture and metadata, where it was asked before
 
     @property
     def has_text(self) -> Tensor:

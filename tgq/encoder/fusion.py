@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,34 +50,69 @@ class PlainFusion(nn.Module):
 
         Within-class covariance normalisation (Hatch, Kajarekar, Stolcke 2006) of `z = [w u_img, (1-w) u_txt]`,
         w = `image_weight`: what differs between items of one group is divided out, `(S_within + floor s I)^(-1/2)`, s the
-        mean variance of all; then the leading principal directions of the result. A catalog counts with the square root
-        of its groups. Closed form; `(Dg + Dp)^3` operations, whatever n.
+        mean variance of all; then the leading principal directions of the result (which are the same from any root of the
+        inverse, so from the cheapest, Cholesky's). A catalog counts with the square root of its groups. Closed form;
+        `(Dg + Dp)^3` operations, whatever n.
         """
-        per_catalog = [torch.where(catalog == c)[0] for c in catalog.unique()]
-        image = self.rooted(image)
-        self.image_mean.copy_(torch.stack([image[rows].mean(0) for rows in per_catalog]).mean(0))
-        self.text_mean.copy_(torch.stack([text[rows].mean(0) for rows in per_catalog]).mean(0))
-        z = torch.cat([image_weight * F.normalize(image - self.image_mean, dim=-1),
-                       (1 - image_weight) * F.normalize(text - self.text_mean, dim=-1)], dim=-1)
-        within, total = (torch.zeros(z.shape[1], z.shape[1], device=z.device) for _ in range(2))
-        weights = 0.0
-        for rows in per_catalog:
-            own, (groups, place, sizes) = z[rows], group[rows].unique(return_inverse=True, return_counts=True)
-            weight = len(groups) ** 0.5
-            inside = (own - _group_means(own, place, sizes))[sizes[place] > 1]
-            if len(inside):
-                within += weight * inside.T @ inside / len(inside)
-            total += weight * torch.cov(own.T, correction=0)
-            weights += weight
-        within, total = within / weights, total / weights
-        variance, axes = torch.linalg.eigh(within + floor * total.diagonal().mean() * torch.eye(len(total), device=z.device))
-        even = axes * variance.rsqrt() @ axes.T
-        kept = torch.linalg.eigh(even @ total @ even)[1][:, -len(self.image):]
-        maps = torch.zeros(len(self.image), z.shape[1], device=z.device)
-        maps[: kept.shape[1]] = (even @ kept).T
-        maps /= (z @ maps.T).norm(dim=-1).mean()
+        learned = _learn(self.rooted(image), text, group, catalog, image_weight, floor)
+        flat = torch.linalg.solve_triangular(learned.root, learned.total, upper=False)
+        flat = torch.linalg.solve_triangular(learned.root, flat.T, upper=False)
+        kept = torch.linalg.eigh(flat)[1][:, -len(self.image):]
+        maps = torch.zeros(len(self.image), len(flat), device=flat.device)
+        maps[: kept.shape[1]] = torch.linalg.solve_triangular(learned.root.T, kept, upper=True).T
+        maps /= (learned.joined(self.rooted(image), text) @ maps.T).norm(dim=-1).mean().clamp(min=1e-12)
+        self.image_mean.copy_(learned.image_mean)
+        self.text_mean.copy_(learned.text_mean)
         self.image.copy_(maps[:, : image.shape[1]] * image_weight)
         self.text.copy_(maps[:, image.shape[1]:] * (1 - image_weight))
+
+    @torch.no_grad()
+    def evened(
+        self, image: Tensor, text: Tensor, learning: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float
+    ) -> Tensor:  # fmt: skip
+        """`[n, Dg + Dp]`: what `fit` to those of the rows that are `learning` `[n]` (bool) would make of all of them, in all
+        directions, not the leading ones only. It has the same cosines but for those that `fit` leaves out, and no eigenvectors to find."""
+        image = self.rooted(image)
+        learned = _learn(image[learning], text[learning], group[learning], catalog[learning], image_weight, floor)
+        return torch.linalg.solve_triangular(learned.root, learned.joined(image, text).T, upper=False).T
+
+
+class _Learned(NamedTuple):
+    """What pooled features and groups say: means, covariance of all `[D, D]` and a root (lower) of that within groups."""
+
+    image_mean: Tensor
+    text_mean: Tensor
+    image_weight: float
+    total: Tensor
+    root: Tensor
+
+    def joined(self, image: Tensor, text: Tensor) -> Tensor:
+        """`[n, D]`: z of `fit`."""
+        return _joined(image, text, self.image_mean, self.text_mean, self.image_weight)
+
+
+def _learn(image: Tensor, text: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float) -> _Learned:
+    """From rooted pooled features `[n, Dg]`, `[n, Dp]`, groups and catalogs `[n]`."""
+    per_catalog = [torch.where(catalog == c)[0] for c in catalog.unique()]
+    image_mean, text_mean = (torch.stack([x[rows].mean(0) for rows in per_catalog]).mean(0) for x in (image, text))
+    z = _joined(image, text, image_mean, text_mean, image_weight)
+    within, total = (torch.zeros(z.shape[1], z.shape[1], device=z.device) for _ in range(2))
+    weights = 0.0
+    for rows in per_catalog:
+        own, (groups, place, sizes) = z[rows], group[rows].unique(return_inverse=True, return_counts=True)
+        weight = len(groups) ** 0.5
+        inside = (own - _group_means(own, place, sizes))[sizes[place] > 1]
+        if len(inside):
+            within += weight * inside.T @ inside / len(inside)
+        total += weight * torch.cov(own.T, correction=0)
+        weights += weight
+    within, total = within / weights, total / weights
+    ridge = (floor * total.diagonal().mean()).clamp(min=1e-12) * torch.eye(len(total), device=z.device)  # items that are all alike have none
+    return _Learned(image_mean, text_mean, image_weight, total, torch.linalg.cholesky(within + ridge))
+
+
+def _joined(image: Tensor, text: Tensor, image_mean: Tensor, text_mean: Tensor, image_weight: float) -> Tensor:
+    return torch.cat([image_weight * F.normalize(image - image_mean, dim=-1), (1 - image_weight) * F.normalize(text - text_mean, dim=-1)], dim=-1)
 
 
 def _group_means(rows: Tensor, place: Tensor, sizes: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ class TGQFormer(nn.Module):
         f = features
         if self.anchor is None:
             return f.image_tokens.new_zeros(f.image_tokens.shape[:2])
-        return self.anchor(f.image_tokens, f.text, f.has_image & f.has_text)
+        known = f.has_image & f.has_text
+        return self.anchor(f.image_tokens, f.text, known) if f.where is None else f.where.masked_fill(~known[:, None], 0.0)
 
     @torch.no_grad()
     def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,6 +17,7 @@ from tgq.encoder.stored import StoredImage, StoredText
 from tgq.encoder.text import metadata_text
 
 TOWER_BATCH = 64
+GUIDED_BATCH = 256
 LABELS = ("group", "catalog", "item")  # a row's strings
 PER_ROW = ("image_index", "metadata_index", "title_index", *LABELS)
 
@@ -63,6 +64,7 @@ class TrainingSet:
     pairs: np.ndarray  # [P, 2] int: row, and a row that answers it
     unjudged: np.ndarray  # [Q, 2] int: row, and one that is neither hit nor miss (weight 0)
     hard: np.ndarray  # [R, H] int: rows that a published model took for this one's neighbours, -1 for none
+    where: np.ndarray | None = None  # [R, V, N] float32, see `guided`
 
     def __len__(self) -> int:
         return len(self.group)
@@ -75,8 +77,21 @@ class TrainingSet:
             torch.from_numpy(self.image_tokens[at]).float(), torch.from_numpy(self.image[at]) * seen[:, None], seen,
             torch.from_numpy(self.text_tokens[said]).float(), torch.from_numpy(self.text_mask[said]),
             torch.from_numpy(self.text[said]), torch.from_numpy(self.title[self.title_index[rows]]),
-            tuple(self.texts[i] for i in said),
+            tuple(self.texts[i] for i in said), None if self.where is None else torch.from_numpy(self.where[rows, view]),
         )
+
+    @torch.no_grad()
+    def guided(self, encoder: TGQFormer, views: int | None = None) -> TrainingSet:
+        """The same, with what the encoder's anchor says of each row and of the first `views` of its metadata (none: all), which no
+        training changes: half the cost of a pass. For encoders with this anchor only."""
+        if encoder.anchor is None:
+            return replace(self, where=None)
+        views = views or self.metadata_index.shape[1]
+        where = np.zeros((len(self), views, encoder.vision.tokens_per_image), np.float32)
+        for rows in np.array_split(np.arange(len(self)), -(-len(self) // GUIDED_BATCH)):
+            for view in range(views):
+                where[rows, view] = encoder.where(replace(self, where=None).features(rows, view).to(encoder.null_image.device)).cpu()
+        return replace(self, where=where)
 
     def subset(self, rows: np.ndarray) -> TrainingSet:
         """Some of the rows (each once), over the same pictures and texts; pairs and neighbours that lose an end are dropped."""
@@ -86,7 +101,8 @@ class TrainingSet:
         for name in ("pairs", "unjudged"):
             ends = place[getattr(self, name)]
             kept[name] = ends[(ends >= 0).all(1)]
-        return TrainingSet(**{**self.__dict__, **kept, "hard": place[self.hard[rows]]})
+        where = None if self.where is None else self.where[rows]
+        return replace(self, **kept, hard=place[self.hard[rows]], where=where)
 
     @classmethod
     def build(
@@ -146,7 +162,8 @@ class TrainingSet:
     def save(self, path: str | Path) -> None:
         """Write to an uncompressed `.npz`, whole or not at all."""
         partial = Path(path).with_suffix(".partial.npz")
-        np.savez(partial, **{**self.__dict__, "texts": np.array(self.texts, dtype=str)})
+        arrays = {name: value for name, value in self.__dict__.items() if name != "where"}
+        np.savez(partial, **{**arrays, "texts": np.array(self.texts, dtype=str)})
         partial.replace(path)
 
     @classmethod

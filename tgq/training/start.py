@@ -43,9 +43,8 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
     strongly the anchor counts and how much close-ups do, by what ranks groups best that correlation and base have not seen;
-    with all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows,
-    twice, and for each of the two halves the base's `(Dg + Dp)^3` for each strength and share that is tried; the connector is
-    not run.
+    with all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and,
+    for each half and strength, a pass over all tokens and for each share the base's `(Dg + Dp)^2` per row; the connector is not run.
 
     Raises:
         TgqError: features that are no numbers.
@@ -69,7 +68,9 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     _choose(encoder, rows, named, config)
     _correlate(encoder, rows, named, every, CORRELATED, config)
     where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
-    _fit(encoder, _moved(encoder, rows, where), rows, every, config)
+    (image,) = _moved(encoder, rows, where, [float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0])
+    group, catalog, text = _labels(rows, image.device)
+    encoder.head.base.fit(image, text, group, catalog, config.image_weight, config.base_floor)
 
 
 def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> None:
@@ -83,16 +84,16 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartC
     halves = [half for half in _halves(rows) if half.any() and not half.all()]
     if len(strengths) * len(shares) > 1 and halves:
         where: dict[float, list[Tensor]] = {s: [] for s in strengths}
-        for asked in halves:
+        for asked in halves if any(strengths) else ():
             _correlate(encoder, rows, named, ~asked, CORRELATED // 2, config)
             related = _related(encoder, rows)
-            for s in strengths:
-                where[s].append(named if anchor is None else anchor.logits(named, related, s))
+            for s in filter(None, strengths):
+                where[s].append(anchor.logits(named, related, s))
         for strength in strengths:
-            whole = [_moved(encoder, rows, w, share=0.0) for w in where[strength]]
-            near = [_moved(encoder, rows, w, share=1.0) for w in where[strength]] if max(shares) else whole
+            pooled = [_moved(encoder, rows, w, sorted({0.0, float(max(shares) > 0)})) for w in where[strength] or [torch.zeros_like(named)]]
+            pooled *= len(halves) // len(pooled)  # where no logit says anything, both halves pool alike
             for share in shares:  # what the pooled picture is linear in
-                images = [torch.lerp(w, n, share) for w, n in zip(whole, near, strict=True)]
+                images = [torch.lerp(ends[0], ends[-1], share) for ends in pooled]
                 found = _mrr(encoder, rows, images, halves, config)
                 if best is None or found > best:
                     chosen, best = (strength, share), found
@@ -110,13 +111,20 @@ def _halves(rows: TrainingSet) -> list[np.ndarray]:
 
 def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], config: StartConfig) -> float:
     """MRR of the linear base over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
-    text = torch.from_numpy(rows.text[rows.metadata_index[:, 0]])
-    there, found = torch.ones(len(rows), dtype=torch.bool, device=images[0].device), []
+    group, catalog, text = _labels(rows, images[0].device)
+    found = []
     for image, asked in zip(images, halves, strict=True):
-        _fit(encoder, image, rows, ~asked, config)
-        vectors = F.normalize(encoder.head.base(image, there, text.to(image.device), there), dim=-1).cpu().numpy()
-        found.append(mean_reciprocal(vectors.__getitem__, rows, asked))
+        learning = torch.from_numpy(~asked).to(image.device)
+        vectors = encoder.head.base.evened(image, text, learning, group, catalog, config.image_weight, config.base_floor)
+        found.append(mean_reciprocal(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, asked))
     return float(np.mean(found))
+
+
+def _labels(rows: TrainingSet, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of groups and catalogs `[R]`, and the texts `[R, Dp]`."""
+    named = np.char.add(np.char.add(rows.catalog, "\0"), rows.group)
+    group, catalog = (torch.from_numpy(np.unique(x, return_inverse=True)[1]).to(device) for x in (named, rows.catalog))
+    return group, catalog, torch.from_numpy(rows.text[rows.metadata_index[:, 0]]).to(device)
 
 
 def _correlate(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: np.ndarray, limit: int, config: StartConfig) -> None:
@@ -128,15 +136,6 @@ def _correlate(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: n
     guess = anchor.logits(named, torch.zeros_like(named), STRENGTH)[:, :grid].softmax(-1)
     anchor.correlation.zero_()
     anchor.correlate(_weighted(encoder, rows, guess, learning, limit, np.random.default_rng(config.seed)))
-
-
-def _fit(encoder: TGQFormer, image: Tensor, rows: TrainingSet, learning: np.ndarray, config: StartConfig) -> None:
-    """Fit the base to those of the rows (bool) that are to be learned from, pooled to `image` `[R, Dg]`."""
-    named = np.char.add(np.char.add(rows.catalog, "\0"), rows.group)
-    group, catalog = (torch.from_numpy(np.unique(x[learning], return_inverse=True)[1]).to(image.device) for x in (named, rows.catalog))
-    text = torch.from_numpy(rows.text[rows.metadata_index[learning, 0]]).to(image.device)
-    if len(group):
-        encoder.head.base.fit(image[torch.from_numpy(learning)], text, group, catalog, config.image_weight, config.base_floor)
 
 
 def _weighted(
@@ -162,19 +161,20 @@ def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Ten
     return torch.cat([source(f.image_tokens, f.text) for f in features])
 
 
-def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, share: float | None = None) -> Tensor:
-    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]` and the close-ups' share; no token is read where there is nothing to
-    move it."""
+def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, shares: list[float]) -> list[Tensor]:
+    """f_img `[R, Dg]` where nothing moves it but logits `[R, N]` and the close-ups' share, for each of these shares; no token is
+    read where there is nothing to move it."""
     head, pooling = encoder.head, encoder.head.pooling
-    if pooling.closeups and share is not None:
-        pooling.share.fill_(share)
-    if not where.any() and not (pooling.closeups and pooling.share):
-        return torch.from_numpy(rows.image[rows.image_index]).to(where.device)
-    image = []
+    if not where.any() and not any(shares):
+        return [torch.from_numpy(rows.image[rows.image_index]).to(where.device)]
+    image: list[list[Tensor]] = [[] for _ in shares]
     for part in _batches(np.arange(len(rows))):
-        f = rows.features(part).to(where.device)
-        image.append(head.moved(f, Streams.untrained(where[part], encoder.config.width)))
-    return torch.cat(image)
+        f, streams = rows.features(part).to(where.device), Streams.untrained(where[part], encoder.config.width)
+        for share, found in zip(shares, image, strict=True):
+            if pooling.closeups:
+                pooling.share.fill_(share)
+            found.append(head.moved(f, streams))
+    return [torch.cat(found) for found in image]
 
 
 def _batches(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -72,7 +72,7 @@ def train(
     or several, stopped and resumed or not, the curve is the same but for the order in which floats are added.
 
     Args:
-        rows: train groups only.
+        rows: train groups only; where they are `guided`, by this encoder.
         started: the encoder has its closed-form start already.
         checkpoint: written at each evaluation; where it exists, training goes on from it.
         processes: those that share the work; every one is given the same rows.
@@ -93,6 +93,9 @@ def train(
     sampler, known = PairSampler(learning, config.seed), Known(learning)
     if not started:
         start(encoder, learning, config)
+    if rows.where is None:
+        rows = rows.guided(encoder)
+        learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
     batches = _Batches(encoder, objective, learning, sampler, known, config, processes)
