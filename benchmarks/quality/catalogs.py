@@ -70,7 +70,7 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
 
 
 def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, progress: Progress) -> None:
-    """Run the default towers over all pictures that have no features yet: some 20 a second on two cores at 320 pixels a side, 8 with close-ups.
+    """Run the default towers over all pictures that have no features yet: some 10 a second on two cores with close-ups.
 
     `sight`: `image_size` and `closeups` of EncoderConfig.
     """
