@@ -155,7 +155,7 @@ def measure(night_of: Callable[[int], Night], count: int, cores: int) -> list[di
     rounds = []
     for number in range(count + 1):  # round 0 warms up
         night = night_of(number)
-        for table in ("item_embeddings", "item_features"):
+        for table in ("item_embeddings", "item_features", "tower_features"):  # what is kept would be embedded without a tower
             night.spark.sql(f"DELETE FROM {night.warehouse.qualified(table)}")
         sides = {"bare": lambda: bare_loop(encoder, rows), "step": step(night), "naive": naive(night, night.model_folder)}
         names = list(sides)
