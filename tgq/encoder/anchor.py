@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -94,18 +95,11 @@ class Anchor(nn.Module):
             self.directions.copy_(directions)
 
     @torch.no_grad()
-    def correlate(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Learn the correlation from batches of tokens `[b, N, Dv]`, their items' texts `[b, Dp]` and weights `[b, N]`.
-
-        Weights say how likely a token shows what the text names; a token of weight 0 does not count. Cost: `Dv^2` per token.
-        """
-        moments = None
-        for tokens, text, weight in batches:
-            found = _moments(whole(tokens.float()), text.float(), weight.float())
-            moments = found if moments is None else [a + b for a, b in zip(moments, found, strict=True)]
-        if moments is None or not float(moments[0]):
+    def correlate(self, moments: Moments) -> None:
+        """Learn the correlation of tokens and texts from their moments; from none, nothing is learned."""
+        if not moments.sums or not float(moments.sums[0]):
             return
-        total, v, t, vv, tt, vt = moments
+        total, v, t, vv, tt, vt = moments.sums
         v, t = v / total, t / total
         by_image = _whitening(vv / total - torch.outer(v, v))
         by_text = _whitening(tt / total - torch.outer(t, t))
@@ -116,6 +110,34 @@ class Anchor(nn.Module):
         self.correlation.zero_()[:rank].copy_(correlation[:rank].clamp(max=STRONGEST))
         self.image_shift.copy_(v.to(self.image_map.dtype) @ self.image_map)
         self.text_shift.copy_(t.to(self.text_map.dtype) @ self.text_map)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a correlation is learned from, float64: the sums of weights, tokens, texts, and of their three products. They add up, so
+    that what was read once serves alone and with others."""
+
+    sums: tuple[Tensor, ...] = ()
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Moments:
+        """From tokens `[b, N, Dv]`, their items' texts `[b, Dp]` and weights `[b, N]`, which say how likely a token shows what the
+        text names; a token of weight 0 does not count. Cost: `Dv^2` per token."""
+        return sum((cls._of_batch(whole(tokens.float()), text.float(), weight.float()) for tokens, text, weight in batches), cls())
+
+    @classmethod
+    def _of_batch(cls, tokens: Tensor, text: Tensor, weight: Tensor) -> Moments:
+        heavy, per_item = tokens * weight[..., None], weight.sum(1)
+        pooled = heavy.sum(1)
+        sums = (per_item.sum(), pooled.sum(0), (text * per_item[:, None]).sum(0), heavy.flatten(0, 1).T @ tokens.flatten(0, 1),
+                (text * per_item[:, None]).T @ text, pooled.T @ text)
+        return cls(tuple(value.double() for value in sums))
+
+    def __add__(self, other: Moments) -> Moments:
+        if not (self.sums and other.sums):
+            return self if self.sums else other
+        return Moments(tuple(a + b for a, b in zip(self.sums, other.sums, strict=True)))
 
 
 def whole(tokens: Tensor) -> Tensor:
@@ -136,15 +158,6 @@ def smooth(scores: Tensor) -> Tensor:
         return scores
     grid = F.pad(scores.view(-1, 1, side, side), (reach,) * 4, mode="replicate")
     return F.avg_pool2d(grid, 2 * reach + 1, 1).flatten(1)
-
-
-def _moments(tokens: Tensor, text: Tensor, weight: Tensor) -> list[Tensor]:
-    """Sums in float64: weight, tokens, texts, and the three products."""
-    heavy, per_item = tokens * weight[..., None], weight.sum(1)
-    pooled = heavy.sum(1)
-    sums = (per_item.sum(), pooled.sum(0), (text * per_item[:, None]).sum(0), heavy.flatten(0, 1).T @ tokens.flatten(0, 1),
-            (text * per_item[:, None]).T @ text, pooled.T @ text)
-    return [value.double() for value in sums]
 
 
 def _whitening(covariance: Tensor) -> Tensor:

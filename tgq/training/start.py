@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tgq.encoder.anchor import STRENGTH
+from tgq.encoder.anchor import STRENGTH, Moments
 from tgq.encoder.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
@@ -61,31 +61,31 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         if config.vocabulary and tower.vocabulary:
             anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
         named = _scores(encoder, rows, anchor.by_vocabulary)
-    every = np.ones(len(rows), bool)
+    halves = _halves(rows)
+    read = [_moments(encoder, rows, named, half, config) for half in halves]
+    if isinstance(encoder.head, LightHead):
+        _choose(encoder, rows, named, halves, read, config)
+    _correlate(encoder, sum(read, Moments()))
     if not isinstance(encoder.head, LightHead):
-        _correlate(encoder, rows, named, every, CORRELATED, config)
         return
-    _choose(encoder, rows, named, config)
-    _correlate(encoder, rows, named, every, CORRELATED, config)
     where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
     (image,) = _moved(encoder, rows, where, [float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0])
     group, catalog, text = _labels(rows, image.device)
     encoder.head.base.fit(image, text, group, catalog, config.image_weight, config.base_floor)
 
 
-def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartConfig) -> None:
+def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], config: StartConfig) -> None:
     """Set the anchor's strength and the close-ups' share: those with the best MRR of groups that neither correlation nor base has
-    seen, half of the groups by the other half. A correlation knows too well where to look for the texts that it was learned from.
+    seen, each half by what was read of the other. A correlation knows too well where to look for the texts that it was learned from.
     What there is nothing to choose by stays as it stands."""
     anchor, pooling = encoder.anchor, encoder.head.pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
     chosen, best = (strengths[0], shares[0]), None
-    halves = [half for half in _halves(rows) if half.any() and not half.all()]
-    if len(strengths) * len(shares) > 1 and halves:
+    if len(strengths) * len(shares) > 1 and all(half.any() for half in halves):
         where: dict[float, list[Tensor]] = {s: [] for s in strengths}
-        for asked in halves if any(strengths) else ():
-            _correlate(encoder, rows, named, ~asked, CORRELATED // 2, config)
+        for known in reversed(read) if any(strengths) else ():
+            _correlate(encoder, known)
             related = _related(encoder, rows)
             for s in filter(None, strengths):
                 where[s].append(anchor.logits(named, related, s))
@@ -104,7 +104,7 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, config: StartC
 
 
 def _halves(rows: TrainingSet) -> list[np.ndarray]:
-    """`[R]` bool, twice: which rows are asked for while the others are learned from. No group is on both sides."""
+    """`[R]` bool, twice: a row is in one of them, a group as well."""
     first = np.array([split_of(f"{group}:start") == "test" for group in rows.group], bool)
     return [first, ~first]
 
@@ -127,27 +127,29 @@ def _labels(rows: TrainingSet, device: torch.device) -> tuple[Tensor, Tensor, Te
     return group, catalog, torch.from_numpy(rows.text[rows.metadata_index[:, 0]]).to(device)
 
 
-def _correlate(encoder: TGQFormer, rows: TrainingSet, named: Tensor, learning: np.ndarray, limit: int, config: StartConfig) -> None:
-    """Have the anchor learn the correlation of those of the rows (bool) that are to be learned from, with nothing but what the vocabulary
-    says, `named` `[R, N]`, for a guess; from the grid, which close-ups would only repeat."""
+def _correlate(encoder: TGQFormer, read: Moments) -> None:
+    if encoder.anchor is not None:
+        encoder.anchor.correlation.zero_()
+        encoder.anchor.correlate(read)
+
+
+def _moments(encoder: TGQFormer, rows: TrainingSet, named: Tensor, chosen: np.ndarray, config: StartConfig) -> Moments:
+    """Of those of the rows (bool), with nothing but what the vocabulary says, `named` `[R, N]`, for a guess at which tokens show what
+    the text names; from the grid, which close-ups would only repeat. Every catalog weighs the same."""
     anchor, grid = encoder.anchor, named.shape[1] - encoder.vision.n_closeups
     if anchor is None or not config.correlation:
-        return
+        return Moments()
     guess = anchor.logits(named, torch.zeros_like(named), STRENGTH)[:, :grid].softmax(-1)
-    anchor.correlation.zero_()
-    anchor.correlate(_weighted(encoder, rows, guess, learning, limit, np.random.default_rng(config.seed)))
+    catalogs, draw = sorted(set(rows.catalog[chosen].tolist())), np.random.default_rng(config.seed)
 
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for catalog in catalogs:
+            own = draw.permutation(np.flatnonzero((rows.catalog == catalog) & chosen))[: CORRELATED // 2 // len(catalogs)]
+            for part in _batches(own):
+                f = rows.features(part).to(guess.device)
+                yield f.image_tokens[:, :grid], f.text, guess[part] / len(own)
 
-def _weighted(
-    encoder: TGQFormer, rows: TrainingSet, guess: Tensor, learning: np.ndarray, limit: int, draw: np.random.Generator
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Tokens, texts, and the share of each token in its item; every catalog weighs the same in all."""
-    catalogs = sorted(set(rows.catalog[learning].tolist()))
-    for catalog in catalogs:
-        own = draw.permutation(np.flatnonzero((rows.catalog == catalog) & learning))[: limit // len(catalogs)]
-        for part in _batches(own):
-            f = rows.features(part).to(guess.device)
-            yield f.image_tokens[:, : guess.shape[1]], f.text, guess[part] / len(own)
+    return Moments.of(batches())
 
 
 def _related(encoder: TGQFormer, rows: TrainingSet) -> Tensor | None:

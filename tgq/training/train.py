@@ -93,7 +93,7 @@ def train(
     sampler, known = PairSampler(learning, config.seed), Known(learning)
     if not started:
         start(encoder, learning, config)
-    if rows.where is None:
+    if rows.where is None and 2 * config.steps * config.pairs > rows.metadata_index.size:  # training asks more often than once of each
         rows = rows.guided(encoder)
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
