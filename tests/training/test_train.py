@@ -10,9 +10,10 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.dataset import TrainingSet
+from tgq.training.processes import Processes
 from tgq.training.ranking import first_ranks
 from tgq.training.start import start
-from tgq.training.train import TrainConfig, embed, train
+from tgq.training.train import TrainConfig, embed, mean_reciprocal_rank, train, validation
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
@@ -120,7 +121,7 @@ def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
     assert TrainingSet.load(tmp_path / "rows.npz").where is None, "an anchor's, not the catalog's"
 
 
-def test_what_training_returns_is_never_worse_than_its_start(encoder):
+def test_training_validates_its_start_first_and_returns_float16_weights(encoder):
     rows, seen = drawn(encoder), []
     history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))
     assert seen == [0, 2, 4] and [values["step"] for values in history] == seen
@@ -128,6 +129,18 @@ def test_what_training_returns_is_never_worse_than_its_start(encoder):
     assert not encoder.training
     for name, value in encoder.own_state().items():
         assert torch.equal(value, value.half().float()), name
+
+
+def test_more_processes_than_chunks_are_refused_before_anything_starts(encoder):
+    with pytest.raises(TgqError, match="4 pairs is 1 chunks of 8 items, but there are 3 processes: lower chunk to 2"):
+        train(encoder, drawn(encoder), replace(CONFIG, pairs=4, chunk=8), processes=Processes(0, 3))
+
+
+def test_steps_that_harm_are_not_kept(encoder):
+    rows, wild = drawn(encoder), replace(CONFIG, lr=3.0, base_lr=3.0)
+    history = [values["validation_mrr"] for values in train(encoder, rows, wild)]
+    assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, and this test says nothing"
+    assert mean_reciprocal_rank(encoder, rows, validation(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "but for the rounding to float16"
 
 
 def test_training_repeats_itself(folder):

@@ -1,7 +1,7 @@
 """Promotion: a candidate encoder against the champion, on the validation queries, over the full pool of active items.
 
-Both embed what they have no vectors of yet, both rank the same positives exactly, and the candidate becomes the champion if it
-is shown to be not worse, overall and in every slice. Test pairs are not looked at: nights are measured by them, and an encoder
+Both embed what they have no vectors of yet, both rank the same positives exactly, and the candidate becomes the champion unless it
+is shown to be worse, overall or in a slice (`tgq.retrieval.promotion`). Test pairs are not looked at: nights are measured by them, and an encoder
 that was chosen by them would flatter every later night. Nothing published moves; the next night embeds with the champion, and
 finds the candidate's vectors there.
 

@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from tgq.errors import WarehouseError
 from tgq.pipeline.embed import EmbedWorker, Meter, encode_slice, staged, write_plan
-from tgq.pipeline.features import keep, make_room, mark_kept, room_left, with_kept
+from tgq.pipeline.features import keep, kept_bytes, make_room, mark_kept, room_left, with_kept
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.models import towers_of
 from tgq.pipeline.night import Night
@@ -32,9 +32,12 @@ def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
     plan = write_plan(night, mark_kept(night, waiting, towers))
     if not plan.slices:
         return 0
+    total, kept = sum(part.items for part in plan.slices), set(kept_bytes(night))
+    if kept and towers.vision not in kept:
+        night.progress.say(f"{night.warehouse.root} keeps what other towers saw, nothing of this encoder's: its own run over {total} items now")
     room, measured = make_room(night, towers), Meter(night)
     worker = replace(EmbedWorker.of(night.settings, model_folder, folder_of(night.spark, night.settings.catalog)), keep=True)
-    night.progress.start("towers", sum(part.items for part in plan.slices))
+    night.progress.start("towers", total)
     for part in plan.slices:
         if room <= 0:
             raise WarehouseError(f"the feature cache is full at features.max_gb={night.settings.features.max_gb:g}", "raise it")
@@ -43,4 +46,4 @@ def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
         room = room_left(night)
     night.progress.finish()
     remove_folder(night.staging("embed"))
-    return sum(part.items for part in plan.slices)
+    return total

@@ -114,7 +114,7 @@ def train_encoder(
     """
     if (out / "config.json").exists():
         raise UsageError(f"{out} already holds an encoder", "name another folder")
-    work, place = out / "work", str(choose_device(device).type)
+    work, place = out / "work", str(choose_device(device))
     torch.manual_seed(options.seed)
     model = TGQFormer(encoder)
     tracker = open_tracker(TrackingSettings(uri=tracking_uri, experiment="tgq-training"), str(out))
@@ -122,7 +122,7 @@ def train_encoder(
     tracker.start(run_id, {"git_commit": git_commit(), "sources": ", ".join(source.name for source in sources)})
     with _failing(tracker):
         model.save_pretrained(work / "start")
-        made = Views(views, options.seed, cache or work / "catalogs") if views else None
+        made = Views(views, options.seed, cache or work / "catalogs", model.vision.input_size) if views else None
         rows = TrainingSet.concatenate([part for source in sources for part in
                                         read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=made)])
         worker.prepare(work, encoder, options, rows, place)
@@ -133,16 +133,17 @@ def train_encoder(
 
 @dataclass(frozen=True)
 class Views:
-    """How many views of each item to make, drawn by which seed, kept where."""
+    """How many views of each item to make, drawn by which seed, kept where, for a tower of how many pixels a side."""
 
     count: int
     seed: int
     folder: Path
+    side: int
 
     def source_of(self, source: Source, night: Night, items: DataFrame) -> Source:
         """Write the views of some items; the source that they are."""
         place = (self.folder / f"{source.name}-views-{self.count}-{self.seed}").resolve()
-        write_view_catalog(night, items, str(place / "catalog"), self.count, self.seed)
+        write_view_catalog(night, items, str(place / "catalog"), self.count, self.seed, self.side)
         return Source(f"{source.name}-views", view_settings(source.settings, str(place / "catalog"), str(place / "warehouse"), UNLIMITED), True)
 
 
@@ -182,7 +183,7 @@ def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, 
 
         local = spark.sparkContext.master.startswith("local")
         try:
-            TorchDistributor(num_processes=processes, local_mode=local, use_gpu=device == "cuda").run(worker.run, str(work))
+            TorchDistributor(num_processes=processes, local_mode=local, use_gpu=device.startswith("cuda")).run(worker.run, str(work))
         except RuntimeError as error:
             raise TgqError(f"the training's processes failed: {_reason(str(error))}", "see the lines above it") from None
     else:

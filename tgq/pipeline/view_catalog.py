@@ -30,7 +30,6 @@ from tgq.views import NUISANCES, Item, apply
 from tgq.views.draws import seeded
 
 TABLE = "catalog.parquet"
-SIDE = 320  # pixels; views are made for towers of about that input
 TASK_ITEMS = 64
 QUALITY = 92  # of the JPEGs
 TEXTS = ("item_id", "title", "brand", "category", "group_id", "view")
@@ -46,13 +45,14 @@ class _Multiplier:
     cast: str
     views: int
     seed: int
+    side: int
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """COLUMNS to ROW: the item as it is, then under `views` nuisances that apply to it, drawn by its id.
 
         An item whose picture cannot be read has no views; the night quarantines it with its reason.
         """
-        studio = Studio(self.fetch, self.limits, SIDE, self.cast, self.seed)
+        studio = Studio(self.fetch, self.limits, self.side, self.cast, self.seed)
         for batch in batches:
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():
@@ -71,8 +71,8 @@ class _Multiplier:
         yield from itertools.islice(((name, view) for name, view in made if view and (view.image or view.title or view.category)), self.views)
 
 
-def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, seed: int) -> None:
-    """Write some `catalog_items` rows and `views` views of each to `folder`'s TABLE, in columns of ROW.
+def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, seed: int, side: int) -> None:
+    """Write some `catalog_items` rows and `views` views of each to `folder`'s TABLE, in columns of ROW; `side`: pixels of the tower's input.
 
     Ids are `view~item_id`; `group_id` is the item's group, or its own id where it has none.
     """
@@ -80,7 +80,7 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
     write_cast(items, cast, seed)
     images = night.settings.images
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
-    task = _Multiplier(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed)
+    task = _Multiplier(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed, side)
     rows = items.withColumn("group_id", unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
     with watched(night, "views", total) as done:
 

@@ -13,19 +13,24 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `size`. Chunk c of a batch is the business of process c mod size."""
+    """This process among `size`, each with its `device`. Chunk c of a batch is the business of process c mod size."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = torch.device("cpu")
 
     @classmethod
-    def joined(cls) -> Processes:
-        """The group that this process was started into; alone where it was not."""
+    def joined(cls, wanted: str) -> Processes:
+        """The group that this process was started into, or alone with the device that is wanted; in a group of GPUs each has its own."""
+        device = torch.device(wanted)
         if "RANK" not in os.environ:
-            return cls()
+            return cls(device=device)
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(device)  # what the group says would else go through the first GPU for all
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), device)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place: each filled in its own chunks and left the others zero."""
@@ -46,8 +51,7 @@ class Processes:
         """The first process's number, on all of them."""
         if self.size == 1:
             return value
-        told = torch.tensor([value if self.rank == 0 else 0.0], dtype=torch.float64)
-        return float(self.sum(told.cuda() if torch.cuda.is_available() else told))
+        return float(self.sum(torch.tensor([value if self.rank == 0 else 0.0], dtype=torch.float64, device=self.device)))
 
     def leave(self) -> None:
         """Leave the group, when all have come to their end."""

@@ -84,11 +84,17 @@ def train(
     Raises:
         SourceError: too few groups to train and validate on.
         ModelError: the checkpoint is of another configuration.
-        TgqError: the loss is no number.
+        TgqError: the loss is no number; more processes than chunks.
     """
+    if (chunks := -(-2 * config.pairs // config.chunk)) < processes.size:
+        raise TgqError(f"a batch of {config.pairs} pairs is {chunks} chunks of {config.chunk} items, but there are {processes.size} processes",
+                       f"lower chunk to {max(1, 2 * config.pairs // processes.size)} or less")  # fmt: skip
     held_out = validation(rows, config)
     if held_out.all() or not held_out.any():
         raise SourceError(f"{len(set(rows.group))} groups are too few to train and validate", "give a larger catalog")
+    if not held_out[rows.pairs[:, 0]].any():
+        raise SourceError(f"none of the {len(set(rows.group[held_out]))} groups held out to validate on has two items that answer each other",
+                          "give a larger catalog, or name the column of groups in catalog.columns.group_id")  # fmt: skip
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler, known = PairSampler(learning, config.seed), Known(learning)
     if not started:
@@ -157,9 +163,6 @@ class _Batches:
         device = self.encoder.null_image.device
         between, beyond = (torch.from_numpy(self.known.between(left, others)).to(device) for others in (right, hard))
         chunks = dict(self._chunks(step, np.concatenate([left, right, hard])))
-        if len(chunks) < self.processes.size:
-            raise TgqError(f"a batch of {c.pairs} pairs is {len(chunks)} chunks of {c.chunk} items, but there are {self.processes.size} processes",
-                           f"lower chunk to {2 * c.pairs // self.processes.size} or less")
         mine = {at: features for at, features in chunks.items() if at % self.processes.size == self.processes.rank}
         with torch.set_grad_enabled(not c.regather):
             made = {at: self._outputs(step, at, features) for at, features in mine.items()}

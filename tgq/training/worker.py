@@ -38,15 +38,13 @@ def run(folder: str | Path, log: Log = lambda step, values: None) -> None:
     Raises:
         ModelError, SourceError, TgqError: as `train`.
     """
-    folder, processes = Path(folder), Processes.joined()
+    folder = Path(folder)
     job = json.loads((folder / "job.json").read_text())
-    config, device = TrainConfig(**job["training"]), job["device"]
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    config, processes = TrainConfig(**job["training"]), Processes.joined(job["device"])
     if processes.size > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.size))
     torch.manual_seed(config.seed)
-    encoder = TGQFormer(EncoderConfig(**job["encoder"])).to(device)
+    encoder = TGQFormer(EncoderConfig(**job["encoder"])).to(processes.device)
     rows = TrainingSet.load(folder / "training_set.npz")
     curve = folder / CURVE
     if processes.rank == 0:
