@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -91,6 +92,12 @@ def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, pr
 def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:
     """What `prepare` made of one side."""
     return TrainingSet.load(_features(catalog, side, work))
+
+
+def labels(catalog: Catalog, side: str, work: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and groups of one side, without its features."""
+    with np.load(_features(catalog, side, work), allow_pickle=False) as arrays:
+        return arrays["item"], arrays["group"]
 
 
 def truth(catalog: Catalog, work: Path) -> pd.DataFrame:

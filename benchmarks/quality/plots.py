@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import torch
-from catalogs import Catalog, features, folder_of, truth
+from catalogs import Catalog, folder_of, truth
 from PIL import Image
 from trial import Design
 
@@ -22,6 +23,7 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 LADDER = ("qformer", "anchored_only", "hybrid_nogate", "hybrid_gates", "tgq")
 SHOWN = 5  # pictures of the attention plot
+SAMPLED, ASKED = 500, 200  # items at most, spread evenly, of whom the attention and the gates are told
 
 
 def ladder(figures: pd.DataFrame, out: Path) -> None:
@@ -54,14 +56,15 @@ def cost(figures: pd.DataFrame, costs: pd.DataFrame, out: Path) -> None:
 
 
 @torch.no_grad()
-def attention(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> dict[str, float]:
+def attention(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Path, out: Path) -> dict[str, float]:
     """Noisy pictures with the weights of both streams over them; the share of each stream's weight inside the item's true box."""
-    test, known = features(catalog, "test", work), truth(catalog, work)
+    known = truth(catalog, work)
     if "box" not in known:
         return {}
     rows = np.flatnonzero((test.image_index >= 0) & (pd.to_numeric(known["distractors"]).reindex(test.item).fillna(0).to_numpy() > 0))
     if not len(rows):
         return {}
+    rows = _sampled(rows, SAMPLED)
     maps, inside = _streams(encoder, test, rows), _inside(known, test.item[rows], encoder.vision.tokens_per_image - encoder.vision.n_closeups)
     told = {name: float((weights * inside).sum(1).mean()) for name, weights in maps.items()} | {"even": float(inside.mean(1).mean())}
     pictures = pd.read_parquet(folder_of(catalog, work) / "catalog.parquet").drop_duplicates("item_id").set_index("item_id")
@@ -87,18 +90,18 @@ def attention(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> di
 
 
 @torch.no_grad()
-def gates(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> pd.DataFrame:
+def gates(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Path, out: Path) -> pd.DataFrame:
     """Both gates' means with the right metadata, with another item's, and by overlay; index: what was shown. Empty without gates."""
     if encoder.gates is None:
         return pd.DataFrame()
-    test, known = features(catalog, "test", work), truth(catalog, work)
+    known = truth(catalog, work)
     rows = np.arange(len(test))
-    overlay = known["overlay"].reindex(test.item).astype(str).str.lower().isin(("true", "yes")) if "overlay" in known else None
+    overlay = ~known["overlay"].reindex(test.item).astype(str).str.lower().isin(("false", "none", "nan")) if "overlay" in known else None
     kinds = {"as it is": (test, rows), "wrong metadata": (_shuffled(test), rows)}
     if overlay is not None:
-        kinds |= {"banner": (test, np.flatnonzero(overlay)), "no banner": (test, np.flatnonzero(~overlay))}
+        kinds |= {"overlay": (test, np.flatnonzero(overlay)), "no overlay": (test, np.flatnonzero(~overlay))}
     found = {}
-    for name, (items, chosen) in ((name, kind) for name, kind in kinds.items() if len(kind[1])):
+    for name, (items, chosen) in ((name, (items, _sampled(chosen, ASKED))) for name, (items, chosen) in kinds.items() if len(chosen)):
         values = np.concatenate([_gate_means(encoder, items, part) for part in np.array_split(chosen, max(1, len(chosen) // 256))])
         found[name] = [*values.mean(0), *(1.96 * values.std(0) / len(values) ** 0.5)]
     frame = pd.DataFrame(found, index=["metadata", "exploratory", "metadata_half", "exploratory_half"]).T
@@ -113,15 +116,22 @@ def gates(encoder: TGQFormer, catalog: Catalog, work: Path, out: Path) -> pd.Dat
     return frame
 
 
+def _sampled(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows[:: -(-len(rows) // most)]
+
+
 def _gate_means(encoder: TGQFormer, rows: TrainingSet, part: np.ndarray) -> np.ndarray:
     out = encoder(rows.features(part).to(encoder.null_image.device))
     return torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1).cpu().numpy()
 
 
 def _shuffled(rows: TrainingSet) -> TrainingSet:
-    """Every item with another one's metadata and title."""
-    other = np.roll(np.random.default_rng(0).permutation(len(rows)), 1)
-    return TrainingSet(**{**rows.__dict__, "metadata_index": rows.metadata_index[other], "title_index": rows.title_index[other]})
+    """Every item with the metadata and title of one of another group: groups in random order, rolled by the largest."""
+    names, number, sizes = np.unique(rows.group, return_inverse=True, return_counts=True)
+    order = np.argsort(np.random.default_rng(0).permutation(len(names))[number], kind="stable")
+    other = np.empty_like(order)
+    other[order] = np.roll(order, sizes.max())
+    return replace(rows, metadata_index=rows.metadata_index[other], title_index=rows.title_index[other], where=None)
 
 
 def _streams(encoder: TGQFormer, test: TrainingSet, rows: np.ndarray) -> dict[str, np.ndarray]:

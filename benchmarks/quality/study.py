@@ -5,19 +5,26 @@
 Same towers, same head, same losses, same number of steps and pairs for every design; the pool is every item of the test groups.
 Two regimes: *own* trains on the catalog's own train groups, *transfer* on the train groups of all other shops. Test groups are
 never trained on, and nothing is chosen on them. A trial's ranks are kept in `--work`, so that a run that was broken off goes on
-where it stopped and a longer one adds to a shorter one of the same budget.
+where it stopped and a longer one adds to a shorter one of the same budget. Training sets are worked on side by side, one per `--workers`;
+each takes up to 6 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -46,6 +53,8 @@ def main() -> int:
     parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="parts a side that it is shown by themselves too, for all; 0: none")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks, by what the tower is shown (default build/quality)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
+    parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1,
+                        help="processes that share the cores; default: one per core, on a GPU one")
     parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
     args = parser.parse_args()
     sight = {"image_size": args.image_size, "closeups": args.closeups}
@@ -55,12 +64,12 @@ def main() -> int:
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
     try:
-        waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not all(p.is_file() for p in files(t, budget, work).values())]
+        waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not finished(t, budget, work)]
         progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
         if args.dry_run:
             return 0
         prepare(CATALOGS if "transfer" in args.regimes else chosen, sight, work, progress)
-        conduct(waiting, budget, work, progress)
+        conduct(waiting, budget, work, max(1, args.workers), progress)
         write_tables(args.regimes, chosen, designs, budget, work, args.out)
     except TgqError as error:
         print(f"study: {error}", file=sys.stderr)
@@ -86,17 +95,40 @@ def files(trial: tuple, budget: Budget, work: Path) -> dict[str, Path]:
     return {c.name: ranks_file(regime, c.name, design, seed, budget, work) for c in measured}
 
 
-def conduct(waiting: list[tuple], budget: Budget, work: Path, progress) -> None:
-    """Train and measure; each trial's file appears whole or not at all."""
-    trials, of = None, None
-    for number, trial in enumerate(waiting, start=1):
-        regime, trained, measured, design, seed = trial
-        if (regime, trained) != of:
-            trials, of = None, (regime, trained)  # forgotten before the next ones are read
-            trials = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]),
-                            {c.name: features(c, "test", work) for c in measured}, budget)  # fmt: skip
-        progress.start(f"{number}/{len(waiting)} {regime} {'+'.join(c.name for c in measured)} {design.name} seed {seed}", budget.steps)
-        encoder, found, told = trials.run(design, seed, progress)
+def finished(trial: tuple, budget: Budget, work: Path) -> bool:
+    return all(path.is_file() for path in files(trial, budget, work).values())
+
+
+def conduct(waiting: list[tuple], budget: Budget, work: Path, workers: int, progress) -> None:
+    """Train and measure, the largest training sets first.
+
+    Raises:
+        TgqError: what a worker ran into, or that one was ended from outside.
+    """
+    sets = [list(trials) for _, trials in itertools.groupby(waiting, key=lambda trial: trial[:2])]
+    sets.sort(key=lambda trials: -len(trials[0][1]))
+    progress.start("trials", len(waiting))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        left = {pool.submit(conduct_one, trials, budget, work) for trials in sets}
+        while left:
+            done, left = wait(left, timeout=5, return_when=FIRST_EXCEPTION)
+            progress.update(sum(finished(trial, budget, work) for trial in waiting))
+            if failed := next((job.exception() for job in done if job.exception()), None):
+                pool.shutdown(cancel_futures=True)
+                if isinstance(failed, BrokenProcessPool):
+                    raise TgqError("a worker was ended from outside, perhaps for want of memory", "go on with --workers 1") from failed
+                raise failed
+    progress.finish()
+
+
+def conduct_one(waiting: list[tuple], budget: Budget, work: Path) -> None:
+    """The trials of one training set; each one's files appear whole or not at all."""
+    _, trained, measured, _, _ = waiting[0]
+    trials = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]), {c.name: features(c, "test", work) for c in measured}, budget)
+    for trial in waiting:
+        regime, _, _, design, seed = trial
+        encoder, found, told = trials.run(design, seed)
         for name, path in files(trial, budget, work).items():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
@@ -104,7 +136,6 @@ def conduct(waiting: list[tuple], budget: Budget, work: Path, progress) -> None:
             partial.rename(path)
             if design.role == "ours" and seed == 0:
                 encoder.save_pretrained(encoder_folder(regime, name, budget, work))
-        progress.finish()
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import plots
-from catalogs import SLICES, Catalog, features, truth
+from catalogs import SLICES, Catalog, features, labels, truth
 from trial import Budget, Design, encoder_folder, ranks_file
 
 from tgq.encoder.model import TGQFormer
-from tgq.retrieval.bootstrap import difference_interval, interval, partial
+from tgq.retrieval.bootstrap import Sums, difference_interval, interval, partial
 
 CUTS = (1, 5, 10, 20, 50, 100)
 SELECTIVITY = 0.00075  # 100 of a pool of 134 thousand, where the paper's H@100 stands
@@ -24,26 +24,59 @@ def scores(found: np.ndarray, cut: int) -> pd.DataFrame:
     return 100 * pd.DataFrame(columns)
 
 
+class Scores:
+    """What the designs score on one catalog: frames of Q rows, one per query, and the bootstrap of all their columns, drawn once."""
+
+    def __init__(self, by_design: dict[str, pd.DataFrame], keys: np.ndarray):
+        self.by_design = by_design
+        self.columns = list(next(iter(by_design.values())).columns)
+        drawn, width = partial(np.concatenate([frame.to_numpy() for frame in by_design.values()], axis=1), keys), len(self.columns)
+        self.sums = {name: Sums(drawn.values[:, at : at + width], drawn.weights[:, at : at + width])
+                     for at, name in zip(range(0, drawn.values.shape[1], width), by_design, strict=True)}  # fmt: skip
+
+    def mean(self, design: str, metric: str) -> float:
+        """In percent."""
+        return float(self.by_design[design][metric].mean())
+
+    def interval(self, design: str, metric: str) -> tuple[float, float]:
+        low, high = interval(self._of(design, metric))
+        return float(low[0]), float(high[0])
+
+    def difference(self, design: str, other: str, metric: str) -> tuple[float, float, float]:
+        """Of the means, and its paired interval."""
+        low, high = difference_interval(self._of(design, metric), self._of(other, metric))
+        return self.mean(design, metric) - self.mean(other, metric), float(low[0]), float(high[0])
+
+    def best(self, designs: list[Design], role: str, metric: str) -> str | None:
+        """Of the designs with a role, the one with the best mean; none without any, or without TGQ-Former to compare it with."""
+        names = [d.name for d in designs if d.role == role]
+        return max(names, key=lambda name: self.mean(name, metric)) if names and "tgq" in self.by_design else None
+
+    def _of(self, design: str, metric: str) -> Sums:
+        at = self.columns.index(metric)
+        return Sums(self.sums[design].values[:, at : at + 1], self.sums[design].weights[:, at : at + 1])
+
+
 def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget, work: Path, out: Path) -> None:
     """`quality-<budget>-<size>.md` and `.json` in `out`; the size of the towers' pictures is the name of `work`."""
     out.mkdir(parents=True, exist_ok=True)
     text, figures, goal, steps = [], [], [], []
     for regime in regimes:
         for catalog in chosen:
-            test = features(catalog, "test", work)
+            item, group = labels(catalog, "test", work)
             ranks = {d.name: np.stack([np.load(ranks_file(regime, catalog.name, d, seed, budget, work))["ranks"] for seed in range(budget.seeds)])
                      for d in designs}  # fmt: skip
             asked = np.isfinite(next(iter(ranks.values()))[0])
-            keys = pd.util.hash_array(test.group[asked].astype(object)).astype(np.uint64)
-            cut = max(1, round(SELECTIVITY * len(test)))
-            by_design = {name: scores(found[:, asked], cut) for name, found in ranks.items()}
-            known = truth(catalog, work).reindex(test.item[asked])
-            goal += _goal(f"{regime} | {catalog.name} | {cut}", by_design, keys, designs)
-            steps += _steps(f"{regime} | {catalog.name}", by_design, keys)
-            text += [f"## {regime}, {catalog.name}: {asked.sum()} queries, pool {len(test)}, the paper's selectivity is K = {cut}", ""]
-            text += [_table(by_design, keys, designs), "", _against(by_design, keys, designs), "", _slices(by_design, known), ""]
-            for name, frame in by_design.items():
-                low, high = (float(edge[0]) for edge in interval(partial(frame[["MRR"]].to_numpy(), keys)))
+            keys = pd.util.hash_array(group[asked].astype(object)).astype(np.uint64)
+            cut = max(1, round(SELECTIVITY * len(item)))
+            found = Scores({name: scores(of[:, asked], cut) for name, of in ranks.items()}, keys)
+            known = truth(catalog, work).reindex(item[asked])
+            goal += _goal(f"{regime} | {catalog.name} | {cut}", found, designs)
+            steps += _steps(f"{regime} | {catalog.name}", found)
+            text += [f"## {regime}, {catalog.name}: {asked.sum()} queries, pool {len(item)}, the paper's selectivity is K = {cut}", ""]
+            text += [_table(found, designs), "", _against(found, designs), "", _slices(found.by_design, known), ""]
+            for name, frame in found.by_design.items():
+                low, high = found.interval(name, "MRR")
                 figures.append({"regime": regime, "catalog": catalog.name, "design": name, **frame.mean().round(3).to_dict(),
                                 "low": round(low, 3), "high": round(high, 3)})  # fmt: skip
     text += _plots(pd.DataFrame(figures), chosen, designs, budget, work, out)
@@ -59,7 +92,8 @@ def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[
 
 def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget, work: Path, out: Path) -> list[str]:
     """Draw what can be drawn of these trials, and say it in Markdown: cost, the ladder, where the streams look, what the gates do."""
-    cost = plots.costs(designs, features(chosen[0], "test", work))
+    tests = {catalog.name: features(catalog, "test", work) for catalog in chosen}
+    cost = plots.costs(designs, tests[chosen[0].name])
     name = f"quality-{budget.name}-{work.name}"
     lines = ["## Cost behind the towers, per item", "", "| design | GFLOPs | items/s here |", "|---|---|---|"]
     lines += [f"| {design} | {row['gflops']:.4f} | {row['items_per_s']:.0f} |" for design, row in cost.iterrows()]
@@ -74,11 +108,11 @@ def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Des
             encoder, stem = TGQFormer.from_pretrained(folder), f"{name}-{regime}-{catalog.name}"
             shown = work / "plots" / f"{stem}-attention.png"  # it shows a shop's pictures, which stay where the data are
             shown.parent.mkdir(parents=True, exist_ok=True)
-            if told := plots.attention(encoder, catalog, work, shown):
+            if told := plots.attention(encoder, catalog, tests[catalog.name], work, shown):
                 shares = ", ".join(f"{stream} {100 * share:.0f} %" for stream, share in told.items())
                 lines += [f"Weight inside the item's true box on pictures of several products, {regime}, {catalog.name}: {shares}", ""]
                 lines[-2] += f" (maps: {shown.name} in the work folder)."
-            gates = plots.gates(encoder, catalog, work, out / f"{stem}-gates.png")
+            gates = plots.gates(encoder, catalog, tests[catalog.name], work, out / f"{stem}-gates.png")
             if len(gates):
                 rows = "; ".join(f"{kind}: {row['metadata']:.4f} ± {row['metadata_half']:.4f}, {row['exploratory']:.4f} ± {row['exploratory_half']:.4f}"
                                  for kind, row in gates.iterrows())
@@ -86,58 +120,44 @@ def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Des
     return lines
 
 
-def _table(by_design: dict[str, pd.DataFrame], keys: np.ndarray, designs: list[Design]) -> str:
+def _table(found: Scores, designs: list[Design]) -> str:
     columns = [f"H@{k}" for k in CUTS] + ["MRR"]
     lines = ["| design | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for design in designs:
-        frame = by_design[design.name][columns]
-        low, high = interval(partial(frame.to_numpy(), keys))
-        cells = [f"{m:.1f} [{a:.1f}, {b:.1f}]" for m, a, b in zip(frame.mean(), low, high, strict=True)]
-        lines.append(f"| {design.name} | " + " | ".join(cells) + " |")
+    for name in (design.name for design in designs):
+        cells = ["{:.1f} [{:.1f}, {:.1f}]".format(found.mean(name, metric), *found.interval(name, metric)) for metric in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _against(by_design: dict[str, pd.DataFrame], keys: np.ndarray, designs: list[Design]) -> str:
+def _against(found: Scores, designs: list[Design]) -> str:
     """TGQ less the best rival connector and the best fusion, paired; the relative difference beside it."""
     lines = []
     for role, what in (("rival", "rival connector"), ("fusion", "fusion without connector")):
-        rivals = [d.name for d in designs if d.role == role]
-        if not rivals or "tgq" not in by_design:
-            continue
         for metric in ("H@1", "H@10", "H@100", "MRR"):
-            best = max(rivals, key=lambda name: by_design[name][metric].mean())
-            ours, theirs = (by_design[name][[metric]].to_numpy() for name in ("tgq", best))
-            low, high = difference_interval(partial(ours, keys), partial(theirs, keys))
-            gap, level = ours.mean() - theirs.mean(), theirs.mean()
-            lines.append(f"- {metric}: tgq less {best} (best {what}) {gap:+.1f} [{low[0]:+.1f}, {high[0]:+.1f}] points, "
-                         f"{100 * gap / level:+.1f} % [{100 * low[0] / level:+.1f}, {100 * high[0] / level:+.1f}]")  # fmt: skip
+            if best := found.best(designs, role, metric):
+                (gap, low, high), level = found.difference("tgq", best, metric), found.mean(best, metric)
+                lines.append(f"- {metric}: tgq less {best} (best {what}) {gap:+.1f} [{low:+.1f}, {high:+.1f}] points, "
+                             f"{100 * gap / level:+.1f} % [{100 * low / level:+.1f}, {100 * high / level:+.1f}]")  # fmt: skip
     return "\n".join(lines)
 
 
-def _goal(where: str, by_design: dict[str, pd.DataFrame], keys: np.ndarray, designs: list[Design]) -> list[str]:
+def _goal(where: str, found: Scores, designs: list[Design]) -> list[str]:
     """One row: TGQ and the best rival connector in H@K and MRR, and by how much of the rival's score they differ."""
-    rivals, cells = [d.name for d in designs if d.role == "rival"], []
-    if not rivals or "tgq" not in by_design:
-        return []
+    cells = []
     for metric in ("H@K", "MRR"):
-        best = max(rivals, key=lambda name: by_design[name][metric].mean())
-        ours, theirs = (by_design[name][[metric]].to_numpy() for name in ("tgq", best))
-        low, high = (float(edge[0]) / theirs.mean() for edge in difference_interval(partial(ours, keys), partial(theirs, keys)))
-        cells += [f"{ours.mean():.1f}", f"{theirs.mean():.1f} ({best})", f"{ours.mean() / theirs.mean() - 1:+.1%} [{low:+.1%}, {high:+.1%}]"]
-    return [f"| {where} | " + " | ".join(cells) + " |"]
+        if best := found.best(designs, "rival", metric):
+            level = found.mean(best, metric)
+            gap, low, high = (value / level for value in found.difference("tgq", best, metric))
+            cells += [f"{found.mean('tgq', metric):.1f}", f"{level:.1f} ({best})", f"{gap:+.1%} [{low:+.1%}, {high:+.1%}]"]
+    return [f"| {where} | " + " | ".join(cells) + " |"] if cells else []
 
 
-def _steps(where: str, by_design: dict[str, pd.DataFrame], keys: np.ndarray) -> list[str]:
+def _steps(where: str, found: Scores) -> list[str]:
     """A row for each design of the ladder that was trained: its difference from the one before it, paired."""
-    lines, there = [], [name for name in plots.LADDER if name in by_design]
-    for before, after in zip(there, there[1:], strict=False):
-        cells = []
-        for metric in ("H@1", "MRR"):
-            old, new = (by_design[name][[metric]].to_numpy() for name in (before, after))
-            low, high = (float(edge[0]) for edge in difference_interval(partial(new, keys), partial(old, keys)))
-            cells.append(f"{(new - old).mean():+.1f} [{low:+.1f}, {high:+.1f}]")
-        lines.append(f"| {where} | {before} to {after} | " + " | ".join(cells) + " |")
-    return lines
+    there = [name for name in plots.LADDER if name in found.by_design]
+    steps = [(before, after, [found.difference(after, before, metric) for metric in ("H@1", "MRR")]) for before, after in zip(there, there[1:], strict=False)]
+    return [f"| {where} | {before} to {after} | " + " | ".join(f"{gap:+.1f} [{low:+.1f}, {high:+.1f}]" for gap, low, high in gaps) + " |"
+            for before, after, gaps in steps]  # fmt: skip
 
 
 def _slices(by_design: dict[str, pd.DataFrame], known: pd.DataFrame) -> str:

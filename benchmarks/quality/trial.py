@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.training.dataset import TrainingSet
 from tgq.training.ranking import first_ranks
-from tgq.training.start import start
+from tgq.training.start import StartConfig, start
 from tgq.training.train import TrainConfig, embed, train, validation
 
 
@@ -53,12 +53,13 @@ DESIGNS = {
     d.name: d
     for d in (
         *(Design(name, {"connector": name}, role="fusion", quick=name == "concat_linear") for name in ("concat_linear", "clip_mean", "moe_bilinear")),
-        *(Design(name, {"connector": name}, quick=name in ("qformer", "instructblip")) for name in ("mlp", "perceiver", "qformer", "instructblip")),
+        *(Design(name, {"connector": name}, quick=name == "qformer") for name in ("mlp", "perceiver", "qformer", "instructblip")),
         *(Design(name, {"connector": name}, role="ladder") for name in ("anchored_only", "hybrid_nogate", "hybrid_gates")),
         Design("tgq", {"connector": "tgq"}, role="ours", quick=True),
         Design("tgq without anchor (as published)", {"connector": "tgq", "anchor": False}, role="ablation"),
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
+        Design("tgq, close-ups unused", {"connector": "tgq"}, {"closeup_share": 0.0}, "ablation"),
         Design("tgq, start only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
     )
 }
@@ -85,7 +86,7 @@ class Trials:
         self.rows, self.tests, self.budget = rows, tests, budget
         self.starts: dict[tuple, Start] = {}
 
-    def run(self, design: Design, seed: int, progress) -> tuple[TGQFormer, dict[str, np.ndarray], dict[str, float]]:
+    def run(self, design: Design, seed: int) -> tuple[TGQFormer, dict[str, np.ndarray], dict[str, float]]:
         """A trained encoder, its ranks by test set, and what its training came to."""
         b, began = self.budget, time.perf_counter()
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
@@ -94,14 +95,15 @@ class Trials:
         encoder = untrained(design)
         shared = self._start(encoder, design, options)
         encoder.load_state_dict(shared.state, strict=False)
-        history = train(encoder, shared.rows, replace(options, seed=seed), lambda step, values: progress.update(step), started=True)
+        history = train(encoder, shared.rows, replace(options, seed=seed), started=True)
         best = max(history, key=lambda values: values["validation_mrr"])
         found = {name: ranks(encoder, rows) for name, rows in shared.tests.items()}
         return encoder, found, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
                                 "started_at": history[0]["validation_mrr"]}  # fmt: skip
 
     def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
-        key = (encoder.anchor is not None, encoder.connector.looks, options.vocabulary, options.correlation, type(encoder.head.base).__name__)
+        asked = tuple(getattr(options, f.name) for f in fields(StartConfig))
+        key = (encoder.anchor is not None, encoder.connector.looks, type(encoder.head.base).__name__, asked)
         if key not in self.starts:
             start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")

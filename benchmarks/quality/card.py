@@ -1,0 +1,109 @@
+"""What the default encoder scores: a night on each of the study's catalogs, and its tables as the encoder's card shows them.
+
+    python benchmarks/quality/card.py [--encoder FOLDER] [--catalogs demo fashion-x ...] [--work build/quality] [--out card.md]
+
+The test groups ask, the whole catalog answers; every figure is one that the night itself wrote, with its interval. A catalog whose
+night has been measured with this encoder is not run again. Where the study or a training has run the same towers over a catalog,
+the night finds their features in its warehouse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.dataset as ds
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from catalogs import CATALOGS, SLICES, Catalog, folder_of  # noqa: E402
+
+from tgq.encoder.model import DEFAULT_ENCODER, EncoderConfig  # noqa: E402
+from tgq.pipeline.models import versions_of  # noqa: E402
+from tgq.pipeline.train import Source  # noqa: E402
+
+SYSTEMS = {"encoder": "encoder", "frozen_concat": "concatenation", "frozen_image": "image", "frozen_text": "text"}
+METRICS = {"hit_rate@1": "H@1", "hit_rate@10": "H@10", "mrr": "MRR", "map": "MAP"}
+PROFILE = {"catalog": {"slice_columns": list(SLICES)}, "evaluate": {"slices": ["category", "popularity", *SLICES]}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", type=Path, default=DEFAULT_ENCODER, help="an encoder folder (default: the one that ships)")
+    parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="catalogs and warehouses, the study's (default build/quality)")
+    parser.add_argument("--out", type=Path, help="the tables; default: printed")
+    args = parser.parse_args()
+    config = EncoderConfig.read(args.encoder)
+    work = args.work / (f"{config.image_size}px" + f"-closeups-{config.closeups}" * bool(config.closeups))
+    chosen = [c for c in CATALOGS if c.name in args.catalogs]
+    nights = {c.name: night(c, args.encoder, work) for c in chosen}
+    text = "\n\n".join([*(table(metric, nights) for metric in METRICS), slices({c.name: nights[c.name] for c in chosen if c.multiplied})])
+    if args.out is None:
+        print(text)
+    else:
+        args.out.write_text(text + "\n")
+    return 0
+
+
+def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
+    """The summary of a night with this encoder, and its `retrieval_metrics`; CalledProcessError where it failed."""
+    folder = folder_of(catalog, work)
+    warehouse = Source.of_catalog(f"{folder}={catalog.profile}", work / "warehouses").settings.warehouse.path
+    summary = work / "nights" / versions_of(str(encoder))[0] / f"{catalog.name}.json"
+    if not summary.is_file():
+        summary.parent.mkdir(parents=True, exist_ok=True)
+        confs, partial = ["local", catalog.profile], summary.with_suffix(".partial")
+        if catalog.multiplied:
+            profile = work / "nuisances.yaml"
+            profile.write_text(json.dumps(PROFILE))
+            confs.append(str(profile))
+        subprocess.run([sys.executable, "-m", "tgq.cli", "nightly", "--catalog", folder, "--warehouse", warehouse, "--summary", partial,
+                        "--set", f"encoder.path={encoder}", *(word for conf in confs for word in ("--conf", conf))], check=True)  # fmt: skip
+        partial.rename(summary)
+    found = json.loads(summary.read_text())
+    rows = ds.dataset(Path(warehouse) / "retrieval_metrics", format="parquet", exclude_invalid_files=True).to_table().to_pandas()
+    return found | {"rows": rows[rows["run_id"] == found["run_id"]]}
+
+
+def table(metric: str, nights: dict[str, dict]) -> str:
+    """One metric, a row per catalog; the last column is the paired difference to the concatenation, for metrics that nights compare."""
+    kind, _, k = metric.partition("@")
+    asked, rows = ("frozen_concat", kind, int(k or 0)), {}
+    for name, found in nights.items():
+        figures = [found["metrics"][system][metric] for system in SYSTEMS]
+        paired = [d for d in found["steps"]["evaluate"]["figures"]["differences"] if (d["baseline"], d["metric"], d["k"]) == asked]
+        rows[name] = [f"{figures[0]['n_queries']}, {figures[0]['pool_size']}", *map(_with_interval, figures), *(_with_interval(d, "+") for d in paired)]
+    columns = [METRICS[metric], "queries, pool", *SYSTEMS.values(), "encoder less concatenation"][: 1 + len(next(iter(rows.values())))]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
+
+
+def slices(nights: dict[str, dict]) -> str:
+    """H@1 by nuisance."""
+    lines = ["| H@1 | slice | queries | " + " | ".join(SYSTEMS.values()) + " |", "|---" * (len(SYSTEMS) + 3) + "|"]
+    for name, found in nights.items():
+        lines += [f"| {name} | {line}" for line in _slices(found["rows"], found["model_version"])]
+    return "\n".join(lines)
+
+
+def _slices(rows: pd.DataFrame, model_version: str) -> Iterator[str]:
+    first = rows[(rows["metric"] == "hit_rate") & (rows["k"] == 1)]
+    for name in sorted(n for n in set(first["slice"]) if n.split("=")[0] in SLICES):
+        of = first[first["slice"] == name].set_index("model_version")
+        cells = [f"{100 * of.loc[model_version if system == 'encoder' else system, 'value']:.1f}" for system in SYSTEMS]
+        yield f"{name} | {of.loc[model_version, 'n_queries']:.0f} | " + " | ".join(cells) + " |"
+
+
+def _with_interval(found: dict, sign: str = "") -> str:
+    value, low, high = (format(100 * found[key], f"{sign}.1f") for key in ("value", "ci_low", "ci_high"))
+    return f"{value} [{low}, {high}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
