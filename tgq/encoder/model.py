@@ -38,11 +38,11 @@ class EncoderConfig:
     text: str = "all-minilm-l6-v2"
     fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
     image_size: int = 320  # pixels a side of the whole picture that the vision tower is shown; 0: the checkpoint's own
-    closeups: int = 0  # and each part of a grid of so many a side by itself, at the checkpoint's own size; 0: none
+    closeups: int = 2  # and each part of a grid of so many a side by itself, at the checkpoint's own size; 0: none
     text_length: int = 64  # tokens of metadata that are read, and padded to
     dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
-    anchor: bool = True  # anchored queries start from where the metadata points in the picture
+    anchor: bool = True  # light head: the pooling looks where the metadata points in the picture
     width: int = 128  # Dq, width of connector tokens
     heads: int = 4  # attention heads in the connector
     depth: int = 2  # cross-attention blocks in the connector

@@ -1,6 +1,6 @@
 """The feature cache: what the frozen towers said, so that a new connector embeds a catalog without asking them again.
 
-A picture is kept under its hash and the vision tower's fingerprint, an item's texts likewise: 21 kB a picture and some 12 kB a text
+A picture is kept under its hash and the vision tower's fingerprint, an item's texts likewise: some 40 kB a picture and 6 to 26 kB a text
 with the default towers. Reading is a join, so it costs a scan of what is kept; a night that wants but little of it is faster
 with the towers, and asks them. Nobody reads a catalog's cache in a loop that forgets: what does not fit the budget is simply not kept, for
 dropping the oldest would drop, night after night, what is wanted next.

@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """R rows over U unique pictures and T unique texts. About N * Dv * 2 bytes per picture (256 kB by default)."""
+    """R rows over U unique pictures and T unique texts. About N * Dv * 2 bytes per picture (266 kB by default)."""
 
     image_tokens: np.ndarray  # [U, N, Dv] float16
     image: np.ndarray  # [U, Dg] float32
