@@ -75,7 +75,7 @@ def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, pr
 
     `sight`: `image_size` and `closeups` of EncoderConfig.
     """
-    missing = [(c, side) for c in catalogs for side in ("train", "test") if not _features(c, side, work).is_file()]
+    missing = [(c, side) for c in catalogs for side in ("train", "test") if not features_file(c, side, work).is_file()]
     if not missing:
         return
     torch.manual_seed(0)
@@ -86,17 +86,17 @@ def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, pr
         for catalog, side in missing:
             source = Source.of_catalog(f"{folder_of(catalog, work)}={catalog.profile}", work / "warehouses")
             source = replace(source, name=catalog.name)
-            read_source(spark, source, encoder, start, "study", None, 0, progress, side)[0].save(_features(catalog, side, work))
+            read_source(spark, source, encoder, start, "study", None, 0, progress, side)[0].save(features_file(catalog, side, work))
 
 
 def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:
     """What `prepare` made of one side."""
-    return TrainingSet.load(_features(catalog, side, work))
+    return TrainingSet.load(features_file(catalog, side, work))
 
 
 def labels(catalog: Catalog, side: str, work: Path) -> tuple[np.ndarray, np.ndarray]:
     """Ids and groups of one side, without its features."""
-    with np.load(_features(catalog, side, work), allow_pickle=False) as arrays:
+    with np.load(features_file(catalog, side, work), allow_pickle=False) as arrays:
         return arrays["item"], arrays["group"]
 
 
@@ -107,5 +107,6 @@ def truth(catalog: Catalog, work: Path) -> pd.DataFrame:
     return frame.drop_duplicates("item_id").set_index("item_id")[known]
 
 
-def _features(catalog: Catalog, side: str, work: Path) -> Path:
+def features_file(catalog: Catalog, side: str, work: Path) -> Path:
+    """Where the features of one side lie."""
     return work / "features" / f"{catalog.name}-{side}.npz"

@@ -29,7 +29,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, Catalog, features, prepare  # noqa: E402
+from catalogs import CATALOGS, Catalog, features, features_file, prepare  # noqa: E402
 from tables import write_tables  # noqa: E402
 from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks_file  # noqa: E402
 
@@ -106,7 +106,7 @@ def conduct(waiting: list[tuple], budget: Budget, work: Path, workers: int, prog
         TgqError: what a worker ran into, or that one was ended from outside.
     """
     sets = [list(trials) for _, trials in itertools.groupby(waiting, key=lambda trial: trial[:2])]
-    sets.sort(key=lambda trials: -len(trials[0][1]))
+    sets.sort(key=lambda trials: -sum(features_file(c, "train", work).stat().st_size for c in trials[0][1]))
     progress.start("trials", len(waiting))
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
