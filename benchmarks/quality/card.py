@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, SLICES, Catalog, folder_of  # noqa: E402
+from catalogs import CATALOGS, SLICES, Catalog, folder_of, place_of  # noqa: E402
 
 from tgq.encoder.model import DEFAULT_ENCODER, EncoderConfig  # noqa: E402
 from tgq.pipeline.models import versions_of  # noqa: E402
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="the tables; default: printed")
     args = parser.parse_args()
     config = EncoderConfig.read(args.encoder)
-    work = args.work / (f"{config.image_size}px" + f"-closeups-{config.closeups}" * bool(config.closeups))
+    work = place_of(args.work, {"image_size": config.image_size, "closeups": config.closeups})
     chosen = [c for c in CATALOGS if c.name in args.catalogs]
     nights = {c.name: night(c, args.encoder, work) for c in chosen}
     text = "\n\n".join([*(table(metric, nights) for metric in METRICS), slices({c.name: nights[c.name] for c in chosen if c.multiplied})])

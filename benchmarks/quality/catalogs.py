@@ -46,6 +46,11 @@ CATALOGS = (
 )
 
 
+def place_of(work: Path, sight: dict[str, int]) -> Path:
+    """Where in `work` that lies which depends on what towers are shown: `image_size` and `closeups` of EncoderConfig."""
+    return work / (f"{sight['image_size']}px" + f"-closeups-{sight['closeups']}" * bool(sight["closeups"]))
+
+
 def folder_of(catalog: Catalog, work: Path) -> Path:
     """The catalog's folder, drawn or multiplied at first use beside `work`: pictures are the same for all sizes that towers see.
 

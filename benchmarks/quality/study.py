@@ -29,7 +29,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, Catalog, features, features_file, prepare  # noqa: E402
+from catalogs import CATALOGS, Catalog, features, features_file, place_of, prepare  # noqa: E402
 from tables import write_tables  # noqa: E402
 from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks_file  # noqa: E402
 
@@ -59,7 +59,7 @@ def main() -> int:
     args = parser.parse_args()
     sight = {"image_size": args.image_size, "closeups": args.closeups}
     budget = replace(BUDGETS[args.budget], seeds=args.seeds or BUDGETS[args.budget].seeds)
-    work = args.work / (f"{args.image_size}px" + f"-closeups-{args.closeups}" * bool(args.closeups))
+    work = place_of(args.work, sight)
     designs = [DESIGNS[name].seeing(sight) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
