@@ -62,9 +62,14 @@ def sets(monkeypatch):
     return kept
 
 
-def curve(folder):
+def mlflow_run(folder):
     client = open_tracker(config.load(["local"], []).settings.tracking, str(folder)).client
     [found] = client.search_runs([client.get_experiment_by_name("tgq-training").experiment_id])
+    return client, found
+
+
+def curve(folder):
+    client, found = mlflow_run(folder)
     return {name: [(p.step, p.value) for p in client.get_metric_history(found.info.run_id, name)] for name in ("validation_mrr", "loss")}
 
 
@@ -120,6 +125,15 @@ def test_several_processes_have_the_curve_of_one(run, tmp_path):
         for name, points in one.items():
             assert [step for step, _ in other[name]] == [step for step, _ in points]
             assert [value for _, value in other[name]] == pytest.approx([value for _, value in points], rel=1e-4)
+
+
+def test_a_training_that_fails_leaves_its_curve(run, tmp_path):
+    with pytest.raises(TgqError, match="the loss is nan"):
+        run("broken", lr=1e30, base_lr=1e30, evaluate_every=1)
+    points = curve(tmp_path / "broken")["validation_mrr"]
+    assert len(points) > 1 and [step for step, _ in points] == list(range(len(points)))
+    _, found = mlflow_run(tmp_path / "broken")
+    assert found.info.status == "FAILED" and found.data.params["train.lr"] == "1e+30" and found.data.params["encoder.connector"] == "tgq"
 
 
 def test_processes_that_fail_say_why(spark, tmp_path):

@@ -125,10 +125,11 @@ def train_encoder(
         made = Views(views, options.seed, cache or work / "catalogs", model.vision.input_size) if views else None
         rows = TrainingSet.concatenate([part for source in sources for part in
                                         read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=made)])
+        tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
         worker.prepare(work, encoder, options, rows, place)
-        with following(work, options.steps, progress):
+        with following(work, options.steps, tracker, progress):
             launch(work, processes, launcher, spark, place)
-        return _finish(out, work, rows, sources, max_items, encoder, options, tracker, progress)
+        return _finish(out, work, rows, sources, max_items, options, tracker, progress)
 
 
 @dataclass(frozen=True)
@@ -201,17 +202,22 @@ def _reason(text: str) -> str:
 
 
 @contextlib.contextmanager
-def following(work: Path, steps: int, progress: Progress) -> Iterator[None]:
-    """A bar that follows the curve which the first process writes."""
+def following(work: Path, steps: int, tracker: Tracker, progress: Progress) -> Iterator[None]:
+    """A bar and MLflow's curve, which follow the one that the first process writes: a training that fails leaves what it had."""
     progress.start("train", steps)
-    ended = threading.Event()
+    ended, told = threading.Event(), 0
 
     def follow() -> None:
         while not ended.wait(1.0):
             show()
 
     def show() -> None:
-        if curve := worker.curve_of(work):
+        nonlocal told
+        curve = worker.curve_of(work)
+        for values in curve[told:]:
+            tracker.log_metrics({name: value for name, value in values.items() if name != "step"}, int(values["step"]))
+        told = len(curve)
+        if curve:
             values = curve[-1]
             loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
             progress.update(int(values["step"]), f"{loss}validation MRR {values['validation_mrr']:.4f}")
@@ -228,8 +234,7 @@ def following(work: Path, steps: int, progress: Progress) -> Iterator[None]:
 
 
 def _finish(
-    out: Path, work: Path, rows: TrainingSet, sources: Sequence[Source], max_items: int, encoder: EncoderConfig, options: TrainConfig,
-    tracker: Tracker, progress: Progress,
+    out: Path, work: Path, rows: TrainingSet, sources: Sequence[Source], max_items: int, options: TrainConfig, tracker: Tracker, progress: Progress,
 ) -> Trained:  # fmt: skip
     """Move the encoder to its place, say what made it, tell MLflow, and clear the work away; the configuration comes last."""
     history, model = worker.curve_of(work), TGQFormer.from_pretrained(work / worker.RESULT)
@@ -239,10 +244,7 @@ def _finish(
         "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "pairs": len(rows.pairs), "max_items": max_items,
         "gflops_per_item": round(gflops(model), 3), "training": asdict(options), "best": best,
     }  # fmt: skip
-    for values in history:
-        tracker.log_metrics({name: value for name, value in values.items() if name != "step"}, int(values["step"]))
     tracker.log_metrics({"gflops_per_item": record["gflops_per_item"]})
-    tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
     tracker.log_tags({"model_version": model.model_version})
     (out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
     model.save_pretrained(out)

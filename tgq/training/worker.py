@@ -26,8 +26,9 @@ CURVE, RESULT = "curve.jsonl", "encoder"
 
 
 def prepare(folder: Path, encoder: EncoderConfig, config: TrainConfig, rows: TrainingSet, device: str) -> None:
-    """Write what `run` reads."""
+    """Write what `run` reads, and begin the curve anew: a resumed training tells its history again."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / CURVE).unlink(missing_ok=True)
     rows.save(folder / "training_set.npz")
     (folder / "job.json").write_text(json.dumps({"encoder": asdict(encoder), "training": asdict(config), "device": device}, indent=1))
 
@@ -46,13 +47,10 @@ def run(folder: str | Path, log: Log = lambda step, values: None) -> None:
     torch.manual_seed(config.seed)
     encoder = TGQFormer(EncoderConfig(**job["encoder"])).to(processes.device)
     rows = TrainingSet.load(folder / "training_set.npz")
-    curve = folder / CURVE
-    if processes.rank == 0:
-        curve.unlink(missing_ok=True)  # a resumed training tells its history again
 
     def tell(step: int, values: dict[str, float]) -> None:
         if processes.rank == 0:
-            with curve.open("a") as file:
+            with (folder / CURVE).open("a") as file:
                 file.write(json.dumps({**values, "step": step}) + "\n")
             log(step, values)
 
