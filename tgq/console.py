@@ -36,13 +36,12 @@ class ConsoleProgress:
 
     def update(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        rate = done / max(now - self.begun, 1e-9)
         if self.bar:
-            self.bar.update(self.task, completed=done, rate=f"{rate:.1f}/s", note=note)
+            self.bar.update(self.task, completed=done, rate=pace(done, now - self.begun), note=note)
         elif now - self.logged >= LOG_EVERY_S and done:
             self.logged = now
-            left = (self.total - done) / rate
-            self.say(f"{self.label}: {done}/{self.total}, {rate:.1f}/s, {left:.0f} s left{', ' + note if note else ''}")
+            left = (self.total - done) * (now - self.begun) / done
+            self.say(f"{self.label}: {done}/{self.total}, {pace(done, now - self.begun)}, {left:.0f} s left{', ' + note if note else ''}")
 
     def finish(self) -> None:
         if self.bar:
@@ -51,6 +50,13 @@ class ConsoleProgress:
 
     def say(self, line: str) -> None:
         self.console.print(f"  {line}", highlight=False, markup=False)
+
+
+def pace(done: int, seconds: float) -> str:
+    """How fast it goes: so many a second, or seconds for each where that is slow."""
+    if not done or seconds <= 0:
+        return ""
+    return f"{done / seconds:.1f}/s" if done >= seconds else f"{seconds / done:.1f} s each"
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
