@@ -13,7 +13,7 @@ from tgq.training.dataset import TrainingSet
 from tgq.training.processes import Processes
 from tgq.training.ranking import first_ranks
 from tgq.training.start import start
-from tgq.training.train import TrainConfig, embed, mean_reciprocal_rank, train, validation
+from tgq.training.train import TrainConfig, embed, mean_reciprocal_rank, rate, train, validation
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
@@ -141,6 +141,17 @@ def test_steps_that_harm_are_not_kept(encoder):
     history = [values["validation_mrr"] for values in train(encoder, rows, wild)]
     assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, and this test says nothing"
     assert mean_reciprocal_rank(encoder, rows, validation(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "but for the rounding to float16"
+
+
+def test_training_ends_early_where_nothing_gets_better(encoder):
+    history = train(encoder, drawn(encoder), replace(CONFIG, steps=9, evaluate_every=1, patience=2, lr=0.0, base_lr=0.0))
+    assert [values["step"] for values in history] == [0, 1, 2]
+
+
+def test_the_rate_warms_up_in_a_line_and_falls_in_half_a_cosine():
+    rates = [rate(step, TrainConfig(steps=100, warmup=0.1)) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(90) / 90))
 
 
 def test_training_repeats_itself(folder):
