@@ -1,8 +1,10 @@
 """A warehouse filled with items whose vectors are known, so that each step's answer can be worked out in numpy."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,23 @@ def tiny_encoder(tmp_path_factory):
     from tgq.encoder.tiny import write_tiny_encoder
 
     return write_tiny_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def mlflow_in(tmp_path_factory):
+    """mlflow_in(folder): put an empty MLflow database there, unless there is one; to lay one out takes MLflow 4 seconds each time."""
+    from tgq.config import TrackingSettings
+    from tgq.tracking import open_tracker
+
+    blank = tmp_path_factory.mktemp("mlflow")
+    open_tracker(TrackingSettings(), str(blank))
+
+    def put(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not Path(folder, "mlflow.db").exists():
+            shutil.copy(blank / "mlflow.db", folder)
+
+    return put
 
 
 @dataclass

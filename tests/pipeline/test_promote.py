@@ -37,9 +37,10 @@ def bundled(encoders, monkeypatch):
 
 
 @pytest.fixture
-def shop(make_night, items, encoders, bundled):
+def shop(make_night, items, encoders, bundled, mlflow_in):
     """A warehouse where all three encoders have embedded everything: `equal` is `first` in other coordinates, `bad` is noise."""
     night, data = make_night(evaluate={"replicates": 200, "exclude_same_image": False}, promote={"share": 0.5}), items(n=240, styles=40)
+    mlflow_in(night.warehouse.root)
     data.write(night, features=False)
     rng = np.random.default_rng(1)
     rotation = np.linalg.qr(rng.standard_normal((data.dim, data.dim)))[0]

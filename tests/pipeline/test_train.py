@@ -41,13 +41,14 @@ def told():
 
 
 @pytest.fixture
-def run(spark, shop, cache, tiny_encoder, tmp_path, told):
+def run(spark, shop, cache, tiny_encoder, mlflow_in, tmp_path, told):
     shape = EncoderConfig.read(tiny_encoder)
     towers = {name: str((tiny_encoder / getattr(shape, name)).resolve()) for name in ("vision", "text")}
     options = TrainConfig(seed=5, steps=6, pairs=8, evaluate_every=3, chunk=8)
 
     def train(name="encoder", sources=None, items=1000, processes=1, launcher="torchrun", views=0, fit="pad", **changed):
         sources = sources or [Source.of_catalog(f"{shop}=catalogs/demo", cache)]
+        mlflow_in(tmp_path / name)
         return train_encoder(spark, tmp_path / name, sources, replace(shape, fit=fit, **towers), replace(options, **changed), items, None, told,
                              processes, launcher, views=views, cache=cache.parent / "views")  # fmt: skip
 
