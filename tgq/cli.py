@@ -396,7 +396,7 @@ def train(
     profiles: Profiles = None, sets: Sets = None,
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
-    max_items: Annotated[int, typer.Option(min=10, help="Items per source that fit the memory (270 kB each and per view); by whole groups.")] = 20_000,
+    max_items: Annotated[int, typer.Option(min=10, help="About how many items per source; they fit the memory (270 kB each and per view).")] = 20_000,
     views: Annotated[int, typer.Option(min=0, max=11, help="Views of each item, under as many of `tgq robustness`'s nuisances, as positives.")] = 0,
     cache: Annotated[Path | None, typer.Option(help="Where tower features of catalogs and views are kept for the next training. [default: OUT/work]")] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,

@@ -32,7 +32,7 @@ def unit() -> Column:
 
 
 def items_of_side(night: Night, side: str = "train", max_items: int | None = None) -> DataFrame:
-    """Active items of one side; above `max_items` whole units are left out, by their hash.
+    """Active items of one side; above `max_items` whole units are left out, by their hash, so that about as many stay.
 
     Raises:
         SourceError: no pair of items on that side, or no group of two.
