@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tgq.encoder.fusion import PlainFusion
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, TgqError
@@ -106,6 +107,19 @@ def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_pat
         assert (float(encoder.head.pooling.share) > 0) == (name == "clear")
     start(encoder, rows, replace(CONFIG, closeup_share=0.25))
     assert float(encoder.head.pooling.share) == 0.25
+
+
+@pytest.mark.parametrize(("groups", "given", "found"), [(16, None, 3.2), (100, None, 0.2), (16, 0.4, 0.4)])
+def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder, monkeypatch, groups, given, found):
+    floors, fit = [], PlainFusion.fit
+    monkeypatch.setattr(PlainFusion, "fit", lambda base, *args: (floors.append(args[-1]), fit(base, *args)))
+    rows, draw = drawn(encoder, groups=groups, per_group=3), np.random.default_rng(3)
+    here, width = np.repeat(np.arange(groups), 3), encoder.vision.width
+    look, said = (draw.normal(size=(groups, width))[here] + draw.normal(size=(len(here), width)) for _ in "it")
+    tokens = np.repeat(look[:, None], rows.image_tokens.shape[1], 1)
+    rows = replace(rows, image_tokens=tokens.astype(np.float16), image=look.astype(np.float32), text=said.astype(np.float32))
+    start(encoder, rows, replace(CONFIG, base_floor=given))
+    assert floors == [found]
 
 
 def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):

@@ -55,11 +55,7 @@ class PlainFusion(nn.Module):
         `(Dg + Dp)^3` operations, whatever n.
         """
         learned = _learn(self.rooted(image), text, group, catalog, image_weight, floor)
-        flat = torch.linalg.solve_triangular(learned.root, learned.total, upper=False)
-        flat = torch.linalg.solve_triangular(learned.root, flat.T, upper=False)
-        kept = torch.linalg.eigh(flat)[1][:, -len(self.image):]
-        maps = torch.zeros(len(self.image), len(flat), device=flat.device)
-        maps[: kept.shape[1]] = torch.linalg.solve_triangular(learned.root.T, kept, upper=True).T
+        maps = learned.leading(len(self.image))
         maps /= (learned.joined(self.rooted(image), text) @ maps.T).norm(dim=-1).mean().clamp(min=1e-12)
         self.image_mean.copy_(learned.image_mean)
         self.text_mean.copy_(learned.text_mean)
@@ -76,6 +72,15 @@ class PlainFusion(nn.Module):
         learned = _learn(image[learning], text[learning], group[learning], catalog[learning], image_weight, floor)
         return torch.linalg.solve_triangular(learned.root, learned.joined(image, text).T, upper=False).T
 
+    @torch.no_grad()
+    def fitted(
+        self, image: Tensor, text: Tensor, learning: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float
+    ) -> Tensor:  # fmt: skip
+        """`[n, De]`: likewise, in the leading directions, as `fit` keeps them; it has to find the eigenvectors."""
+        image = self.rooted(image)
+        learned = _learn(image[learning], text[learning], group[learning], catalog[learning], image_weight, floor)
+        return learned.joined(image, text) @ learned.leading(len(self.image)).T
+
 
 class _Learned(NamedTuple):
     """What pooled features and groups say: means, covariance of all `[D, D]` and a root (lower) of that within groups."""
@@ -89,6 +94,15 @@ class _Learned(NamedTuple):
     def joined(self, image: Tensor, text: Tensor) -> Tensor:
         """`[n, D]`: z of `fit`."""
         return _joined(image, text, self.image_mean, self.text_mean, self.image_weight)
+
+    def leading(self, dim: int) -> Tensor:
+        """`[dim, D]`: maps of z to the directions that differ most once what differs within groups is divided out; zeros where D is less."""
+        flat = torch.linalg.solve_triangular(self.root, self.total, upper=False)
+        flat = torch.linalg.solve_triangular(self.root, flat.T, upper=False)
+        kept = torch.linalg.eigh(flat)[1][:, -dim:]
+        maps = torch.zeros(dim, len(flat), device=flat.device)
+        maps[: kept.shape[1]] = torch.linalg.solve_triangular(self.root.T, kept, upper=True).T
+        return maps
 
 
 def _learn(image: Tensor, text: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float) -> _Learned:

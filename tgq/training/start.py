@@ -22,6 +22,8 @@ CORRELATED = 6000  # rows at most that the correlation reads, drawn evenly from 
 BATCH = 128
 STRENGTHS = (0.0, 0.375, 0.75)
 SHARES = (0.0, 0.25, 0.5)
+FLOORS = (0.2, 0.8, 3.2)
+AS_GOOD = 0.005  # of MRR: half of the rows ask for a higher ridge than all of them will
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class StartConfig:
     strength: float | None = None  # of the anchor; none: whichever of STRENGTHS ranks held-out groups best
     closeup_share: float | None = None  # of the pooled picture that close-ups have; none: likewise, of SHARES
     image_weight: float = 0.45  # linear base: share of the picture in the concatenation
-    base_floor: float = 0.2  # linear base: ridge on the covariance within groups, in mean variances
+    base_floor: float | None = None  # linear base: ridge on the covariance within groups, in mean variances; none: likewise, of FLOORS
 
 
 @torch.no_grad()
@@ -42,9 +44,10 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     """Set the anchor, the close-ups' share and the light head's linear base; everything else stays as it was drawn.
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
-    strongly the anchor counts and how much close-ups do, by what ranks groups best that correlation and base have not seen;
-    with all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and,
-    for each half and strength, a pass over all tokens and for each share the base's `(Dg + Dp)^2` per row; the connector is not run.
+    strongly the anchor counts, how much close-ups do and how far the base trusts what it is fitted to, by what ranks groups best
+    that correlation and base have not seen, among all rows, those of the fit too: there it shows when they come too near to everything.
+    With all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and, for each half
+    and strength, a pass over all tokens and for each share the base's `(Dg + Dp)^2` per row; the connector is not run.
 
     Raises:
         TgqError: features that are no numbers.
@@ -63,26 +66,28 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         named = _scores(encoder, rows, anchor.by_vocabulary)
     halves = _halves(rows)
     read = [_moments(encoder, rows, named, half, config) for half in halves]
-    if isinstance(encoder.head, LightHead):
-        _choose(encoder, rows, named, halves, read, config)
+    floor = _choose(encoder, rows, named, halves, read, config) if isinstance(encoder.head, LightHead) else 0.0
     _correlate(encoder, sum(read, Moments()))
     if not isinstance(encoder.head, LightHead):
         return
     where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
     (image,) = _moved(encoder, rows, where, [float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0])
     group, catalog, text = _labels(rows, image.device)
-    encoder.head.base.fit(image, text, group, catalog, config.image_weight, config.base_floor)
+    encoder.head.base.fit(image, text, group, catalog, config.image_weight, floor)
 
 
-def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], config: StartConfig) -> None:
-    """Set the anchor's strength and the close-ups' share: those with the best MRR of groups that neither correlation nor base has
-    seen, each half by what was read of the other. A correlation knows too well where to look for the texts that it was learned from.
+def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], config: StartConfig) -> float:
+    """Set the anchor's strength and the close-ups' share, then find the base's ridge, which is given back: those with the best MRR of
+    groups that neither correlation nor base has seen, each half by what was read of the other. A correlation knows too well where to
+    look for the texts that it was learned from, and a base that was fitted to few rows brings them near to each other and to all else.
     What there is nothing to choose by stays as it stands."""
     anchor, pooling = encoder.anchor, encoder.head.pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
-    chosen, best = (strengths[0], shares[0]), None
-    if len(strengths) * len(shares) > 1 and all(half.any() for half in halves):
+    floors = FLOORS if config.base_floor is None else [config.base_floor]
+    chosen, floor, best, pictures = (strengths[0], shares[0]), floors[0], None, []
+    base, weight = encoder.head.base, config.image_weight
+    if len(strengths) * len(shares) * len(floors) > 1 and all(half.any() for half in halves):
         where: dict[float, list[Tensor]] = {s: [] for s in strengths}
         for known in reversed(read) if any(strengths) else ():
             _correlate(encoder, known)
@@ -94,13 +99,17 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[n
             pooled *= len(halves) // len(pooled)  # where no logit says anything, both halves pool alike
             for share in shares:  # what the pooled picture is linear in
                 images = [torch.lerp(ends[0], ends[-1], share) for ends in pooled]
-                found = _mrr(encoder, rows, images, halves, config)
+                found = _mrr(base.evened, rows, images, halves, weight, floor)
                 if best is None or found > best:
-                    chosen, best = (strength, share), found
+                    chosen, best, pictures = (strength, share), found, images
+        if len(floors) > 1:  # in the leading directions: the others would make small training sets look worse than they come out
+            found_at = {floor: _mrr(base.fitted, rows, pictures, halves, weight, floor) for floor in floors}
+            floor = min(floor for floor in floors if found_at[floor] >= max(found_at.values()) - AS_GOOD)
     if anchor is not None and (best or config.strength is not None):
         anchor.strength.fill_(chosen[0])
     if pooling.closeups:
         pooling.share.fill_(chosen[1])
+    return floor
 
 
 def _halves(rows: TrainingSet) -> list[np.ndarray]:
@@ -109,14 +118,14 @@ def _halves(rows: TrainingSet) -> list[np.ndarray]:
     return [first, ~first]
 
 
-def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], config: StartConfig) -> float:
-    """MRR of the linear base over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
+def _mrr(made: Callable[..., Tensor], rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], weight: float, floor: float) -> float:
+    """MRR of the linear base (`evened` or `fitted`) over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
     group, catalog, text = _labels(rows, images[0].device)
     found = []
     for image, asked in zip(images, halves, strict=True):
         learning = torch.from_numpy(~asked).to(image.device)
-        vectors = encoder.head.base.evened(image, text, learning, group, catalog, config.image_weight, config.base_floor)
-        found.append(mean_reciprocal(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, asked))
+        vectors = F.normalize(made(image, text, learning, group, catalog, weight, floor), dim=-1).cpu().numpy()
+        found.append(mean_reciprocal(vectors.__getitem__, rows, asked))
     return float(np.mean(found))
 
 
