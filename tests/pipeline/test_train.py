@@ -80,6 +80,7 @@ def test_training_writes_an_encoder_that_loads_and_says_what_made_it(run, tmp_pa
     assert loaded.model_version == trained.model_version
     record = json.loads((tmp_path / "encoder" / "training.json").read_text())
     assert record["sources"] == ["demo"] and record["training"]["seed"] == 5 and record["gflops_per_item"] > 0
+    assert record["start"].keys() == {"validation_mrr", "strength", "closeup_share", "base_floor"}
     assert 0 < trained.validation_mrr <= 1 and trained.steps == 6 and not (tmp_path / "encoder" / "work").exists()
     with pytest.raises(UsageError, match="already holds an encoder"):
         run()

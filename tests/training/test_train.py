@@ -118,8 +118,8 @@ def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder,
     look, said = (draw.normal(size=(groups, width))[here] + draw.normal(size=(len(here), width)) for _ in "it")
     tokens = np.repeat(look[:, None], rows.image_tokens.shape[1], 1)
     rows = replace(rows, image_tokens=tokens.astype(np.float16), image=look.astype(np.float32), text=said.astype(np.float32))
-    start(encoder, rows, replace(CONFIG, base_floor=given))
-    assert floors == [found]
+    chosen = start(encoder, rows, replace(CONFIG, base_floor=given))
+    assert floors == [found] == [chosen["base_floor"]] and chosen["strength"] == float(encoder.anchor.strength)
 
 
 def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
@@ -139,7 +139,8 @@ def test_training_validates_its_start_first_and_returns_float16_weights(encoder)
     rows, seen = drawn(encoder), []
     history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))
     assert seen == [0, 2, 4] and [values["step"] for values in history] == seen
-    assert "loss" not in history[0] and all(np.isfinite(values["loss"]) for values in history[1:])
+    assert history[0].keys() == {"step", "validation_mrr", "strength", "closeup_share", "base_floor"}
+    assert all(np.isfinite(values["loss"]) for values in history[1:])
     assert not encoder.training
     for name, value in encoder.own_state().items():
         assert torch.equal(value, value.half().float()), name

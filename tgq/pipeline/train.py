@@ -242,7 +242,8 @@ def _finish(
     record = {
         "model_version": model.model_version, "sources": [source.name for source in sources], "items": len(rows),
         "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "pairs": len(rows.pairs), "max_items": max_items,
-        "gflops_per_item": round(gflops(model), 3), "training": asdict(options), "best": best,
+        "gflops_per_item": round(gflops(model), 3), "training": asdict(options),
+        "start": {name: value for name, value in history[0].items() if name != "step"}, "best": best,
     }  # fmt: skip
     tracker.log_metrics({"gflops_per_item": record["gflops_per_item"]})
     tracker.log_tags({"model_version": model.model_version})

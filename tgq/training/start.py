@@ -40,8 +40,9 @@ class StartConfig:
 
 
 @torch.no_grad()
-def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
-    """Set the anchor, the close-ups' share and the light head's linear base; everything else stays as it was drawn.
+def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> dict[str, float]:
+    """Set the anchor, the close-ups' share and the light head's linear base; everything else stays as it was drawn. Gives back what
+    was chosen: `strength`, `closeup_share`, `base_floor`, those that this encoder has.
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
     strongly the anchor counts, how much close-ups do and how far the base trusts what it is fitted to, by what ranks groups best
@@ -57,7 +58,7 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
         raise TgqError("the towers' features hold values that are no numbers", "look for a tower with broken weights")
     rows = rows.subset(np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1)))
     if not len(rows):
-        return
+        return {}
     anchor, tower = encoder.anchor, encoder.vision
     named = torch.zeros(len(rows), tower.tokens_per_image, device=encoder.null_image.device)
     if anchor is not None:
@@ -68,12 +69,15 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> None:
     read = [_moments(encoder, rows, named, half, config) for half in halves]
     floor = _choose(encoder, rows, named, halves, read, config) if isinstance(encoder.head, LightHead) else 0.0
     _correlate(encoder, sum(read, Moments()))
+    chosen = {} if anchor is None else {"strength": float(anchor.strength)}
     if not isinstance(encoder.head, LightHead):
-        return
+        return chosen
     where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
-    (image,) = _moved(encoder, rows, where, [float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0])
+    share = float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0
+    (image,) = _moved(encoder, rows, where, [share])
     group, catalog, text = _labels(rows, image.device)
     encoder.head.base.fit(image, text, group, catalog, config.image_weight, floor)
+    return {**chosen, "closeup_share": share, "base_floor": floor}
 
 
 def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], config: StartConfig) -> float:

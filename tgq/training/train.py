@@ -76,7 +76,7 @@ def train(
         started: the encoder has its closed-form start already.
         checkpoint: written at each evaluation; where it exists, training goes on from it.
         processes: those that share the work; every one is given the same rows.
-        log: called with `(step, values)` at each evaluation; at step 0 the values are the validation's alone.
+        log: called with `(step, values)` at each evaluation; at step 0 the values are the validation's and what the start has chosen.
 
     Returns:
         What was logged.
@@ -97,8 +97,7 @@ def train(
                           "give a larger catalog, or name the column of groups in catalog.columns.group_id")  # fmt: skip
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler, known = PairSampler(learning, config.seed), Known(learning)
-    if not started:
-        start(encoder, learning, config)
+    chosen = {} if started else start(encoder, learning, config)
     if rows.where is None and 2 * config.steps * config.pairs > rows.metadata_index.size:  # training asks more often than once of each
         rows = rows.guided(encoder)
         learning = rows.subset(np.flatnonzero(~held_out))
@@ -115,7 +114,7 @@ def train(
         objective.load_state_dict(state, strict=False)
     else:
         best = validated()
-        so_far, best_state = checkpoints.Progress(0, best, 0, [{"step": 0, "validation_mrr": best}]), copy.deepcopy(encoder.own_state())
+        so_far, best_state = checkpoints.Progress(0, best, 0, [{"step": 0, "validation_mrr": best, **chosen}]), copy.deepcopy(encoder.own_state())
     for values in so_far.history:
         log(int(values["step"]), values)
 
