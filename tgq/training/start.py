@@ -46,9 +46,10 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> dict[st
 
     First the vocabulary; with it as a guess at which tokens show the item, the correlation of tokens and texts; then how
     strongly the anchor counts, how much close-ups do and how far the base trusts what it is fitted to, by what ranks groups best
-    that correlation and base have not seen, among all rows, those of the fit too: there it shows when they come too near to everything.
-    With all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000 rows, and, for each half
-    and strength, a pass over all tokens and for each share the base's `(Dg + Dp)^2` per row; the connector is not run.
+    that correlation and base have not seen, among all rows: those of a fit to few groups come too near to everything, and only a pool that
+    holds them shows it. With all that, the pooled features that the base is fitted to. Cost: the correlation's `Dv^2` per token of 6,000
+    rows; for each half and strength a pass over all tokens, and for each share the base's `(Dg + Dp)^2` per row; for each half and ridge
+    a fit of the base, `(Dg + Dp)^3`. The connector is not run.
 
     Raises:
         TgqError: features that are no numbers.
