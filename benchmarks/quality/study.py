@@ -15,12 +15,13 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,7 @@ def conduct(waiting: list[tuple], budget: Budget, work: Path, workers: int, prog
     sets = [list(trials) for _, trials in itertools.groupby(waiting, key=lambda trial: trial[:2])]
     sets.sort(key=lambda trials: -sum(features_file(c, "train", work).stat().st_size for c in trials[0][1]))
     progress.start("trials", len(waiting))
+    signal.signal(signal.SIGTERM, ended)
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         left = {pool.submit(conduct_one, trials, budget, work) for trials in sets}
@@ -120,6 +122,13 @@ def conduct(waiting: list[tuple], budget: Budget, work: Path, workers: int, prog
                     raise TgqError("a worker was ended from outside, perhaps for want of memory", "go on with --workers 1") from failed
                 raise failed
     progress.finish()
+
+
+def ended(*_) -> None:
+    """Take the workers along, which would else work on for nobody."""
+    for worker in active_children():
+        worker.terminate()
+    sys.exit(128 + signal.SIGTERM)
 
 
 def conduct_one(waiting: list[tuple], budget: Budget, work: Path) -> None:

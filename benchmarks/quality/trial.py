@@ -77,6 +77,7 @@ class Start:
     state: dict[str, torch.Tensor]
     rows: TrainingSet  # guided by the start's anchor, where the budget asks it often enough, as the tests are
     tests: dict[str, TrainingSet]
+    chosen: dict[str, float]
 
 
 class Trials:
@@ -87,7 +88,7 @@ class Trials:
         self.starts: dict[tuple, Start] = {}
 
     def run(self, design: Design, seed: int) -> tuple[TGQFormer, dict[str, np.ndarray], dict[str, float]]:
-        """A trained encoder, its ranks by test set, and what its training came to."""
+        """A trained encoder, its ranks by test set, and what its training came to and its start chose."""
         b, began = self.budget, time.perf_counter()
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
         options = replace(options, **design.training)
@@ -99,18 +100,18 @@ class Trials:
         best = max(history, key=lambda values: values["validation_mrr"])
         found = {name: ranks(encoder, rows) for name, rows in shared.tests.items()}
         return encoder, found, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
-                                "started_at": history[0]["validation_mrr"]}  # fmt: skip
+                                "started_at": history[0]["validation_mrr"], **shared.chosen}  # fmt: skip
 
     def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
         asked = tuple(getattr(options, f.name) for f in fields(StartConfig))
         key = (encoder.anchor is not None, encoder.connector.looks, type(encoder.head.base).__name__, asked)
         if key not in self.starts:
-            start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
+            chosen = start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
             tests = {name: rows.guided(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size
-            self.starts[key] = Start(state, self.rows.guided(encoder) if often else self.rows, tests)
+            self.starts[key] = Start(state, self.rows.guided(encoder) if often else self.rows, tests, chosen)
         return self.starts[key]
 
 

@@ -56,14 +56,14 @@ def test_more_dimensions_than_features_are_zeros():
     assert not embedded[:, 11:].any() and embedded[:, :11].any()
 
 
-@pytest.mark.parametrize(("made", "dim"), [("evened", 11), ("fitted", 4)])
-def test_what_a_fit_would_make_has_its_cosines_and_learns_from_those_it_may(made, dim):
+@pytest.mark.parametrize(("leading", "dim"), [(False, 11), (True, 4)])
+def test_what_a_fit_would_make_has_its_cosines_and_learns_from_those_it_may(leading, dim):
     image, text, group, catalog = (torch.from_numpy(x) for x in drawn())
     learning, everyone = group % 3 > 0, torch.ones(len(image), dtype=torch.bool)
     base = PlainFusion(6, 5, dim)
     base.fit(image[learning], text[learning], group[learning], catalog[learning], 0.4, 0.2)
     meant = torch.nn.functional.normalize(base(image, everyone, text, everyone).detach(), dim=-1)
-    found = torch.nn.functional.normalize(getattr(base, made)(image, text, learning, group, catalog, 0.4, 0.2), dim=-1)
+    found = torch.nn.functional.normalize(base.tried(image, text, learning, group, catalog, 0.4, 0.2, leading), dim=-1)
     torch.testing.assert_close(found @ found.T, meant @ meant.T, rtol=0, atol=2e-5)
 
 

@@ -63,23 +63,15 @@ class PlainFusion(nn.Module):
         self.text.copy_(maps[:, image.shape[1]:] * (1 - image_weight))
 
     @torch.no_grad()
-    def evened(
-        self, image: Tensor, text: Tensor, learning: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float
+    def tried(
+        self, image: Tensor, text: Tensor, learning: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float, leading: bool
     ) -> Tensor:  # fmt: skip
-        """`[n, Dg + Dp]`: what `fit` to those of the rows that are `learning` `[n]` (bool) would make of all of them, in all
-        directions, not the leading ones only. It has the same cosines but for those that `fit` leaves out, and no eigenvectors to find."""
+        """`[n, De]`: what `fit` to those of the rows that are `learning` `[n]` (bool) would make of all of them; without `leading`
+        `[n, Dg + Dp]`, in all directions: the same cosines but for the directions that `fit` leaves out, and no eigenvectors to find."""
         image = self.rooted(image)
         learned = _learn(image[learning], text[learning], group[learning], catalog[learning], image_weight, floor)
-        return torch.linalg.solve_triangular(learned.root, learned.joined(image, text).T, upper=False).T
-
-    @torch.no_grad()
-    def fitted(
-        self, image: Tensor, text: Tensor, learning: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float
-    ) -> Tensor:  # fmt: skip
-        """`[n, De]`: likewise, in the leading directions, as `fit` keeps them; it has to find the eigenvectors."""
-        image = self.rooted(image)
-        learned = _learn(image[learning], text[learning], group[learning], catalog[learning], image_weight, floor)
-        return learned.joined(image, text) @ learned.leading(len(self.image)).T
+        z = learned.joined(image, text)
+        return z @ learned.leading(len(self.image)).T if leading else torch.linalg.solve_triangular(learned.root, z.T, upper=False).T
 
 
 class _Learned(NamedTuple):

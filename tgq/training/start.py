@@ -90,31 +90,42 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[n
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
     floors = FLOORS if config.base_floor is None else [config.base_floor]
-    chosen, floor, best, pictures = (strengths[0], shares[0]), floors[0], None, []
-    base, weight = encoder.head.base, config.image_weight
-    if len(strengths) * len(shares) * len(floors) > 1 and all(half.any() for half in halves):
-        where: dict[float, list[Tensor]] = {s: [] for s in strengths}
-        for known in reversed(read) if any(strengths) else ():
-            _correlate(encoder, known)
-            related = _related(encoder, rows)
-            for s in filter(None, strengths):
-                where[s].append(anchor.logits(named, related, s))
-        for strength in strengths:
-            pooled = [_moved(encoder, rows, w, sorted({0.0, float(max(shares) > 0)})) for w in where[strength] or [torch.zeros_like(named)]]
-            pooled *= len(halves) // len(pooled)  # where no logit says anything, both halves pool alike
-            for share in shares:  # what the pooled picture is linear in
-                images = [torch.lerp(ends[0], ends[-1], share) for ends in pooled]
-                found = _mrr(base.evened, rows, images, halves, weight, floor)
-                if best is None or found > best:
-                    chosen, best, pictures = (strength, share), found, images
-        if len(floors) > 1:  # in the leading directions: the others would make small training sets look worse than they come out
-            found_at = {floor: _mrr(base.fitted, rows, pictures, halves, weight, floor) for floor in floors}
-            floor = min(floor for floor in floors if found_at[floor] >= max(found_at.values()) - AS_GOOD)
-    if anchor is not None and (best or config.strength is not None):
+    judged = all(half.any() for half in halves)
+    chosen, floor, best, pictures = (strengths[0], shares[0]), floors[0], -1.0, []
+
+    def found(pictures: list[Tensor], floor: float, leading: bool) -> float:
+        return _mrr(encoder, rows, pictures, halves, config.image_weight, floor, leading)
+
+    if judged and len(strengths) * len(shares) * len(floors) > 1:
+        for setting, pooled in _pooled(encoder, rows, named, halves, read, strengths, shares):
+            mrr = found(pooled, floor, leading=False) if len(strengths) * len(shares) > 1 else 0.0
+            if mrr > best:
+                chosen, best, pictures = setting, mrr, pooled
+    if judged and len(floors) > 1:  # in the leading directions: the others would make small training sets look worse than they come out
+        by_floor = {floor: found(pictures, floor, leading=True) for floor in floors}
+        floor = min(floor for floor in floors if by_floor[floor] >= max(by_floor.values()) - AS_GOOD)
+    if anchor is not None and (pictures or config.strength is not None):
         anchor.strength.fill_(chosen[0])
     if pooling.closeups:
         pooling.share.fill_(chosen[1])
     return floor
+
+
+def _pooled(
+    encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], strengths: list[float], shares: list[float]
+) -> Iterator[tuple[tuple[float, float], list[Tensor]]]:  # fmt: skip
+    """By anchor's strength and close-ups' share: the pooled pictures `[R, Dg]`, once for each half that is asked for."""
+    where: dict[float, list[Tensor]] = {s: [] for s in strengths}
+    for known in reversed(read) if any(strengths) else ():
+        _correlate(encoder, known)
+        related = _related(encoder, rows)
+        for s in filter(None, strengths):
+            where[s].append(encoder.anchor.logits(named, related, s))
+    for strength in strengths:
+        pooled = [_moved(encoder, rows, w, sorted({0.0, float(max(shares) > 0)})) for w in where[strength] or [torch.zeros_like(named)]]
+        pooled *= len(halves) // len(pooled)  # where no logit says anything, both halves pool alike
+        for share in shares:  # what the pooled picture is linear in
+            yield (strength, share), [torch.lerp(ends[0], ends[-1], share) for ends in pooled]
 
 
 def _halves(rows: TrainingSet) -> list[np.ndarray]:
@@ -123,14 +134,14 @@ def _halves(rows: TrainingSet) -> list[np.ndarray]:
     return [first, ~first]
 
 
-def _mrr(made: Callable[..., Tensor], rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], weight: float, floor: float) -> float:
-    """MRR of the linear base (`evened` or `fitted`) over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
+def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: list[np.ndarray], weight: float, floor: float, leading: bool) -> float:
+    """MRR of the linear base over pooled pictures `[R, Dg]`, one for each half that is asked for; their mean."""
     group, catalog, text = _labels(rows, images[0].device)
     found = []
     for image, asked in zip(images, halves, strict=True):
         learning = torch.from_numpy(~asked).to(image.device)
-        vectors = F.normalize(made(image, text, learning, group, catalog, weight, floor), dim=-1).cpu().numpy()
-        found.append(mean_reciprocal(vectors.__getitem__, rows, asked))
+        vectors = encoder.head.base.tried(image, text, learning, group, catalog, weight, floor, leading)
+        found.append(mean_reciprocal(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, asked))
     return float(np.mean(found))
 
 
