@@ -64,8 +64,8 @@ def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[
     for regime in regimes:
         for catalog in chosen:
             item, group = labels(catalog, "test", work)
-            ranks = {d.name: np.stack([np.load(ranks_file(regime, catalog.name, d, seed, budget, work))["ranks"] for seed in range(budget.seeds)])
-                     for d in designs}  # fmt: skip
+            trials = {d.name: [np.load(ranks_file(regime, catalog.name, d, seed, budget, work)) for seed in range(budget.seeds)] for d in designs}
+            ranks = {name: np.stack([trial["ranks"] for trial in of]) for name, of in trials.items()}
             asked = np.isfinite(next(iter(ranks.values()))[0])
             keys = pd.util.hash_array(group[asked].astype(object)).astype(np.uint64)
             cut = max(1, round(SELECTIVITY * len(item)))
@@ -74,7 +74,7 @@ def write_tables(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[
             goal += _goal(f"{regime} | {catalog.name} | {cut}", found, designs)
             steps += _steps(f"{regime} | {catalog.name}", found)
             text += [f"## {regime}, {catalog.name}: {asked.sum()} queries, pool {len(item)}, the paper's selectivity is K = {cut}", ""]
-            text += [_table(found, designs), "", _against(found, designs), "", _slices(found.by_design, known), ""]
+            text += [_table(found, designs), "", _against(found, designs), "", _training(trials), "", _slices(found.by_design, known), ""]
             for name, frame in found.by_design.items():
                 low, high = found.interval(name, "MRR")
                 figures.append({"regime": regime, "catalog": catalog.name, "design": name, **frame.mean().round(3).to_dict(),
@@ -138,6 +138,17 @@ def _against(found: Scores, designs: list[Design]) -> str:
                 (gap, low, high), level = found.difference("tgq", best, metric), found.mean(best, metric)
                 lines.append(f"- {metric}: tgq less {best} (best {what}) {gap:+.1f} [{low:+.1f}, {high:+.1f}] points, "
                              f"{100 * gap / level:+.1f} % [{100 * low / level:+.1f}, {100 * high / level:+.1f}]")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _training(trials: dict[str, list]) -> str:
+    """How often a gradient step was better than the start for the groups held out, and what the first seed's start chose, which they share."""
+    lines = []
+    for name, of in trials.items():
+        told = [json.loads(str(trial["told"])) for trial in of]
+        kept = sum(t["best_step"] > 0 for t in told)
+        chosen = ", ".join(f"{key.replace('_', ' ')} {told[0][key]:g}" for key in ("strength", "closeup_share", "base_floor") if key in told[0])
+        lines.append(f"- {name}: a gradient step was kept in {kept} of {len(told)}" + f"; the start chose {chosen}" * bool(chosen))
     return "\n".join(lines)
 
 
