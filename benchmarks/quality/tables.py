@@ -142,13 +142,15 @@ def _against(found: Scores, designs: list[Design]) -> str:
 
 
 def _training(trials: dict[str, list]) -> str:
-    """How often a gradient step was better than the start for the groups held out, and what the first seed's start chose, which they share."""
+    """How far the seeds are apart, how often a gradient step was better than the start for the groups held out, and what the start chose,
+    which all seeds of a design share."""
     lines = []
     for name, of in trials.items():
         told = [json.loads(str(trial["told"])) for trial in of]
-        kept = sum(t["best_step"] > 0 for t in told)
-        chosen = ", ".join(f"{key.replace('_', ' ')} {told[0][key]:g}" for key in ("strength", "closeup_share", "base_floor") if key in told[0])
-        lines.append(f"- {name}: a gradient step was kept in {kept} of {len(told)}" + f"; the start chose {chosen}" * bool(chosen))
+        hits = [100 * float((ranks[np.isfinite(ranks)] <= 1).mean()) for ranks in (trial["ranks"] for trial in of)]
+        chosen = [f"{key.replace('_', ' ')} {told[0][key]:g}" for key in ("strength", "closeup_share", "base_floor") if key in told[0]]
+        said = [f"H@1 {min(hits):.1f} to {max(hits):.1f} by seed", f"a gradient step kept in {sum(t['best_step'] > 0 for t in told)} of {len(told)}"]
+        lines.append(f"- {name}: " + "; ".join(said + [f"the start chose {', '.join(chosen)}"] * bool(chosen)))
     return "\n".join(lines)
 
 
