@@ -33,7 +33,7 @@ def ladder(figures: pd.DataFrame, out: Path) -> None:
     fig, axes = plt.subplots(-(-len(panels) // columns), columns, figsize=(3.4 * columns, 2.6 * -(-len(panels) // columns)), squeeze=False)
     for ax, ((regime, catalog), frame) in zip(axes.flat, panels, strict=False):
         rows = frame.set_index("design").reindex([name for name in LADDER if name in set(frame["design"])])
-        ax.errorbar(range(len(rows)), rows["MRR"], yerr=[rows["MRR"] - rows["low"], rows["high"] - rows["MRR"]], fmt="o-", capsize=3)
+        ax.errorbar(range(len(rows)), rows["MRR"], yerr=np.stack([rows["MRR"] - rows["low"], rows["high"] - rows["MRR"]]), fmt="o-", capsize=3)
         ax.set_xticks(range(len(rows)), rows.index, rotation=35, ha="right", fontsize=7)
         ax.set_title(f"{catalog}, {regime}", fontsize=9)
         ax.set_ylabel("MRR, %", fontsize=8)

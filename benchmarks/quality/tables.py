@@ -130,14 +130,17 @@ def _table(found: Scores, designs: list[Design]) -> str:
 
 
 def _against(found: Scores, designs: list[Design]) -> str:
-    """TGQ less the best rival connector and the best fusion, paired; the relative difference beside it."""
+    """TGQ less the best rival connector, the best fusion and each ablation, paired; the relative difference beside it."""
+    roles = (("rival", "best rival connector"), ("fusion", "best fusion without connector"))
+    others = [(metric, found.best(designs, role, metric), f" ({what})") for role, what in roles for metric in ("H@1", "H@10", "H@100", "MRR")]
+    if "tgq" in found.by_design:
+        others += [(metric, d.name, "") for d in designs if d.role == "ablation" for metric in ("H@1", "MRR")]
     lines = []
-    for role, what in (("rival", "rival connector"), ("fusion", "fusion without connector")):
-        for metric in ("H@1", "H@10", "H@100", "MRR"):
-            if best := found.best(designs, role, metric):
-                (gap, low, high), level = found.difference("tgq", best, metric), found.mean(best, metric)
-                lines.append(f"- {metric}: tgq less {best} (best {what}) {gap:+.1f} [{low:+.1f}, {high:+.1f}] points, "
-                             f"{100 * gap / level:+.1f} % [{100 * low / level:+.1f}, {100 * high / level:+.1f}]")  # fmt: skip
+    for metric, other, what in others:
+        if other:
+            (gap, low, high), level = found.difference("tgq", other, metric), found.mean(other, metric)
+            lines.append(f"- {metric}: tgq less {other}{what} {gap:+.1f} [{low:+.1f}, {high:+.1f}] points, "
+                         f"{100 * gap / level:+.1f} % [{100 * low / level:+.1f}, {100 * high / level:+.1f}]")  # fmt: skip
     return "\n".join(lines)
 
 
