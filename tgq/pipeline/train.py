@@ -204,6 +204,7 @@ def _reason(text: str) -> str:
 @contextlib.contextmanager
 def following(work: Path, steps: int, tracker: Tracker, progress: Progress) -> Iterator[None]:
     """A bar and MLflow's curve, which follow the one that the first process writes: a training that fails leaves what it had."""
+    progress.say(f"the closed-form start, then {steps} gradient steps")  # the start is minutes on large sets, without a curve to follow
     progress.start("train", steps)
     ended, told = threading.Event(), 0
 
