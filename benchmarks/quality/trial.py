@@ -75,7 +75,7 @@ class Start:
     """What designs that start alike share: it does not depend on a trial's seed, and is the dearest part of a short one."""
 
     state: dict[str, torch.Tensor]
-    rows: TrainingSet  # guided by the start's anchor, where the budget asks it often enough, as the tests are
+    rows: TrainingSet  # guided by the start's anchor as the tests are; all views of them where the budget asks often enough
     tests: dict[str, TrainingSet]
     chosen: dict[str, float]
 
@@ -111,7 +111,7 @@ class Trials:
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
             tests = {name: rows.guided(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size
-            self.starts[key] = Start(state, self.rows.guided(encoder) if often else self.rows, tests, chosen)
+            self.starts[key] = Start(state, self.rows.guided(encoder, views=None if often else 1), tests, chosen)
         return self.starts[key]
 
 

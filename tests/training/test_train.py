@@ -129,6 +129,9 @@ def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
     np.testing.assert_allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-6)
     encoder.anchor.strength.zero_()
     assert not np.allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-3), "it was not asked again"
+    only_first, mixed = rows.guided(encoder, views=1), np.array([0, 1])
+    assert only_first.features(np.array([5, 2])).where is not None
+    assert only_first.features(np.array([5, 2]), mixed).where is None, "the anchor is asked for a view that it was not asked of"
     part = guided.subset(np.array([5, 2]))
     np.testing.assert_array_equal(part.where, guided.where[[5, 2]])
     part.save(tmp_path / "rows.npz")

@@ -64,7 +64,7 @@ class TrainingSet:
     pairs: np.ndarray  # [P, 2] int: row, and a row that answers it
     unjudged: np.ndarray  # [Q, 2] int: row, and one that is neither hit nor miss (weight 0)
     hard: np.ndarray  # [R, H] int: rows that a published model took for this one's neighbours, -1 for none
-    where: np.ndarray | None = None  # [R, V, N] float32, see `guided`
+    where: np.ndarray | None = None  # [R, up to V, N] float32, see `guided`
 
     def __len__(self) -> int:
         return len(self.group)
@@ -73,11 +73,12 @@ class TrainingSet:
         """The tower features of some rows, float32 on CPU; `view` chooses each row's metadata text."""
         at, seen = np.maximum(self.image_index[rows], 0), torch.from_numpy(self.image_index[rows] >= 0)
         said = self.metadata_index[rows, view]
+        guided = self.where is not None and np.max(view, initial=0) < self.where.shape[1]
         return Features(
             torch.from_numpy(self.image_tokens[at]).float(), torch.from_numpy(self.image[at]) * seen[:, None], seen,
             torch.from_numpy(self.text_tokens[said]).float(), torch.from_numpy(self.text_mask[said]),
             torch.from_numpy(self.text[said]), torch.from_numpy(self.title[self.title_index[rows]]),
-            tuple(self.texts[i] for i in said), None if self.where is None else torch.from_numpy(self.where[rows, view]),
+            tuple(self.texts[i] for i in said), torch.from_numpy(self.where[rows, view]) if guided else None,
         )
 
     @torch.no_grad()

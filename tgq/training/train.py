@@ -98,8 +98,9 @@ def train(
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler, known = PairSampler(learning, config.seed), Known(learning)
     chosen = {} if started else start(encoder, learning, config)
-    if rows.where is None and 2 * config.steps * config.pairs > rows.metadata_index.size:  # training asks more often than once of each
-        rows = rows.guided(encoder)
+    if rows.where is None:  # validation asks of every row as it is more than once, training perhaps of every view
+        often = 2 * config.steps * config.pairs > rows.metadata_index.size
+        rows = rows.guided(encoder, views=None if often else 1)
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
