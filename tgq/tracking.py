@@ -26,6 +26,7 @@ from tgq.errors import TrackingError
 RUN_TAG = "tgq.run_id"
 MODEL_TAG = "model_version"
 CHAMPION = "champion"
+SQLITE = "sqlite:///"
 ANSWER_S = 5.0  # how long a tracking server may take to show that it lives
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's own limits
 PARAM_CHARACTERS, NAME_CHARACTERS = 6000, 250
@@ -188,7 +189,8 @@ class Tracker:
 
 
 def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
-    """Connect: to `tracking.uri`, else to `mlflow.db` and `mlartifacts/` inside the warehouse.
+    """Connect: to `tracking.uri`, else to `mlflow.db` inside the warehouse. A sqlite file has its `mlartifacts/` beside it, not
+    wherever the command was called.
 
     Raises:
         TrackingError: the server does not answer within seconds, the file is no database of this MLflow, or the warehouse is no
@@ -196,7 +198,7 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
     """
     if not settings.enabled:
         return Tracker(settings)
-    uri, artifacts = settings.uri, None
+    uri = settings.uri
     if uri is None:
         if "://" in warehouse_root:
             raise TrackingError(
@@ -204,7 +206,8 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
             )
         root = Path(warehouse_root).expanduser().resolve()
         root.mkdir(parents=True, exist_ok=True)
-        uri, artifacts = f"sqlite:///{root / 'mlflow.db'}", (root / "mlartifacts").as_uri()
+        uri = f"{SQLITE}{root / 'mlflow.db'}"
+    artifacts = (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri() if uri.startswith(SQLITE) else None
     if uri.startswith(("http://", "https://")):
         _ask(uri)
     for name, value in DEFAULTS.items():

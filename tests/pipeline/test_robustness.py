@@ -110,6 +110,7 @@ def test_a_picture_that_cannot_be_read_is_counted_and_named_and_figures_are_in_m
     [run] = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert run.info.run_id == report["mlflow_run"] and run.info.status == "FINISHED" and run.data.tags["published_run"] == "night-1"
     assert run.data.metrics["robustness/crop/hit_rate_at_10_drop"] == pytest.approx(report["nuisances"]["crop"]["hit_rate@10"]["drop"])
+    assert list((tmp_path / "mlartifacts").rglob("robustness.json")), "beside the database, not where the command was called"
     assert run.data.metrics["robustness/crop/cosine_mean"] < 1 and run.data.metrics["robustness/clean/finds_itself_at_1"] == 1
 
 
