@@ -35,7 +35,7 @@ def test_each_floor_holds_and_is_named(name):
     (reason,) = verdict.reasons
     assert (
         reason == f"{name} is 0.4000 (interval 0.3000 to 0.6000, 31 queries), "
-        f"under its floor of {FLOORS[name]:.4f}."
+        f"under its floor of {FLOORS[name]:.4f}"
     )
     assert judge(
         {**GOOD, name: MetricValue(FLOORS[name])}, None, FLOORS, {}
@@ -71,7 +71,7 @@ def test_a_missing_metric_fails_unless_there_are_no_pairs(current):
     verdict = judge(current, GOOD, FLOORS, DROPS)
     assert (
         not verdict.passed
-        and verdict.reasons[0] == "hit_rate@10 is missing from this run, so it cannot be judged."
+        and verdict.reasons[0] == "hit_rate@10 is missing from this run, so it cannot be judged"
     )
     verdict = judge(current, GOOD, FLOORS, DROPS, absent=NO_PAIRS)
     assert verdict.passed and "no relevance pairs" in verdict.notes[0]

@@ -16,7 +16,7 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.errors import UsageError
+from tgq.errors import GateError, UsageError
 from tgq.pipeline import files
 from tgq.pipeline.index import staged_shards
 from tgq.pipeline.night import Night, StepResult
@@ -79,6 +79,14 @@ def read_verdict(night: Night) -> dict[str, Any]:
     if not files.exists(path):
         raise UsageError(f"run {night.run_id} has no verdict of the gate", "run the evaluate step of this run first")
     return files.read_json(path)
+
+
+def refusal(night: Night) -> GateError | None:
+    """The gate's no, as the error that ends the run with exit code 3."""
+    verdict = read_verdict(night)
+    if verdict["passed"]:
+        return None
+    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
 
 
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:

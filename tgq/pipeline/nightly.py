@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from tgq.config import Settings
 from tgq.errors import AccountingError, GateError, TgqError
 from tgq.pipeline.embed import embed, need_model
-from tgq.pipeline.evaluate import evaluate, read_verdict
+from tgq.pipeline.evaluate import evaluate, refusal
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.index import build_index
 from tgq.pipeline.ingest import ingest
@@ -114,14 +114,6 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
         | {"catalog": night.settings.catalog.path, "encoder": night.settings.encoder.path},
     )  # fmt: skip
     record(night, RUN_STEP, status, night.started_at, datetime.now(timezone.utc), result)
-
-
-def refusal(night: Night) -> GateError | None:
-    """The gate's no, as the error that ends the run with exit code 3."""
-    verdict = read_verdict(night)
-    if verdict["passed"]:
-        return None
-    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
 
 
 def summary_of(night: Night) -> dict[str, Any]:

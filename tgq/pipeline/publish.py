@@ -6,9 +6,9 @@ night's comparisons stay at the generation before. Run again after a kill, every
 
 from __future__ import annotations
 
-from tgq.errors import GateError, UsageError
+from tgq.errors import UsageError
 from tgq.pipeline import index, neighbors
-from tgq.pipeline.evaluate import read_verdict
+from tgq.pipeline.evaluate import read_verdict, refusal
 from tgq.pipeline.night import Night, StepResult
 from tgq.pipeline.sql_views import define_views
 from tgq.pipeline.warehouse import Warehouse
@@ -22,11 +22,10 @@ def publish(night: Night) -> StepResult:
         GateError: the gate refused, and nothing was touched.
         UsageError: a step of this run is missing, or was run again on another pool than the gate judged.
     """
-    verdict = read_verdict(night)
-    if not verdict["passed"]:
-        raise GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+    if refused := refusal(night):
+        raise refused
     shards = index.staged_index(night)
-    if len({verdict["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
+    if len({read_verdict(night)["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
         found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
         raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
     warehouse = night.warehouse

@@ -57,17 +57,17 @@ def judge(
         now = current.get(name)
         if now is None or math.isnan(now.value):
             if why := (absent or {}).get(name.partition("@")[0]):
-                notes.append(f"{name} was not judged: {why}.")
+                notes.append(f"{name} was not judged: {why}")
             else:
-                reasons.append(f"{name} is missing from this run, so it cannot be judged.")
+                reasons.append(f"{name} is missing from this run, so it cannot be judged")
             continue
         if name in floors and now.value < floors[name]:
-            reasons.append(f"{name} is {now}, under its floor of {floors[name]:.4f}.")
+            reasons.append(f"{name} is {now}, under its floor of {floors[name]:.4f}")
         if name not in max_drop:
             continue
         last = (last_published or {}).get(name)
         if last is None or math.isnan(last.value):
-            notes.append(f"{name} is {now}; no published run to compare it with.")
+            notes.append(f"{name} is {now}; no published run to compare it with")
             continue
         fall = (last.value - now.value) / last.value if last.value > 0 else 0.0
         sentence = (
@@ -75,7 +75,7 @@ def judge(
             f"the tolerance is {max_drop[name]:.1%}"
         )
         if fall > 2 * max_drop[name] or (fall > max_drop[name] and not last.value <= now.ci_high):
-            reasons.append(f"{sentence}.")
+            reasons.append(sentence)
         elif fall > max_drop[name]:
-            notes.append(f"{sentence}, and the last value lies within the interval.")
+            notes.append(f"{sentence}, and the last value lies within the interval")
     return Verdict(not reasons, tuple(reasons), tuple(notes))
