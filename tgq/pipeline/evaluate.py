@@ -81,9 +81,8 @@ def read_verdict(night: Night) -> dict[str, Any]:
     return files.read_json(path)
 
 
-def refusal(night: Night) -> GateError | None:
+def refusal(verdict: dict[str, Any]) -> GateError | None:
     """The gate's no, as the error that ends the run with exit code 3."""
-    verdict = read_verdict(night)
     if verdict["passed"]:
         return None
     return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")

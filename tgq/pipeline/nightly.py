@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from tgq.config import Settings
 from tgq.errors import AccountingError, GateError, TgqError
 from tgq.pipeline.embed import embed, need_model
-from tgq.pipeline.evaluate import evaluate, refusal
+from tgq.pipeline.evaluate import evaluate, read_verdict, refusal
 from tgq.pipeline.files import remove_folder
 from tgq.pipeline.index import build_index
 from tgq.pipeline.ingest import ingest
@@ -73,7 +73,7 @@ class Nightly:
                     refused = e
                     break
             if list(names) == ["evaluate"]:
-                refused = refusal(self.night)
+                refused = refusal(read_verdict(self.night))
             if tracker:
                 self._close(tracker)
         except Exception as e:

@@ -22,10 +22,11 @@ def publish(night: Night) -> StepResult:
         GateError: the gate refused, and nothing was touched.
         UsageError: a step of this run is missing, or was run again on another pool than the gate judged.
     """
-    if refused := refusal(night):
+    verdict = read_verdict(night)
+    if refused := refusal(verdict):
         raise refused
     shards = index.staged_index(night)
-    if len({read_verdict(night)["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
+    if len({verdict["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
         found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
         raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
     warehouse = night.warehouse
