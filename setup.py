@@ -56,5 +56,5 @@ setup(
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],
     },
-    entry_points={"console_scripts": ["tgq=tgq.cli:main"]},
+    entry_points={"console_scripts": ["tgq=tgq.cli.app:main"]},
 )

@@ -34,14 +34,14 @@ import torch
 from pyspark.sql import functions as F
 from pyspark.sql.functions import pandas_udf
 
-from tgq import config
-from tgq.encoder.images import decode_image
+from tgq.catalog.ingest import ingest
+from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
-from tgq.pipeline.embed import embed
-from tgq.pipeline.ingest import ingest
-from tgq.pipeline.models import load_encoder
-from tgq.pipeline.night import Night, open_night
-from tgq.pipeline.session import open_session
+from tgq.images.decode import decode_image
+from tgq.registry.loading import load_encoder
+from tgq.run.night import Night, open_night
+from tgq.settings import sections as config
+from tgq.storage.session import open_session
 
 BATCH = 32
 

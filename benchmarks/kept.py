@@ -27,12 +27,12 @@ from pathlib import Path
 import torch
 from embed import write_subset
 
-from tgq import config
+from tgq.catalog.ingest import ingest
+from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
-from tgq.pipeline.embed import embed
-from tgq.pipeline.ingest import ingest
-from tgq.pipeline.night import open_night
-from tgq.pipeline.session import open_session
+from tgq.run.night import open_night
+from tgq.settings import sections as config
+from tgq.storage.session import open_session
 
 SIDES = ("pixels", "keeping", "kept")
 

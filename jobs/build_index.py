@@ -2,7 +2,7 @@
 
 import sys
 
-from tgq.cli import main
+from tgq.cli.app import main
 
 if __name__ == "__main__":
     main(["index", *sys.argv[1:]])

@@ -4,13 +4,15 @@ import os
 
 import pytest
 
+pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.nights")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
-    from tgq.config import Settings
-    from tgq.pipeline.session import open_session
+    from tgq.settings.sections import Settings
+    from tgq.storage.session import open_session
 
     session = open_session(
         Settings.model_validate({"spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 2}}),
@@ -22,7 +24,7 @@ def spark(tmp_path_factory):
 
 @pytest.fixture
 def warehouse(spark, tmp_path):
-    from tgq.config import WarehouseSettings
-    from tgq.pipeline.warehouse import Warehouse
+    from tgq.settings.sections import WarehouseSettings
+    from tgq.storage.warehouse import Warehouse
 
     return Warehouse(spark, WarehouseSettings(path=str(tmp_path / "warehouse")))

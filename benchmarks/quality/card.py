@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from catalogs import CATALOGS, SLICES, Catalog, folder_of, place_of  # noqa: E402
 
 from tgq.encoder.model import DEFAULT_ENCODER, EncoderConfig  # noqa: E402
-from tgq.pipeline.models import versions_of  # noqa: E402
-from tgq.pipeline.train import Source  # noqa: E402
+from tgq.registry.loading import versions_of  # noqa: E402
+from tgq.training_job.job import Source  # noqa: E402
 
 SYSTEMS = {"encoder": "encoder", "frozen_concat": "concatenation", "frozen_image": "image", "frozen_text": "text"}
 METRICS = {"hit_rate@1": "H@1", "hit_rate@10": "H@10", "mrr": "MRR", "map": "MAP"}
@@ -63,7 +63,7 @@ def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
             profile = work / "nuisances.yaml"
             profile.write_text(json.dumps(PROFILE))
             confs.append(str(profile))
-        subprocess.run([sys.executable, "-m", "tgq.cli", "nightly", "--catalog", folder, "--warehouse", warehouse, "--summary", partial,
+        subprocess.run([sys.executable, "-m", "tgq.cli.app", "nightly", "--catalog", folder, "--warehouse", warehouse, "--summary", partial,
                         "--set", f"encoder.path={encoder}", *(word for conf in confs for word in ("--conf", conf))], check=True)  # fmt: skip
         partial.rename(summary)
     found = json.loads(summary.read_text())

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tgq import config
 from tgq.demo.catalog import draw_catalog
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError
-from tgq.pipeline.night import Progress
-from tgq.pipeline.session import open_session
-from tgq.pipeline.train import Source, read_source
-from tgq.training.dataset import TrainingSet
+from tgq.run.night import Progress
+from tgq.settings import sections as config
+from tgq.storage.session import open_session
+from tgq.training.data.dataset import TrainingSet
+from tgq.training_job.job import Source, read_source
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 SCENES = 0.6  # share of the multiplied pictures that show other products too

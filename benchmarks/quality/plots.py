@@ -16,7 +16,7 @@ from PIL import Image
 from trial import Design
 
 from tgq.encoder.model import TGQFormer
-from tgq.training.dataset import TrainingSet
+from tgq.training.data.dataset import TrainingSet
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.training.dataset import TrainingSet
+from tgq.training.data.dataset import TrainingSet
+from tgq.training.initialisation import StartConfig, start
 from tgq.training.ranking import first_ranks
-from tgq.training.start import StartConfig, start
-from tgq.training.train import TrainConfig, embed, train, validation
+from tgq.training.trainer import TrainConfig, embed, train, validation
 
 
 @dataclass(frozen=True)

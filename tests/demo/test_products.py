@@ -12,7 +12,7 @@ from tgq.demo.products import products
 from tgq.demo.scene import cut_out, photograph
 from tgq.demo.styles import brands, style
 from tgq.demo.surface import PATTERNS, TEXTURES
-from tgq.views.draws import seeded
+from tgq.nuisances.draws import seeded
 
 TYPES = {p.name: p for p in products()}
 BRAND = Brand("Velmora", "star", (200, 40, 40))

@@ -10,9 +10,9 @@ import pytest
 
 from tgq.errors import WarehouseError
 from tgq.retrieval import manifest as m
-from tgq.retrieval.files import Files
 from tgq.retrieval.manifest import Manifest, collect_garbage, history, load, load_current, publish, rollback
 from tgq.retrieval.shards import build_shard, read_shard, write_shard
+from tgq.storage.files import Files
 
 STEPS = ("mkdir", "open", "replace", "fsync", "remove", "rename", "rmdir", "unlink")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tgq.config import WarehouseSettings
-from tgq.pipeline.sql_views import define_views, statements
-from tgq.pipeline.warehouse import Warehouse
+from tgq.publishing.views import define_views, statements
 from tgq.retrieval import manifest
+from tgq.settings.sections import WarehouseSettings
+from tgq.storage.warehouse import Warehouse
 
 SQL = Path(__file__).parents[2] / "sql"
 BOOTS, SANDALS = "Shoes > Boots", "Shoes > Sandals"

@@ -10,7 +10,7 @@ from tgq.demo import outline as o
 from tgq.demo.draws import Shape
 from tgq.demo.outline import Outline, Point
 from tgq.demo.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
-from tgq.views.lettering import contrast, font, luminance
+from tgq.nuisances.lettering import contrast, font, luminance
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tgq.demo.noise import describe
 from tgq.demo.scene import photograph
 from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
-from tgq.views.draws import seeded
+from tgq.nuisances.draws import seeded
 
 VERSION = 1  # of what is drawn; raised with every change of the pictures or texts
 DISTRACTED = 0.35  # the share of pictures that show other products beside the item

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from tgq.demo.outline import polygon
 from tgq.demo.surface import COLOURS
-from tgq.views.lettering import contrast, font
+from tgq.nuisances.lettering import contrast, font
 
 SHARE = 0.3
 KINDS = ("banner", "badge", "price sticker", "ribbon", "watermark")

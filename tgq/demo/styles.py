@@ -9,8 +9,8 @@ from tgq.demo.canvas import MARKS, Brand, Look
 from tgq.demo.draws import Shape, unit_of
 from tgq.demo.products import Product, products
 from tgq.demo.surface import COLOURS, RGB, shade
-from tgq.views.draws import seeded
-from tgq.views.lettering import luminance
+from tgq.nuisances.draws import seeded
+from tgq.nuisances.lettering import luminance
 
 NAMES = (
     "Velmora",

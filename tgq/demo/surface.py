@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from tgq.demo.draws import Shape
-from tgq.views.lettering import RGB
+from tgq.nuisances.lettering import RGB
 
 COLOURS: dict[str, RGB] = {
     "black": (38, 38, 42),

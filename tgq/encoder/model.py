@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import LongTensor, Tensor, nn
 
-from tgq.encoder import hub
 from tgq.encoder.anchor import Anchor
 from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
 from tgq.encoder.gates import DualGates
 from tgq.encoder.heads import LightHead, LLMHead, Streams
-from tgq.encoder.stored import StoredText
-from tgq.encoder.towers import TextTower, VisionTower
+from tgq.encoder.packing import StoredText
+from tgq.encoder.towers import hub
+from tgq.encoder.towers.towers import TextTower, VisionTower
 from tgq.errors import ModelError
 
 DEFAULT_ENCODER = Path(__file__).parent / "pretrained" / "default"

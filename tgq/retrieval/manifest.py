@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tgq.errors import WarehouseError
-from tgq.retrieval.files import TEMPORARY, Files, sha256
 from tgq.retrieval.shards import FOLDER as SHARDS
 from tgq.retrieval.shards import ShardFile
+from tgq.storage.files import TEMPORARY, Files, sha256
 
 CURRENT, GENERATIONS = "index/CURRENT", "index/generations"
 FORMAT = 1

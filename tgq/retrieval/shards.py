@@ -33,8 +33,8 @@ import pyarrow as pa
 
 from tgq.errors import ConfigError, WarehouseError
 from tgq.retrieval.exact import Block, Exclude, as_matrix, score_pairs, search_blocks
-from tgq.retrieval.files import Files, sha256
 from tgq.retrieval.metrics import ann_recall
+from tgq.storage.files import Files, sha256
 
 FLAT_ITEMS = 10_000
 POINTS_PER_LIST = (

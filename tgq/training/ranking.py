@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tgq.training.dataset import TrainingSet
+from tgq.training.data.dataset import TrainingSet
 
 
 def mean_reciprocal(embed: Callable[[np.ndarray], np.ndarray], rows: TrainingSet, asked: np.ndarray) -> float:

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.training.dataset import TrainingSet
+from tgq.training.data.dataset import TrainingSet
 from tgq.training.processes import Processes
-from tgq.training.train import Log, TrainConfig, train
+from tgq.training.trainer import Log, TrainConfig, train
 
 CURVE, RESULT = "curve.jsonl", "encoder"
 

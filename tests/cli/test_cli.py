@@ -1,0 +1,101 @@
+"""The command line: a mistake costs one line and the right exit code; what needs no Spark answers without it."""
+
+import fcntl
+
+import pytest
+
+from tgq.cli import app as cli
+from tgq.demo.catalog import draw_catalog
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(argv))
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop") / "demo"
+    draw_catalog(folder, items=12, seed=1, size=64, workers=1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "argv, code, said",
+    [
+        ("nightly", 2, "no catalog was named: give --catalog FOLDER"),
+        ("nightly --catalog nowhere", 1, "the catalog nowhere does not exist"),
+        ("nightly --catalog . --set embed.task_itemz=4", 2, "embed.task_itemz"),
+        ("nightly --catalog . --set embed.task_items=many", 2, "embed.task_items"),
+        ("nightly --catalog . --conf nothing-there", 2, "nothing-there"),
+        ("nightly --catalog . --warehouse taken/below", 1, "taken"),
+        ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "run id 'manual__2026-01-01T00:00:00+00:00'"),
+        ("nightly --catalog . --set gate.floors.hit_rate@7=0.5", 2, "hit_rate@7"),
+        ("train out --catalog . --model visoin=x", 2, "--model visoin=x: no such key"),
+        ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
+        ("train out", 2, "nothing to train on was named: give --warehouse FOLDER, or --catalog FOLDER"),
+        ("train out --warehouse nowhere", 1, "no tgq tables in"),
+        ("train out --catalog . --launcher mpi", 2, "choose torchrun or spark"),
+        ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
+        ("promote candidate --warehouse nowhere", 1, "there is no warehouse"),
+        ("promote candidate --warehouse . --set encoder.path=default", 2, "encoder.path is default"),
+        ("rollback-model --warehouse nowhere", 1, "there is no warehouse"),
+        ("rollback-model --warehouse .", 1, "no encoder was promoted here"),
+        ("models --warehouse nowhere", 1, "there is no warehouse"),
+        ("demo-catalog taken/below", 1, "taken"),
+        ("nightly --catalog . --no-such-option", 2, "--no-such-option"),
+        ("frobnicate", 2, "frobnicate"),
+        ("validate --suite all-of-it", 2, "choose one of"),
+        ("search --text a --item b", 2, "exactly one of --item, --text and --image"),
+        ("search --text a --warehouse empty", 1, "empty"),
+        ("train out --catalog nowhere", 1, "nowhere"),
+        ("robustness --nuisance blur", 2, "no nuisance named 'blur': choose from typographic, typographic_own, banner"),
+        ("robustness --warehouse empty", 1, "nothing is published in empty"),
+    ],
+)
+def test_a_mistake_is_one_line(run, tmp_path, argv, code, said):
+    (tmp_path / "taken").write_text("a file where a folder is wanted")
+    got, _, text = run(*argv.split())
+    assert got == code and said in text and "Traceback" not in text
+    assert len([line for line in text.splitlines() if line.startswith("tgq: ")]) == 1
+
+
+def test_without_java_the_first_line_says_so(run, shop, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    code, _, text = run("nightly", "--catalog", str(shop), "--warehouse", "w")
+    assert code == 1 and text.startswith("tgq: no Java found") and "openjdk-17" in text
+
+
+def test_a_warehouse_in_use_names_its_holder(run, shop, tmp_path):
+    (tmp_path / "w").mkdir()
+    with open(tmp_path / "w" / ".lock", "w") as held:
+        held.write('{"pid": 4711, "host": "here", "since": "2026-01-31 02:00:00 UTC"}')
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        code, _, text = run("nightly", "--catalog", str(shop), "--warehouse", "w")
+    assert code == 1 and "process 4711 on here since 2026-01-31" in text
+
+
+def test_config_show_says_where_each_value_came_from(run, monkeypatch):
+    monkeypatch.setenv("TGQ__EMBED__TASK_ITEMS", "77")
+    code, text, _ = run("config", "show", "--conf", "local", "--conf", "catalogs/luma", "--set", "evaluate.seed=9")
+    lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("│")}
+    assert code == 0
+    assert "77" in lines["embed.task_items"] and "TGQ__EMBED__TASK_ITEMS" in lines["embed.task_items"]
+    assert "--set" in lines["evaluate.seed"] and "luma" in lines["metadata.fields"] and "base.yaml" in lines["catalog.format"]
+
+
+def test_help_teaches_every_command(run):
+    commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
+                "search tables config demo-catalog doctor")
+    for command in commands.split():
+        code, text, _ = run(command, "--help")
+        assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

@@ -1,0 +1,244 @@
+"""The embed step on real Spark and Delta with a tiny encoder: only what is new, everything accounted, kills harmless."""
+
+import hashlib
+import io
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pyspark.sql import functions as F
+
+from tgq.embedding import embed as step
+from tgq.embedding.feature_cache import kept_bytes, make_room
+from tgq.embedding.udf import register_udf
+from tgq.encoder.model import TGQFormer
+from tgq.encoder.tiny import write_tiny_encoder
+from tgq.errors import ModelError
+from tgq.images.decode import decode_image
+from tgq.registry.loading import towers_of, versions_of
+from tgq.run.night import open_night
+from tgq.settings import sections as config
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tiny_encoder(tmp_path_factory.mktemp("tiny"), seed=3))
+
+
+def jpeg(seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 255, (4, 4, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).resize((48, 48)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def sha(data: bytes | str) -> str:
+    return hashlib.sha256(data if isinstance(data, bytes) else data.encode()).hexdigest()
+
+
+def item(n: int, folder, data: bytes | None, text: str, run: str) -> tuple:
+    uri = None
+    if data is not None:
+        path = folder / f"{sha(data)[:12]}.jpg"
+        path.write_bytes(data)
+        uri = str(path)
+    now = datetime.now(timezone.utc)
+    picture = sha(data) if data else None
+    return (f"item-{n}", text, None, "Toys > Cars", {}, uri, len(data or b""), picture, text, text, f"g{n // 2}", None, {},
+            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, True, None)  # fmt: skip
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    folder = tmp_path / "catalog"
+    folder.mkdir()
+    return folder
+
+
+def begin(spark, tmp_path, model, catalog, *sets):
+    loaded = config.load(
+        [], [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={catalog}", f"encoder.path={model}",
+             "embed.task_items=8", "embed.slice_items=16", "encoder.device=cpu", *sets], {},
+    )  # fmt: skip
+    return open_night(spark, loaded.settings)
+
+
+def put(night, rows) -> None:
+    frame = night.spark.createDataFrame(rows, night.warehouse.read("catalog_items").schema)
+    night.warehouse.upsert(frame, "catalog_items", ("item_id",))
+
+
+def vectors(night) -> dict[str, np.ndarray]:
+    rows = night.warehouse.read("item_embeddings").select("item_id", "embedding").collect()
+    assert len({r["item_id"] for r in rows}) == len(rows), "an id stands twice"
+    return {r["item_id"]: np.array(r["embedding"], dtype=np.float32) for r in rows}
+
+
+def test_a_night_embeds_everything_once_and_the_next_only_what_changed(spark, tmp_path, model, catalog):
+    first = begin(spark, tmp_path, model, catalog)
+    pictures = [jpeg(n) for n in range(30)]
+    put(first, [item(n, catalog, pictures[n % 25], f"red shoe {n}", first.run_id) for n in range(40)])
+    put(first, [item(40, catalog, None, "only text", first.run_id), item(41, catalog, jpeg(99)[:200], "cut off", first.run_id)])
+    done = step.embed(first)
+    assert (done.rows_in, done.embedded, done.unchanged, done.quarantined) == (42, 41, 0, 1)
+    bad = first.warehouse.read("quarantine").collect()
+    assert [(r["item_id"], r["stage"], r["reason"]) for r in bad] == [("item-41", "embed", "truncated")]
+
+    got = vectors(first)
+    encoder = TGQFormer.from_pretrained(model)
+    for n in (0, 7, 39):
+        pixels = encoder.vision.preprocess(decode_image(pictures[n % 25], target=encoder.vision.input_size))[None]
+        plain = encoder.encode(pixels, torch.tensor([0]), [f"red shoe {n}"], [f"red shoe {n}"]).embedding[0].numpy()
+        assert np.abs(plain - got[f"item-{n}"]).max() < 1e-4
+    features = {r["item_id"]: r for r in first.warehouse.read("item_features").collect()}
+    assert features["item-40"]["image_features"] is None and features["item-0"]["tower_version"] == versions_of(model)[1]
+
+    again = step.embed(first)
+    assert (again.embedded, again.quarantined, again.figures["encoded_now"]) == (41, 1, 0), "a second attempt of the run finds it done"
+
+    second = begin(spark, tmp_path, model, catalog, "evaluate.seed=1")
+    assert second.run_id != first.run_id
+    put(second, [item(n, catalog, pictures[29] if n == 5 else pictures[n % 25], f"red shoe {n}", second.run_id) for n in range(40)])
+    stale = (second.run_id, "ingest", "item-40", 0, "too_large", "refused tonight, so its last good version stands in", None, "f", second.started_at)
+    second.warehouse.append(second.spark.createDataFrame([stale], second.warehouse.read("quarantine").schema), "quarantine")
+    done = step.embed(second)
+    assert (done.embedded, done.unchanged, done.quarantined) == (1, 40, 1)
+    after = vectors(second)
+    changed = {k for k in got if not np.array_equal(got[k], after[k])}
+    assert changed == {"item-5"} and len(after) == 41
+    assert done.figures["snapshot"] == {"embedded": 1, "unchanged": 39, "quarantined": 1, "good": 41}, "item-40's row is counted by ingest"
+
+
+def test_a_run_killed_between_slices_goes_on_and_ends_the_same(spark, tmp_path, model, catalog, monkeypatch):
+    whole = begin(spark, tmp_path / "whole", model, catalog)
+    rows = [item(n, catalog, jpeg(n), f"blue bag {n}", whole.run_id) for n in range(50)]
+    put(whole, rows)
+    step.embed(whole)
+    expected = vectors(whole)
+
+    night = begin(spark, tmp_path / "killed", model, catalog)
+    put(night, [(*r[:17], night.run_id, *r[18:]) for r in rows])
+    real, calls = step.commit_slice, []
+
+    def dies_in_the_middle(night, plan, part, *rest):
+        calls.append(part.number)
+        if len(calls) == 2:
+            # killed after the features' commit and before that of the embeddings
+            append = night.warehouse.append
+
+            def dies(frame, table, **options):
+                if table == "item_embeddings":
+                    raise KeyboardInterrupt
+                append(frame, table, **options)
+
+            monkeypatch.setattr(night.warehouse, "append", dies)
+        real(night, plan, part, *rest)
+
+    monkeypatch.setattr(step, "commit_slice", dies_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        step.embed(night)
+    monkeypatch.undo()
+    assert 0 < len(vectors(night)) < 50
+
+    resumed = begin(spark, tmp_path / "killed", model, catalog)
+    assert resumed.run_id == night.run_id
+    done = step.embed(resumed)
+    assert (done.embedded, done.unchanged) == (50, 0) and 0 < done.figures["encoded_now"] < 50
+    got = vectors(resumed)
+    assert got.keys() == expected.keys()
+    assert max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6
+    counts = resumed.warehouse.read("item_features").groupBy("item_id").count().agg(F.max("count")).first()[0]
+    assert counts == 1, "features that were committed before the kill stand once"
+
+
+def test_another_model_embeds_all_again_beside_the_first(spark, tmp_path, model, catalog):
+    night = begin(spark, tmp_path, model, catalog)
+    put(night, [item(n, catalog, jpeg(n), f"toy {n}", night.run_id) for n in range(6)])
+    step.embed(night)
+    other = str(write_tiny_encoder(tmp_path / "other", seed=4))
+    second = begin(spark, tmp_path, other, catalog)
+    assert step.embed(second).embedded == 6
+    keys = second.warehouse.read("item_embeddings").groupBy("item_id", "model_version").count().collect()
+    assert len(keys) == 12 and all(k["count"] == 1 for k in keys)
+
+
+def retrained(model, folder) -> str:
+    """The same towers under other weights, in another folder."""
+    encoder = TGQFormer.from_pretrained(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, value in encoder.named_parameters():
+            if not name.startswith(("vision.", "text.")):
+                value.add_(torch.randn_like(value) * 0.1)
+    encoder.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_new_connector_embeds_from_what_the_towers_said_before(spark, tmp_path, model, catalog):
+    first = begin(spark, tmp_path, model, catalog)
+    rows = [item(n, catalog, jpeg(n % 12), f"toy {n % 7}", first.run_id) for n in range(20)]
+    put(first, [*rows, item(20, catalog, None, "only text", first.run_id)])
+    step.embed(first)
+    kept = first.warehouse.read("tower_features").groupBy("fingerprint").count().collect()
+    towers = towers_of(model)
+    assert {r["fingerprint"]: r["count"] for r in kept} == {towers.vision: 12, towers.text: 8}
+
+    other = retrained(model, tmp_path / "other")
+    fresh = begin(spark, tmp_path / "fresh", other, catalog, "features.max_gb=0")
+    put(fresh, [*rows, item(20, catalog, None, "only text", fresh.run_id)])
+    step.embed(fresh)
+    assert fresh.warehouse.read("tower_features").count() == 0
+    for picture in catalog.glob("*.jpg"):
+        picture.unlink()  # nothing is left that a tower could see
+    second = begin(spark, tmp_path, other, catalog)
+    done = step.embed(second)
+    assert (done.embedded, done.quarantined) == (21, 0) and done.figures["from_kept_features"] == 21
+    version = versions_of(other)[0]
+    got, expected = (
+        {r["item_id"]: np.array(r["embedding"]) for r in night.warehouse.read("item_embeddings").where(F.col("model_version") == version).collect()}
+        for night in (second, fresh)
+    )
+    assert got.keys() == expected.keys() and max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6
+    assert second.warehouse.read("tower_features").count() == 20, "what was kept is not kept again"
+
+
+def test_features_make_room_within_their_budget(spark, tmp_path, model, catalog):
+    night = begin(spark, tmp_path, model, catalog)
+    put(night, [item(n, catalog, jpeg(n), f"toy {n}", night.run_id) for n in range(12)])
+    step.embed(night)
+    mine, size = towers_of(model), sum(kept_bytes(night).values())
+    other = str(write_tiny_encoder(tmp_path / "other", seed=4))
+    budget = begin(spark, tmp_path, other, catalog, f"features.max_gb={1.5 * size / 2**30}")
+    assert make_room(budget, towers_of(other)) == pytest.approx(size / 2, abs=2)
+    full = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.9 * size / 2**30}")
+    assert kept_bytes(full).keys() == {mine.vision, mine.text}
+    step.embed(full)
+    after = kept_bytes(full)
+    assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "the towers that no longer run made way"
+
+    put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-2], n >= 8, None) for n in range(12)])
+    tight = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.5 * sum(after.values()) / 2**30}")
+    assert make_room(tight, towers_of(other)) >= 0
+    left = tight.warehouse.read("tower_features").select("source_hash").distinct().count()
+    assert 0 < left <= 8 and sum(kept_bytes(tight).values()) <= 0.5 * sum(after.values())
+
+
+def test_the_udf_gives_the_same_vector(spark, tmp_path, model, catalog):
+    night = begin(spark, tmp_path, model, catalog)
+    put(night, [item(n, catalog, jpeg(n), f"lamp {n}", night.run_id) for n in range(3)])
+    step.embed(night)
+    expected = vectors(night)
+    register_udf(spark, night.settings, model)
+    rows = [(f"item-{n}", jpeg(n), f"lamp {n}") for n in range(3)] + [("none", None, None)]
+    spark.createDataFrame(rows, "item_id string, image binary, text string").createOrReplaceTempView("given")
+    got = {r[0]: r[1] for r in spark.sql("SELECT item_id, tgq_embed(image, text, text) FROM given").collect()}
+    assert got.pop("none") is None
+    assert max(np.abs(np.array(got[k]) - expected[k]).max() for k in expected) < 1e-5
+
+
+def test_a_model_folder_without_weights_stops_before_any_task(spark, tmp_path, model, catalog):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError):
+        step.embed(begin(spark, tmp_path, str(tmp_path / "empty"), catalog))

@@ -1,0 +1,61 @@
+import torch
+from torch import nn
+
+from tgq.encoder.towers.folding import folded
+
+
+class Block(nn.Module):
+    """Two convolutions with batch norms as after training: no statistic, scale or shift is trivial."""
+
+    def __init__(self, reads_before_norm: bool = False, twice: bool = False):
+        super().__init__()
+        self.first, self.norm, self.act = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU6()
+        self.second, self.other_norm = nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.reads_before_norm, self.twice = reads_before_norm, twice
+        for norm in (self.norm, self.other_norm):
+            for value in (norm.running_mean, norm.weight, norm.bias):
+                nn.init.normal_(value)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        self.eval()
+
+    def forward(self, x):
+        before = self.first(x)
+        hidden = self.act(self.norm(before))
+        hidden = self.other_norm(self.second(hidden)) + hidden
+        hidden = self.other_norm(self.second(hidden)) if self.twice else hidden
+        return hidden + before if self.reads_before_norm else hidden
+
+
+def norms(model):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def both(**kind):
+    torch.manual_seed(0)
+    block, probe, x = Block(**kind), torch.randn(1, 3, 8, 8), torch.randn(4, 3, 16, 12)
+    with torch.no_grad():
+        meant = block(x)
+        found = folded(block, lambda model: model(probe))
+        torch.testing.assert_close(found(x), meant, rtol=1e-4, atol=1e-4)
+    return block, found
+
+
+def test_every_batch_norm_is_folded_and_the_model_that_was_given_is_left_alone():
+    block, found = both()
+    assert norms(found) == 0 and found.act.inplace
+    assert norms(block) == 2 and not block.act.inplace
+
+
+def test_a_convolution_that_is_read_before_its_norm_leaves_the_model_as_it_is():
+    block, found = both(reads_before_norm=True)
+    assert found is block and norms(block) == 2
+
+
+def test_a_convolution_that_runs_twice_keeps_its_norm():
+    _, found = both(twice=True)
+    assert norms(found) == 1
+
+
+def test_a_model_without_batch_norm_is_itself():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    assert folded(model, lambda m: m(torch.randn(1, 3, 8, 8))) is model

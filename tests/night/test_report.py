@@ -1,0 +1,101 @@
+"""The report is made from tables and staging alone: right figures, right strips, the pictures that are there."""
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tgq.night.report import collect, write_report
+from tgq.run.night import Night
+from tgq.settings.sections import load
+
+NOW = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
+MODEL = "0123456789abcdef"
+ITEMS = {"q1": "red", "q2": "green", "a": "blue", "b": "white", "same": "black"}
+
+
+def add(warehouse, table, *rows):
+    schema = warehouse.read(table).schema
+    warehouse.append(warehouse.spark.createDataFrame([tuple(r.get(f.name) for f in schema.fields) for r in rows], schema), table)
+
+
+def metric(run_id, value, model=MODEL, slice="all", name="hit_rate", k=10, n=2):
+    return dict(run_id=run_id, model_version=model, slice=slice, metric=name, k=k, value=value, ci_low=value - 0.1, ci_high=value + 0.1, n_queries=n)
+
+
+@pytest.fixture
+def night(spark, warehouse, tmp_path):
+    catalog = tmp_path / "catalog"
+    (catalog / "images").mkdir(parents=True)
+    (catalog / "catalog.csv").write_text("item_id\n")
+    for item, colour in ITEMS.items():
+        if item != "b":  # its picture is gone
+            Image.new("RGB", (60, 40), colour).save(catalog / "images" / f"{item}.png")
+    settings = load(["local"], [f"catalog.path={catalog}", "catalog.table=catalog.csv", f"warehouse.path={warehouse.root}"], {}).settings
+    add(warehouse, "catalog_items", *(
+        dict(item_id=i, title=f"<b>{i}</b>", category="Home > Cups", image_uri=str(catalog / "images" / f"{i}.png"), content_hash=i, is_active=True)
+        for i in ITEMS
+    ))  # fmt: skip
+    add(warehouse, "item_embeddings", *(
+        dict(item_id=i, model_version=m, content_hash=i, run_id="run-2", agreement=0.25, gate_metadata=1.0, gate_exploratory=1.5)
+        for i in ITEMS for m in (MODEL, "older")
+    ))  # fmt: skip
+    near = {"q1": ["same", "a", "b"], "q2": ["b", "q1", "a"]}
+    add(warehouse, "item_neighbors", *(
+        dict(item_id=q, model_version=MODEL, rank=r + 1, neighbor_id=n, score=0.9 - r / 10) for q, ns in near.items() for r, n in enumerate(ns)
+    ))  # fmt: skip
+    pair = dict(source="group", split="test", group_id="g")
+    add(warehouse, "relevance_pairs", dict(query_item_id="q1", positive_item_id="a", weight=1.0, **pair),
+        dict(query_item_id="q1", positive_item_id="same", weight=0.0, **pair),
+        dict(query_item_id="q2", positive_item_id="same", weight=1.0, **pair),
+        dict(query_item_id="a", positive_item_id="q1", weight=1.0, **pair | {"split": "train"}))  # fmt: skip
+    add(warehouse, "quarantine", *(
+        dict(run_id="run-2", stage="ingest", item_id=f"bad{n}", occurrence=0, reason="not_an_image", detail="<html>", fields='{"image_uri": "images/a.png"}')
+        for n in range(3)
+    ))  # fmt: skip
+    add(warehouse, "pipeline_runs", *(dict(run_id=f"run-{n}", step="nightly", status="done", started_at=NOW + timedelta(days=n - 2)) for n in (1, 2, 3)),
+        dict(run_id="run-1", step="publish", status="done", started_at=NOW))  # fmt: skip
+    add(warehouse, "retrieval_metrics", metric("run-1", 0.4), metric("run-2", 0.5), metric("run-3", 0.6), metric("run-2", 0.3, "frozen_image"),
+        metric("run-2", 0.7, slice="category=Cups = mugs"), metric("run-2", 0.2, "frozen_image", "category=Cups = mugs"))  # fmt: skip
+    return Night(spark, settings, warehouse, "run-2", NOW)
+
+
+def summary():
+    figure = dict(value=0.5, ci_low=0.4, ci_high=0.6, n_queries=2, pool_size=5)
+    step = dict(status="done", seconds=1.5, rows_in=8, embedded=5, unchanged=0, quarantined=3, inactive=0, versions_read={}, versions_written={"quarantine": 1})
+    return dict(
+        run_id="run-2", model_version=MODEL, published=False, gate={"passed": False, "reasons": ["hit_rate@10 fell by 20 %"]},
+        rows={"in": 8, "embedded": 5, "unchanged": 0, "quarantined": 3, "inactive": 0},
+        steps={"ingest": step | {"figures": {}}, "embed": step | {"figures": {"items_per_s": 12.0, "decode_wait_share": 0.1}}},
+        metrics={"encoder": {"hit_rate@10": figure}, "frozen_image": {"hit_rate@10": figure | {"value": 0.3}}}, mlflow_run=None, manifest=None,
+    )  # fmt: skip
+
+
+def test_the_page_holds_what_the_tables_say(night):
+    report = collect(night, summary())
+    assert report.status == "refused" and report.reasons == ["hit_rate@10 fell by 20 %"] and report.best_baseline == "frozen_image"
+    assert [(n.run_id, n.published, n.figures["hit_rate@10"].value) for n in report.trend] == [("run-1", True, 0.4), ("run-2", False, 0.5)]
+    (row,) = report.slices["category"]
+    assert row.value == "Cups = mugs" and {s: f.value for s, f in row.figures.items()} == {"encoder": 0.7, "frozen_image": 0.2}
+    assert {h.title: sum(h.counts) for h in report.histograms} == {
+        "Image–title agreement": 5, "Metadata gate": 5, "Exploratory gate": 5, "Nearest neighbour": 2,
+    }  # fmt: skip
+    assert report.refused_counts == [("ingest", "not_an_image", 3)] and len(report.refused) == 2 and report.refused[0].card.picture
+    strips = {g.title: g.strips for g in report.strips}
+    (best,), (worst,) = strips["What works best"], strips["What goes wrong"]
+    assert [(c.item_id, c.mark) for c in best.neighbors] == [("a", "hit"), ("b", "miss")], "another view of the query is neither hit nor miss"
+    assert [(c.item_id, c.mark) for c in worst.neighbors] == [("b", "miss"), ("q1", "miss"), ("a", "miss")]
+    assert best.query.picture and best.neighbors[1].picture is None
+    assert ("catalog.table", '"catalog.csv"', '"catalog.parquet"') in report.settings
+    path = write_report(night, summary())
+    page = Path(path).read_text()
+    assert page == (Path(night.warehouse.root) / "reports" / "latest.html").read_text()
+    assert "&lt;b&gt;q1&lt;/b&gt;" in page and "<b>q1" not in page
+
+
+def test_a_night_that_failed_before_any_table_was_filled_has_a_report(spark, warehouse):
+    settings = load(["local"], [f"warehouse.path={warehouse.root}"], {}).settings
+    failed = dict(status="failed", seconds=0.1, rows_in=None, figures={"error": "no table in there"})
+    path = write_report(Night(spark, settings, warehouse, "run-1", NOW), {"run_id": "run-1", "steps": {"ingest": failed}})
+    assert "no table in there" in Path(path).read_text()

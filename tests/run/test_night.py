@@ -1,0 +1,61 @@
+"""A run's identity: taken up as itself, wherever and whenever."""
+
+import time
+from datetime import timezone
+
+import pytest
+
+from tgq.errors import UsageError
+from tgq.run.night import open_night
+from tgq.settings import sections as config
+from tgq.storage.files import Files
+
+
+@pytest.fixture
+def begin(spark, tmp_path):
+    def begin(catalog="shop", **more):
+        overrides = [f"warehouse.path={tmp_path / 'warehouse'}", *([f"catalog.path={catalog}"] if catalog else [])]
+        return open_night(spark, config.load(["local"], overrides, {}).settings, **more)
+
+    return begin
+
+
+def test_a_run_taken_up_began_when_it_began_whatever_the_time_zone(begin, spark, monkeypatch):
+    monkeypatch.setenv("TZ", "America/Los_Angeles")
+    time.tzset()
+    try:
+        first, again = begin(), begin()
+        assert again.run_id == first.run_id and again.started_at == first.started_at
+        stored = spark.sql("SELECT unix_micros(started_at) FROM tgq.pipeline_runs").first()[0]
+        assert stored == round(first.started_at.astimezone(timezone.utc).timestamp() * 1e6)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_later_step_knows_the_catalog_from_another_folder(begin, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    first = begin()
+    monkeypatch.chdir(tmp_path)
+    later = begin(catalog=None, begins=False)
+    assert later.run_id == first.run_id and later.settings.catalog.path == str(tmp_path / "here" / "shop")
+
+
+def test_a_new_run_clears_what_broken_ones_left_in_staging(begin):
+    first = begin()
+    left = first.staging("pool", "block.arrow")
+    Files(first.warehouse.root).write(left.removeprefix(first.warehouse.root + "/"), b"x")
+    begin(run_id="another")
+    assert Files(first.warehouse.root).list("_staging") in ([], ["another"])
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "../x", "a:b", "", "x" * 121])
+def test_a_run_id_must_be_able_to_name_a_generation(begin, run_id):
+    with pytest.raises(UsageError, match="run id"):
+        begin(run_id=run_id)
+
+
+def test_a_step_without_a_run_says_how_to_begin(begin):
+    with pytest.raises(UsageError, match="begin with `tgq ingest`"):
+        begin(begins=False)

@@ -1,0 +1,69 @@
+"""Settings: order of the layers, and one clear line for each mistake."""
+
+import pytest
+
+from tgq.errors import ConfigError
+from tgq.settings import sections as config
+
+
+def load(*overrides, profiles=(), **environ):
+    return config.load(profiles, overrides, environ)
+
+
+def test_layers_apply_in_order_and_each_value_knows_its_origin(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("embed: {task_items: 7, slice_items: 70}\nindex: {keep_generations: 5}\n")
+    loaded = load("embed.slice_items=71", profiles=["local", mine], TGQ__index__keep_generations="4")
+    s = loaded.settings
+    assert (s.embed.task_items, s.embed.slice_items, s.index.keep_generations) == (7, 71, 4)
+    assert loaded.origin("embed.task_items") == str(mine)
+    assert loaded.origin("embed.slice_items") == "--set embed.slice_items=71"
+    assert loaded.origin("index.keep_generations") == "$TGQ__index__keep_generations"
+    assert loaded.origin("spark.master") == "conf/local.yaml"
+    assert loaded.origin("evaluate.level") == "built-in default"
+
+
+@pytest.mark.parametrize("profile", ["local", "cluster", "catalogs/demo", "catalogs/luma", "catalogs/fashion", "catalogs/grocery"])
+def test_every_shipped_profile_is_valid(profile):
+    assert load(profiles=[profile]).settings.catalog.columns.item_id == "item_id"
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("embed.bach_tokens=3", r"embed\.bach_tokens: unknown key \(from --set embed\.bach_tokens=3\).*batch_tokens"),
+        ("nosuch.key=3", r"nosuch: unknown key \(from --set nosuch\.key=3\)"),
+        ("embed.task_items=many", r"embed\.task_items: .*integer.*'many'"),
+        ("embed=3", r"embed: .*dictionary"),
+        ("evaluate.level=1.5", r"evaluate\.level: .*less than 1"),
+        ("pairs.source=table", r"pairs\.path.*needs a path"),
+        ("encoder.device=tpu", r"encoder\.device: .*'auto', 'cpu' or 'cuda'"),
+        ("novalue", r"not of the form key\.path=value"),
+        ("catalog.optional_columns=[colour]", r"no such field \['colour'\]"),
+    ],
+)
+def test_a_mistake_names_key_origin_and_remedy(override, found):
+    with pytest.raises(ConfigError, match=found) as caught:
+        load(override)
+    assert caught.value.exit_code == 2 and "\n" not in str(caught.value)
+
+
+def test_combinations_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="bfloat16 is for GPUs"):
+        load("encoder.device=cpu", "encoder.dtype=bfloat16")
+
+
+def test_a_profile_that_does_not_exist_lists_those_that_do():
+    with pytest.raises(ConfigError, match="catalogs/luma"):
+        load(profiles=["lumma"])
+
+
+def test_broken_yaml_names_the_file(tmp_path):
+    (tmp_path / "bad.yaml").write_text("embed: [1\n")
+    with pytest.raises(ConfigError, match="bad.yaml"):
+        load(profiles=[tmp_path / "bad.yaml"])
+
+
+def test_settings_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        load().settings.embed.task_items = 3

@@ -1,0 +1,60 @@
+"""The warehouse keeps its tables across sessions, by name, from the shipped DDL."""
+
+import pytest
+
+from tgq.errors import ConfigError, WarehouseError
+from tgq.settings.sections import WarehouseSettings
+from tgq.storage.warehouse import TABLES, Warehouse, ddl
+
+
+def test_every_table_of_the_ddl_folder_is_created_and_empty(warehouse):
+    assert {name: warehouse.read(name).count() for name in TABLES} == dict.fromkeys(TABLES, 0)
+
+
+def test_a_warehouse_opened_again_holds_what_was_written(spark, warehouse):
+    row = spark.sql("SELECT 'q' AS query_item_id, 'p' AS positive_item_id, 'group' AS source, CAST(1 AS FLOAT) AS weight, "
+                    "'test' AS split, 'g' AS group_id, CAST(NULL AS TIMESTAMP) AS event_time")
+    warehouse.append(row, "relevance_pairs", transaction=("t", 1))
+    warehouse.append(row, "relevance_pairs", transaction=("t", 1))
+    again = Warehouse(spark, WarehouseSettings(path=warehouse.root), create=False)
+    assert again.read("relevance_pairs").count() == 1, "the same transaction must count once"
+    assert again.read("relevance_pairs", version=0).count() == 0
+    again.upsert(row.withColumn("split", row.split.substr(1, 0)), "relevance_pairs", ("query_item_id", "positive_item_id", "source"))
+    assert [r.split for r in again.read("relevance_pairs").collect()] == [""]
+
+
+def test_two_warehouses_in_one_session_do_not_mix(spark, warehouse, tmp_path):
+    other = Warehouse(spark, WarehouseSettings(path=str(tmp_path / "other")))
+    assert other.root != warehouse.root
+    assert "other" in spark.sql("DESCRIBE DETAIL tgq.quarantine").first()["location"]
+
+
+def test_a_missing_warehouse_is_a_named_error(spark, tmp_path):
+    with pytest.raises(WarehouseError, match="no tgq tables"):
+        Warehouse(spark, WarehouseSettings(path=str(tmp_path / "nothing")), create=False)
+
+
+def test_a_file_where_the_warehouse_should_be_is_a_named_error(spark, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WarehouseError, match="not writable"):
+        Warehouse(spark, WarehouseSettings(path=str(tmp_path / "file" / "sub")))
+
+
+def test_ddl_has_one_statement():
+    for name in TABLES:
+        assert ddl(name).count(";") == 0 and f"CREATE TABLE IF NOT EXISTS {name} (" in ddl(name)
+
+
+def test_a_warehouse_of_an_earlier_version_opens_where_its_columns_are_the_same(spark, tmp_path):
+    settings = WarehouseSettings(path=str(tmp_path / "w"))
+    Warehouse(spark, settings)
+    spark.sql("ALTER TABLE tgq.quarantine CHANGE COLUMN detail COMMENT 'an older comment'")
+    Warehouse(spark, settings)
+    spark.sql("ALTER TABLE tgq.quarantine ADD COLUMN mood STRING")
+    with pytest.raises(WarehouseError, match=r"quarantine .* other columns .*\(mood\)"):
+        Warehouse(spark, settings)
+
+
+def test_a_session_with_the_other_kind_of_catalog_is_refused(spark, tmp_path):
+    with pytest.raises(ConfigError, match="metastore_schema is shop, but this session's catalog is in-memory"):
+        Warehouse(spark, WarehouseSettings(path=str(tmp_path), metastore_schema="shop"))

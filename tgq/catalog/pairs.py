@@ -1,0 +1,161 @@
+"""Relevance pairs: which item answers which query, from groups of items, a table of pairs, or a CSV of links.
+
+Every source is brought into one form, a frame (query_item_id, positive_item_id, source, weight, event_time) between active
+items, and then follows the same rules. Weight 0 says "neither hit nor miss"; identical pictures always have it. The split
+is by unit: a query's group, or the query itself where it has none. What holds of the two sides: no unit queries on both, and
+no item of a test unit occurs in a training pair at all, neither as query nor as positive.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from tgq.catalog.source import Location, open_table
+from tgq.errors import SourceError
+from tgq.run.night import Night
+from tgq.settings.sections import CatalogSettings
+
+MAX_GROUP = 2000  # items of a group that are paired; a group's pairs grow with its square
+ENDS = {"table": (("query_item_id", "positive_item_id"),), "links": (("query_item_id", "positive_item_id"), ("src", "dst"))}
+
+
+def load_pairs(night: Night, location: Location) -> dict[str, int]:
+    """Replace `relevance_pairs` by what the catalog says now, in one commit.
+
+    `auto` is `group`: a catalog without groups simply has no pairs. Cost: one shuffle of the active items' ids by group,
+    and the pairs themselves.
+
+    Returns pairs by '<source>.<split>' (weight > 0), 'ignored' (weight 0) and, for tables and links, 'rows' as read.
+
+    Raises:
+        SourceError: the table of pairs cannot be read or lacks a column.
+    """
+    pairs = night.settings.pairs
+    warehouse = night.warehouse
+    items = warehouse.read("catalog_items").where("is_active").select("item_id", "group_id", "variant_id", "image_hash")
+    counts: dict[str, int] = {}
+    if pairs.source == "none":
+        found = None
+    elif pairs.source in ("auto", "group"):
+        found = group_pairs(items)
+    else:
+        links = read_links(night, location)
+        counts["rows"] = links.count()
+        found = linked_pairs(links, items, pairs.key_column)
+    columns = warehouse.read("relevance_pairs").columns
+    name = warehouse.qualified("relevance_pairs")
+    if found is None:
+        night.spark.sql(f"DELETE FROM {name}")
+        return counts
+    split_pairs(found, pairs.test_share).select(*columns).write.insertInto(name, overwrite=True)
+    rows = (
+        warehouse.read("relevance_pairs")
+        .groupBy("source", "split")
+        .agg(F.sum((F.col("weight") > 0).cast("long")).alias("judged"), F.sum((F.col("weight") == 0).cast("long")).alias("ignored"))
+        .collect()
+    )  # a few kinds of links
+    counts |= {f"{r['source']}.{r['split']}": r["judged"] for r in rows}
+    counts["ignored"] = sum(r["ignored"] for r in rows)
+    if counts.get("rows") and not rows:
+        night.progress.say(f"none of the {counts['rows']} rows of {pairs.path} joins two active items; check pairs.key_column")
+    return counts
+
+
+def group_pairs(items: DataFrame) -> DataFrame:
+    """All ordered pairs within a group; the same variant, where variants are known, has weight 0.
+
+    A group above MAX_GROUP items is represented by that many of them, chosen by hash.
+    """
+    by_hash = Window.partitionBy("group_id").orderBy(F.xxhash64("item_id"), "item_id")
+    members = items.where("group_id IS NOT NULL").withColumn("n", F.row_number().over(by_hash)).where(F.col("n") <= MAX_GROUP).drop("n")
+    q, p = _side(members, "q"), _side(members, "p")
+    pairs = q.join(p, F.col("q_group_id") == F.col("p_group_id"))
+    same_variant = F.coalesce(F.col("q_variant_id") == F.col("p_variant_id"), F.lit(False))
+    weight = F.when(same_variant, 0.0).otherwise(1.0)
+    return _joined(pairs, F.lit("group"), weight, F.lit(None).cast("timestamp"))
+
+
+def linked_pairs(links: DataFrame, items: DataFrame, key: str) -> DataFrame:
+    """Links between ids, groups or variants as pairs of all the items that their ends name.
+
+    links: columns query, positive, source, weight, event_time; a link that stands there twice counts once, at its highest weight.
+    """
+    links = links.groupBy("query", "positive", "source").agg(F.max("weight").alias("weight"), F.max("event_time").alias("event_time"))
+    q, p = _side(items, "q"), _side(items, "p")
+    pairs = links.join(q, F.col("query") == F.col(f"q_{key}")).join(p, F.col("positive") == F.col(f"p_{key}"))
+    return _joined(pairs, F.col("source"), F.col("weight"), F.col("event_time"))
+
+
+def split_pairs(pairs: DataFrame, test_share: float) -> DataFrame:
+    """Add group_id (the unit) and split.
+
+    A pair from a training unit to an item of a test unit is left out.
+    """
+    query_unit = F.coalesce("q_group_id", "query_item_id")
+    positive_unit = F.coalesce("p_group_id", "positive_item_id")
+    units = pairs.withColumns({
+        "group_id": query_unit,
+        "split": split_of(query_unit, test_share),
+        "positive_split": split_of(positive_unit, test_share),
+    })  # fmt: skip
+    kept = units.where((F.col("split") == "test") | (F.col("positive_split") == "train"))
+    return kept.withColumn("weight", F.col("weight").cast("float"))
+
+
+def split_of(unit: Column, test_share: float) -> Column:
+    """`tgq.training.data.split.split_of` as SQL, bit for bit: the first 64 bits of sha256 as a share of 2**64."""
+    draw = F.conv(F.substring(F.sha2(unit, 256), 1, 16), 16, 10).cast("double") / F.lit(2.0**64)
+    return F.when(draw < F.lit(float(test_share)), "test").otherwise("train")
+
+
+def read_links(night: Night, location: Location) -> DataFrame:
+    """The configured table or CSV as (query, positive, source, weight, event_time).
+
+    Optional columns: weight (1 where absent or no finite number, never below 0), event_time, and kind, the name of the source.
+
+    Raises:
+        SourceError: it cannot be read, or an end's column is missing.
+    """
+    settings = night.settings.pairs
+    place = location.resolve(str(settings.path))
+    raw = open_table(night.spark, CatalogSettings(path=place, csv=night.settings.catalog.csv), "pairs.path")
+    wanted = (settings.query_column, settings.positive_column)
+    choices = ENDS[settings.source] if wanted == ENDS["table"][0] else (wanted,)
+    ends = next((pair for pair in choices if set(pair) <= set(raw.columns)), None)
+    if ends is None:
+        shown = " or ".join(", ".join(pair) for pair in choices)
+        raise SourceError(
+            f"{settings.path} has no columns {shown}", f"its columns are {', '.join(raw.columns)}: set pairs.query_column and positive_column"
+        )
+
+    weight = F.coalesce(F.col("weight").try_cast("float"), F.lit(1.0)) if "weight" in raw.columns else F.lit(1.0)
+    weight = F.when(F.isnan(weight) | (F.abs(weight) == float("inf")), 1.0).otherwise(weight)
+
+    def optional(name: str, kind: str, default: object) -> Column:
+        return F.coalesce(F.col(name).try_cast(kind), F.lit(default)) if name in raw.columns else F.lit(default).cast(kind)
+
+    return raw.select(
+        F.col(f"`{ends[0]}`").cast("string").alias("query"),
+        F.col(f"`{ends[1]}`").cast("string").alias("positive"),
+        optional("kind", "string", settings.source).alias("source"),
+        F.greatest(weight, F.lit(0.0)).cast("float").alias("weight"),
+        optional("event_time", "timestamp", None).alias("event_time"),
+    )
+
+
+def _side(items: DataFrame, side: str) -> DataFrame:
+    return items.select(*(F.col(c).alias(f"{side}_{c}") for c in items.columns))
+
+
+def _joined(pairs: DataFrame, source: Column, weight: Column, event_time: Column) -> DataFrame:
+    same_picture = F.coalesce(F.col("q_image_hash") == F.col("p_image_hash"), F.lit(False))
+    return pairs.where("q_item_id <> p_item_id").select(
+        F.col("q_item_id").alias("query_item_id"),
+        F.col("p_item_id").alias("positive_item_id"),
+        source.alias("source"),
+        F.when(same_picture, 0.0).otherwise(weight).alias("weight"),
+        event_time.alias("event_time"),
+        "q_group_id",
+        "p_group_id",
+    )

@@ -1,0 +1,107 @@
+"""`tgq doctor`: is this machine ready for a night? One line each, nothing written but a probe file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tgq.errors import MachineError, TgqError
+from tgq.settings.sections import Settings
+
+MINIMUM_MEMORY_GB = 4
+
+
+def checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    """(name, passed, what was found) of each check, as it is made."""
+    for name, check in (
+        ("java", _java),
+        ("delta jars", _jars),
+        ("memory", _memory),
+        ("gpu", _gpu),
+        ("tower weights", _towers),
+        ("encoder", _encoder),
+        ("feature cache", _features),
+        ("warehouse", _warehouse),
+    ):
+        yield _run(name, check, settings)
+
+
+def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> tuple[str, bool, str]:
+    try:
+        return name, True, check(settings)
+    except TgqError as e:
+        return name, False, str(e)
+
+
+def _java(settings: Settings) -> str:
+    from tgq.storage.session import java_version
+
+    return f"Java {java_version()}"
+
+
+def _jars(settings: Settings) -> str:
+    from tgq.storage.session import jars_folder
+
+    jars = list(jars_folder().glob("*.jar"))
+    if not jars:
+        raise MachineError(f"no Delta JARs in {jars_folder()}", "run `tgq setup`, or any step with a network")
+    return f"{len(jars)} in {jars_folder()}"
+
+
+def _memory(settings: Settings) -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    total = pages * size / 2**30
+    if total < MINIMUM_MEMORY_GB:
+        raise MachineError(f"{total:.1f} GiB of memory", f"a night needs {MINIMUM_MEMORY_GB} GiB or more")
+    return f"{total:.1f} GiB, {os.cpu_count()} cores; driver takes {settings.spark.driver_memory}"
+
+
+def _gpu(settings: Settings) -> str:
+    import torch
+
+    from tgq.inference.device import choose_device
+
+    place = choose_device(settings.encoder.device)
+    found = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return f"{', '.join(found) or 'none'}; encoder.device={settings.encoder.device} will use {place}"
+
+
+def _towers(settings: Settings) -> str:
+    from tgq.encoder.towers.hub import prepare_towers
+
+    return ", ".join(f"{name} in {folder}" for name, folder in prepare_towers().items())
+
+
+def _encoder(settings: Settings) -> str:
+    from tgq.registry.loading import versions_of
+    from tgq.run.night import model_folder
+
+    folder = model_folder(settings)
+    return f"model {versions_of(folder)[0]} in {folder}"
+
+
+def _features(settings: Settings) -> str:
+    from tgq.encoder.model import TGQFormer
+    from tgq.run.night import model_folder
+
+    budget = settings.features.max_gb
+    if not budget:
+        return "off (features.max_gb=0): a new connector runs both towers over the whole catalog again"
+    encoder = TGQFormer.from_pretrained(model_folder(settings))
+    vision, text = encoder.vision, encoder.text
+    image = 2 * (vision.tokens_per_image * vision.width + vision.pooled_width)
+    words = 2 * (text.max_length * text.width + 2 * text.pooled_width)
+    return (f"at most {image / 1000:.0f} kB a picture and {words / 1000:.0f} kB a text before compression (a third or less after it); "
+            f"features.max_gb={budget:g} holds {budget * 2**30 / (image + words):,.0f} items or more")  # fmt: skip
+
+
+def _warehouse(settings: Settings) -> str:
+    from tgq.storage.warehouse import absolute, ensure_writable
+
+    root = absolute(settings.warehouse.path)
+    new = "://" not in root and not Path(root).exists()
+    ensure_writable(root)
+    if new:
+        Path(root).rmdir()
+    return f"{root} is writable"

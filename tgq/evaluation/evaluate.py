@@ -1,0 +1,214 @@
+"""Full-pool retrieval metrics of the night, beside the frozen towers', and the gate's verdict on them.
+
+Every query of `relevance_pairs` ranks its positives among the whole pool, exactly. Slices, intervals and differences are computed
+on the executors from sums; the driver receives a row per slice, metric and system. Work grows with queries x pool.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tgq.errors import GateError, UsageError
+from tgq.evaluation.queries import ALL, Totals, evaluated_pairs, large_slices, with_slices, write_queries
+from tgq.evaluation.recall import shard_recall
+from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
+from tgq.publishing.index import staged_shards
+from tgq.publishing.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
+from tgq.retrieval import gate, manifest
+from tgq.retrieval.bootstrap import interval, partial
+from tgq.retrieval.shards import ShardFile
+from tgq.run.night import Night, StepResult
+from tgq.run.progress import watched
+from tgq.storage import artifacts as files
+
+Row = dict[str, Any]
+CONCAT = "concat"
+
+
+def evaluate(night: Night) -> StepResult:
+    """Measure the night, write its rows of `retrieval_metrics` and stage the gate's verdict.
+
+    Without relevance pairs only coverage and the shards' recall are measured. The verdict does not stop anything here.
+    """
+    clock, options = time.perf_counter(), night.settings.evaluate
+    pool = write_pool(night)
+    totals = write_queries(night, pool, evaluated_pairs(night), night.staging("evaluate", "queries"))
+    rows, figures = [coverage_row(pool)], {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split}
+    if totals.queries:
+        scored, more = score(night, pool, totals)
+        rows += scored
+        figures |= more
+    else:
+        figures["relevance"] = "no relevance pairs"
+    figures["pairs"] = asdict(totals)
+    shards = staged_shards(night)
+    if shards and pool.rows > 1:
+        rows.append(recall_row(night, pool, shards))
+    write_metrics(night, [row for row in rows if not row["model_version"].startswith(MINUS)])
+    differences = [row for row in rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL]
+    figures["differences"] = [
+        {"baseline": row["model_version"].removeprefix(MINUS)} | {name: row[name] for name in ("metric", "k", "value", "ci_low", "ci_high")}
+        for row in differences
+    ]  # fmt: skip
+    figures["metrics"] = {
+        f"{row['model_version']}/{metric_key(row)}": row["value"] for row in rows if row["slice"] == ALL and row not in differences
+    }
+    figures["gate"] = verdict(night, pool, rows, bool(totals.queries))
+    figures["evaluate_seconds"] = round(time.perf_counter() - clock, 2)
+    return StepResult(
+        rows_in=totals.queries, rows_out=len(rows) - len(differences), versions_read=pool.versions, figures=figures,
+        versions_written=night.warehouse.versions("retrieval_metrics"),
+    )  # fmt: skip
+
+
+def read_verdict(night: Night) -> dict[str, Any]:
+    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged} of this run.
+
+    Raises:
+        UsageError: the run has not been evaluated.
+    """
+    path = night.staging("gate.json")
+    if not files.exists(path):
+        raise UsageError(f"run {night.run_id} has no verdict of the gate", "run the evaluate step of this run first")
+    return files.read_json(path)
+
+
+def refusal(verdict: dict[str, Any]) -> GateError | None:
+    """The gate's no, as the error that ends the run with exit code 3."""
+    if verdict["passed"]:
+        return None
+    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+
+
+def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
+    """Kind of vectors -> the name it has in `retrieval_metrics`."""
+    systems = {MAIN: pool.model_version}
+    if pool.rival:
+        systems[RIVAL] = pool.rival
+    if baselines:
+        systems |= {kind: f"frozen_{kind}" for kind in FEATURES if kind in pool.widths}
+        if all(kind in pool.widths for kind in FEATURES):
+            systems[CONCAT] = f"frozen_{CONCAT}"
+    return systems
+
+
+def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str, Any]]:
+    """Rows of all systems and slices, and figures about them."""
+    options, catalog = night.settings.evaluate, night.settings.catalog
+    path = night.staging("evaluate", "queries")
+    queries = with_slices(night.spark.read.parquet(path), (*options.slices, *catalog.slice_columns), totals)
+    slices, small = large_slices(queries, options)
+    systems = systems_of(pool, options.baselines)
+    hidden, n_hidden = (None, 0) if options.queries_in_pool else _hide_queries(night, queries)
+    scoring = Scoring(
+        pool, tuple(systems), options.ks, slices, options.exclude_same_image, options.replicates, options.seed, options.level, hidden,
+    )  # fmt: skip
+    parallelism = night.spark.sparkContext.defaultParallelism
+    tasks = max(min(parallelism, -(-totals.queries // 64)), -(-totals.queries // QUERIES))
+    columns = ("position", "category_code", "image_code", "group_key", "positives", "ignored", "memberships")
+    with watched(night, "evaluate", totals.queries) as done:
+
+        def run(batches):
+            def counted():
+                for batch in batches:
+                    yield batch
+                    done.add(batch.num_rows)
+
+            return scoring.run(counted())
+
+        sums = queries.select(*columns).repartition(tasks, "position").mapInArrow(run, SUMS)
+        found = sums.repartition(min(parallelism, len(slices)), "slice").mapInArrow(scoring.reduce, RESULT).collect()
+    names = systems | {MINUS + kind: MINUS + name for kind, name in systems.items()}
+    rows = [
+        {"model_version": names[row["system"]], "pool_size": pool.rows - n_hidden}
+        | {name: row[name] for name in ("slice", "metric", "k", "value", "ci_low", "ci_high", "n_queries")}
+        for row in found
+    ]
+    return rows, {"slices": len(slices), "slices_too_small": small, "queries_hidden_from_pool": n_hidden}
+
+
+def coverage_row(pool: Pool) -> Row:
+    """Share of the active items that are in the pool."""
+    return _row(pool, "coverage", 0, pool.coverage, None)
+
+
+def recall_row(night: Night, pool: Pool, shards: list[ShardFile]) -> Row:
+    """Recall of the staged shards against exact search, over a sample of the pool."""
+    options = night.settings.evaluate
+    recall = shard_recall(night, pool, shards)
+    sums = partial(recall[:, None], np.arange(len(recall), dtype=np.uint64), options.replicates, options.seed)
+    low, high = (float(bound[0]) for bound in interval(sums, options.level))
+    row = _row(pool, "ann_recall", night.settings.index.recall_k, float(np.mean(recall)), len(recall))
+    return row | {"ci_low": low, "ci_high": high}
+
+
+def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
+    """The gate's judgement against floors and the last published run, staged for `publish`."""
+    settings, last = night.settings.gate, last_published(night)
+    if not settings.enabled:
+        judged = gate.Verdict(True, (), ("The gate is switched off.",))
+    else:
+        now = _values(row for row in rows if row["model_version"] == pool.model_version)
+        absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
+        if pool.rows <= 1:
+            absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
+        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, absent)
+    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest}
+    files.write_json(night.staging("gate.json"), result)
+    return result
+
+
+def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
+    """The overall figures of the published run, or of the one before where that is this run itself."""
+    earlier = [made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id]
+    if not earlier:
+        return None
+    of_run = (F.col("run_id") == earlier[0].run_id) & (F.col("model_version") == earlier[0].model_version) & (F.col("slice") == ALL)
+    return _values(row.asDict() for row in night.warehouse.read("retrieval_metrics").where(of_run).collect())
+
+
+def write_metrics(night: Night, rows: list[Row]) -> None:
+    """Replace this run's rows of `retrieval_metrics`, in one commit."""
+    schema = night.warehouse.read("retrieval_metrics").schema
+    stamp = {"run_id": night.run_id, "measured_at": night.started_at}
+    table = [tuple((row | stamp)[f.name] for f in schema.fields) for row in rows]
+    frame = night.spark.createDataFrame(table, schema).coalesce(1)
+    frame.writeTo(night.warehouse.qualified("retrieval_metrics")).overwrite(F.col("run_id") == night.run_id)
+
+
+def metric_key(row: Row) -> str:
+    """`hit_rate@10`, or `mrr` where there is no cutoff: how conf names a metric."""
+    return f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
+
+
+def _values(rows: Iterable[Row]) -> dict[str, gate.MetricValue]:
+    """Overall figures by the names of conf."""
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return {
+        metric_key(row): gate.MetricValue(row["value"], number(row["ci_low"]), number(row["ci_high"]), row["n_queries"] or 0)
+        for row in rows if row["slice"] == ALL
+    }  # fmt: skip
+
+
+def _row(pool: Pool, metric: str, k: int, value: float, n: int | None) -> Row:
+    return {"model_version": pool.model_version, "slice": ALL, "metric": metric, "k": k, "value": value, "ci_low": None, "ci_high": None,
+            "n_queries": n, "pool_size": pool.rows}  # fmt: skip
+
+
+def _hide_queries(night: Night, queries: DataFrame) -> tuple[str, int]:
+    """Write the positions of items that are queries and nobody's positive: with `queries_in_pool` off they leave the pool."""
+    path = night.staging("evaluate", "hidden")
+    positives = queries.select(F.explode("positives.position").alias("position"))
+    queries.select("position").distinct().join(positives, "position", "left_anti").write.mode("overwrite").parquet(path)
+    return path, night.spark.read.parquet(path).count()

@@ -1,0 +1,56 @@
+"""Publishing: after the gate said yes, neighbours, shards and the current view move to tonight's generation.
+
+The manifest is the last to move and the only truth: until it is replaced, `current_embeddings`, `tgq search` and the next
+night's comparisons stay at the generation before. Run again after a kill, every part finds its own work done.
+"""
+
+from __future__ import annotations
+
+from tgq.errors import UsageError
+from tgq.evaluation.evaluate import read_verdict, refusal
+from tgq.publishing import index, neighbors
+from tgq.publishing.views import define_views
+from tgq.retrieval import manifest
+from tgq.run.night import Night, StepResult
+from tgq.storage.warehouse import Warehouse
+
+
+def publish(night: Night) -> StepResult:
+    """Make tonight's staged results the published ones.
+
+    Raises:
+        GateError: the gate refused, and nothing was touched.
+        UsageError: a step of this run is missing, or was run again on another pool than the gate judged.
+    """
+    verdict = read_verdict(night)
+    if refused := refusal(verdict):
+        raise refused
+    shards = index.staged_index(night)
+    if len({verdict["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
+        found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
+        raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
+    warehouse = night.warehouse
+    neighbors.publish_neighbors(night)
+    tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # what was judged, whatever came since
+    versions = tables | warehouse.versions("item_neighbors")
+    published = index.publish_index(night, versions)
+    define_views(night.spark, warehouse)
+    return StepResult(
+        versions_read=versions,
+        versions_written=warehouse.versions("index_shards", "item_neighbors"),
+        figures={
+            "generation": published.generation, "shards": len(published.shards),
+            "manifest": warehouse.path(manifest.path_of(published.generation)),
+        },
+    )
+
+
+def rollback(warehouse: Warehouse, to: str | None = None) -> str:
+    """Make an earlier generation the published one: shards, neighbours and the current view together; returns its name.
+
+    Raises:
+        WarehouseError: there is no such generation, or its files are gone.
+    """
+    generation = index.rollback(warehouse, to).generation
+    define_views(warehouse.spark, warehouse)
+    return generation

@@ -1,0 +1,288 @@
+"""FAISS shards per category: built on the executors, carried over where nothing changed, published by one manifest.
+
+A category's shards are built again only when its members, the model or the settings of the index changed. What a shard is built
+from is summed up in its key; a key that the published manifest knows means the published file is right as it is.
+
+Cost: the ids of the catalog once, to find what changed; then the vectors of changed shards, one shard per task at a time, so
+a worker needs memory for one shard (`index.max_shard_items` vectors, twice while it is built). The driver sees a row per shard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tgq.errors import UsageError
+from tgq.publishing.pool import MAIN, Pool, list_matrix, pool_members, write_pool
+from tgq.retrieval import manifest
+from tgq.retrieval.manifest import Manifest
+from tgq.retrieval.shards import (
+    ShardFile,
+    assign_shards,
+    build_shard,
+    choose_factory,
+    draw_sample,
+    members_digest,
+    n_shards,
+    verify_shard,
+    write_shard,
+)  # fmt: skip
+from tgq.run.night import Night, StepResult
+from tgq.run.progress import watched
+from tgq.settings.sections import IndexSettings
+from tgq.storage import artifacts as files
+from tgq.storage.files import Files
+from tgq.storage.warehouse import Warehouse
+
+FORMAT = 1  # raised when the same members and settings would give another file
+SEED = 0
+MEMBERS = "category string, shard int, of int, n_items long, members string"
+BUILT = "record string, seconds double"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A shard that tonight's generation must have."""
+
+    category: str
+    shard: int
+    of: int  # shards of this category
+    n_items: int
+    factory: str
+    key: str
+
+
+def build_index(night: Night) -> StepResult:
+    """Build what changed, verify it, and stage the list of all shards; nothing is published.
+
+    Raises:
+        ConfigError: the memory budget cannot hold the index in any form.
+        WarehouseError: a file that was written is not what was built.
+    """
+    clock, settings = time.perf_counter(), night.settings.index
+    pool = write_pool(night)
+    wanted = wanted_shards(night, pool)
+    published = published_shards(night.warehouse)
+    candidates = [*published, *(staged_shards(night) or ())]  # staged: this step ran before in this night
+    known = {file.members_digest: file for file in candidates if _is_there(night.warehouse, file)}
+    planned = time.perf_counter()
+    missing = [shard for shard in wanted if shard.key not in known]
+    known |= {file.members_digest: file for file in (_build(night, pool, missing, settings) if missing else ())}
+    shards = [known[shard.key] for shard in wanted]
+    files.write_json(
+        night.staging("index", "manifest.json"),
+        {"model_version": pool.model_version, "versions": pool.versions, "pool": pool.digest, "shards": [asdict(file) for file in shards]},
+    )
+    before = {file.members_digest for file in published}
+    built = [file for file in shards if file.members_digest not in before]
+    places = {(file.category, file.shard) for file in shards}
+    recalls = [file.recall_at_k for file in shards if file.recall_at_k is not None]
+    return StepResult(
+        rows_in=pool.rows, rows_out=sum(file.n_items for file in shards), versions_read=pool.versions,
+        figures={
+            "shards": len(shards), "built": len(built), "carried": len(shards) - len(built),
+            "removed": len({(file.category, file.shard) for file in published} - places),
+            "bytes": sum(file.bytes for file in shards), "bytes_built": sum(file.bytes for file in built),
+            "recall_at_k_min": min(recalls, default=None), "recall_at_k_mean": float(np.mean(recalls)) if recalls else None,
+            "plan_seconds": round(planned - clock, 2), "build_seconds": round(time.perf_counter() - planned, 2),
+        },
+    )  # fmt: skip
+
+
+def staged_index(night: Night) -> dict[str, Any]:
+    """What the index step staged: the shards, and the pool (digest and Delta versions) that they hold.
+
+    Raises:
+        UsageError: nothing is staged.
+    """
+    path = night.staging("index", "manifest.json")
+    if not files.exists(path):
+        raise UsageError(f"run {night.run_id} has no staged shards", "run the index step of this run first")
+    return files.read_json(path)
+
+
+def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
+    """Publish the staged shards as the generation of this run, and drop generations beyond `index.keep_generations`.
+
+    The rows of `index_shards` come first, the manifest last: until it is there nobody sees the new generation. Done again, nothing
+    changes. A run that was taken up after its manifest was written, with other contents, is published beside it as `<run>.2`.
+
+    versions: the Delta versions that the generation stands for, by table.
+
+    Raises:
+        UsageError: nothing is staged.
+    """
+    root = night.warehouse.root
+    staged, current = staged_index(night), manifest.load_current(root)
+    known = {made.generation: made for made in _manifests(root)}
+    number = 1
+    while True:
+        name = night.run_id if number == 1 else f"{night.run_id}.{number}"
+        wanted = Manifest(
+            generation=name, run_id=night.run_id, model_version=staged["model_version"], encoder=night.settings.encoder.path,
+            created_at=night.started_at.isoformat(timespec="seconds"), tables=dict(versions),
+            shards=tuple(ShardFile(**file) for file in staged["shards"]), previous=current.generation if current else None,
+        )  # fmt: skip
+        if name in known and current is not None and name == current.generation:
+            wanted = dataclasses.replace(wanted, previous=current.previous)
+        if known.get(name, wanted) == wanted:
+            break
+        number += 1
+    if current != wanted:
+        _write_rows(night, wanted)
+        manifest.publish(root, wanted)
+    manifest.collect_garbage(root, night.settings.index.keep_generations)
+    return wanted
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generation that is kept."""
+
+    generation: str
+    run_id: str
+    model_version: str
+    created_at: str
+    n_shards: int
+    n_items: int
+    current: bool
+
+
+def generations(root: str) -> list[Generation]:
+    """The generations of a warehouse folder, newest first."""
+    current = manifest.load_current(root)
+    made = sorted(_manifests(root), key=lambda m: (m.created_at, m.generation), reverse=True)
+    return [
+        Generation(m.generation, m.run_id, m.model_version, m.created_at, len(m.shards), sum(s.n_items for s in m.shards),
+                   current is not None and m.generation == current.generation)
+        for m in made
+    ]  # fmt: skip
+
+
+def rollback(warehouse: Warehouse, to: str | None = None) -> Manifest:
+    """Make an earlier generation the current one: the one before, or `to`. Its manifest says which table versions belong to it.
+
+    Raises:
+        WarehouseError: there is no such generation, or its files are gone.
+    """
+    return manifest.rollback(warehouse.root, to)
+
+
+def published_shards(warehouse: Warehouse) -> tuple[ShardFile, ...]:
+    """The shards of the current generation; none before the first."""
+    current = manifest.load_current(warehouse.root)
+    return current.shards if current else ()
+
+
+def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
+    """The shards of tonight's pool, by category and number, each with the key of what it is built from."""
+    settings, most = night.settings.index, night.settings.index.max_shard_items
+
+    def summarise(table: pa.Table) -> pa.Table:
+        ids, contents = (np.array(table[name].to_pylist(), object) for name in ("item_id", "content"))
+        count = n_shards(len(ids), most)
+        numbers = assign_shards(ids, count)
+        rows = [
+            {"category": table["category"][0].as_py(), "shard": int(number), "of": count, "n_items": int((numbers == number).sum()),
+             "members": members_digest(ids[numbers == number], contents[numbers == number])}
+            for number in np.unique(numbers)
+        ]  # fmt: skip
+        types = {"category": pa.string(), "shard": pa.int32(), "of": pa.int32(), "n_items": pa.int64(), "members": pa.string()}
+        return pa.Table.from_pylist(rows, pa.schema(list(types.items())))
+
+    # the titles are in the shard's sidecar, so a new title makes a new file
+    content = F.concat_ws(" ", "content_hash", F.sha2(F.to_json(F.struct("title", "brand")), 256))
+    members = pool_members(night, pool.versions, pool.model_version).select("category", "item_id", content.alias("content"))
+    rows = sorted(members.groupBy("category").applyInArrow(summarise, MEMBERS).collect(), key=lambda row: (row["category"], row["shard"]))
+    total, width = sum(row["n_items"] for row in rows), pool.widths.get(MAIN, 0)
+    wanted = []
+    for row in rows:
+        budget = int(settings.memory_budget_gb * 2**30 * row["n_items"] / total)  # all shards together fit the budget
+        factory = settings.factory or choose_factory(row["n_items"], width, budget)
+        parts = [FORMAT, pool.model_version, row["category"], row["shard"], row["members"], factory, settings.recall_target, settings.recall_k]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        wanted.append(Wanted(row["category"], row["shard"], row["of"], row["n_items"], factory, key))
+    return wanted
+
+
+def staged_shards(night: Night) -> list[ShardFile] | None:
+    """Tonight's shards, None before the index step."""
+    path = night.staging("index", "manifest.json")
+    return [ShardFile(**file) for file in files.read_json(path)["shards"]] if files.exists(path) else None
+
+
+def _manifests(root: str) -> list[Manifest]:
+    return [manifest.load(root, name) for name in Files(root).list(manifest.GENERATIONS)]
+
+
+def _write_rows(night: Night, made: Manifest) -> None:
+    """Replace the rows of one generation in `index_shards`, in one commit."""
+    schema = night.warehouse.read("index_shards").schema
+    shared = dict(
+        generation=made.generation, model_version=made.model_version, run_id=made.run_id,
+        embeddings_version=made.tables.get("item_embeddings"), published_at=datetime.now(timezone.utc),
+    )  # fmt: skip
+    rows = [tuple((asdict(file) | shared)[f.name] for f in schema.fields) for file in made.shards]
+    frame = night.spark.createDataFrame(rows, schema).coalesce(1)
+    frame.writeTo(night.warehouse.qualified("index_shards")).overwrite(F.col("generation") == made.generation)
+
+
+def _is_there(warehouse: Warehouse, file: ShardFile) -> bool:
+    return all(files.exists(warehouse.path(path)) for path in (file.path, file.ids_path))
+
+
+def _build(night: Night, pool: Pool, missing: list[Wanted], settings: IndexSettings) -> list[ShardFile]:
+    """Build, write and verify shards on the executors."""
+    root, target, k = night.warehouse.root, settings.recall_target, settings.recall_k
+    plan = {(shard.category, shard.shard): shard for shard in missing}
+    members = with_shard(night, pool, missing)
+    tasks = min(len(missing), 4 * night.spark.sparkContext.defaultParallelism)
+    with watched(night, "index", sum(shard.n_items for shard in missing)) as done:
+
+        def build(table: pa.Table) -> pa.Table:
+            clock = time.perf_counter()
+            ids = np.array(table["item_id"].to_pylist(), object)
+            order = np.argsort(ids, kind="stable")
+            ids, table = ids[order], table.take(pa.array(order))
+            vectors = list_matrix(table[MAIN])
+            shard = plan[table["category"][0].as_py(), table["shard"][0].as_py()]
+            made, factory = build_shard(vectors, ids, shard.factory, SEED)
+            file = write_shard(root, made, shard.category, shard.shard, factory, shard.key, table.select(["title", "brand"]))
+            file = verify_shard(root, file, ids, draw_sample(vectors, ids, k, seed=SEED), target)
+            done.add(len(ids))
+            record = json.dumps(asdict(file))
+            return pa.table({"record": [record], "seconds": [time.perf_counter() - clock]})
+
+        rows = members.repartition(tasks, "category", "shard").groupBy("category", "shard").applyInArrow(build, BUILT).collect()
+    return [ShardFile(**json.loads(row["record"])) for row in rows]
+
+
+def with_shard(night: Night, pool: Pool, wanted: Sequence[Wanted]) -> DataFrame:
+    """The members of some shards, with their vectors and the `shard` that each belongs to."""
+    members = pool_members(night, pool.versions, pool.model_version).select("category", "item_id", "title", "brand", MAIN)
+    plan = night.spark.createDataFrame([(w.category, w.shard, w.of) for w in wanted], "category string, shard int, of int")
+    if all(w.of == 1 for w in wanted):
+        return members.join(F.broadcast(plan), "category")
+
+    @F.arrow_udf("int")
+    def number(item_id: pa.Array, of: pa.Array) -> pa.Array:
+        counts = of.to_numpy()
+        numbers = np.zeros(len(counts), np.int32)
+        for count in np.unique(counts):
+            rows = np.flatnonzero(counts == count)
+            numbers[rows] = assign_shards(item_id.take(pa.array(rows)).to_pylist(), int(count))
+        return pa.array(numbers)
+
+    split = members.join(F.broadcast(plan.select("category", "of").distinct()), "category")
+    return split.withColumn("shard", number("item_id", "of")).join(F.broadcast(plan.drop("of")), ["category", "shard"], "left_semi")

@@ -1,0 +1,144 @@
+"""Search in the published shards, by an item, by words or by a picture. Needs no Spark: the manifest says what to open.
+
+Cost: the shards of the categories that are searched are read and checked (about 1 GB/s); then a FAISS search of one query.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tgq.encoder.text import metadata_text
+from tgq.errors import ModelError, UsageError, WarehouseError
+from tgq.images.decode import ImageError, ImageLimits, decode_image
+from tgq.registry.loading import load_encoder, versions_of
+from tgq.retrieval import manifest
+from tgq.retrieval.manifest import Manifest
+from tgq.retrieval.shards import Opened, ShardFile, open_shards, read_details, search_shards
+from tgq.run.night import published_folder
+from tgq.settings.sections import Settings
+from tgq.storage.warehouse import absolute
+
+Hit = dict[str, Any]
+
+
+def search(
+    settings: Settings, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None,
+    category: str | None = None, k: int = 10,
+) -> list[Hit]:  # fmt: skip
+    """The k best published items: dicts with item_id, title, brand, category, score (cosine), best first.
+
+    Exactly one of item_id, text and image is the query; an item does not find itself. `category` keeps that category and what
+    lies under it.
+
+    Raises:
+        UsageError: no or several queries, an unknown item or category, an unreadable picture.
+        WarehouseError: nothing is published, or a shard is damaged.
+        ModelError: the encoder that the shards were made with is neither in the warehouse nor configured.
+    """
+    if sum(given is not None for given in (item_id, text, image)) != 1:
+        raise UsageError("search needs exactly one of an item, a text and a picture", "name one of them")
+    root = absolute(settings.warehouse.path)
+    published = need_published(settings)
+    chosen = [file for file in published.shards if category is None or is_under(file.category, category)]
+    if not chosen:
+        tops = sorted({levels(file.category)[0] for file in published.shards})[:12]
+        raise UsageError(f"no category '{category}' is published", f"name a path that begins with one of: {', '.join(tops)}")
+    opened = open_shards(root, chosen)
+    if item_id is not None:
+        query = item_vector(root, published, opened, item_id)
+    else:
+        query = encoded(settings, published, text, image)
+    scores, ids = search_shards(opened, query, k + (item_id is not None))
+    found = [(found_id, float(score)) for found_id, score in zip(ids[0], scores[0], strict=True) if found_id not in (None, item_id)][:k]
+    shown = details(root, opened, [found_id for found_id, _ in found])
+    return [{"item_id": found_id, **shown[found_id], "score": score} for found_id, score in found]
+
+
+def need_published(settings: Settings) -> Manifest:
+    """The published generation.
+
+    Raises:
+        WarehouseError: there is none.
+    """
+    published = manifest.load_current(absolute(settings.warehouse.path))
+    if published is None:
+        raise WarehouseError(f"nothing is published in {settings.warehouse.path}", "run `tgq nightly` first, or name another --warehouse")
+    return published
+
+
+def need_encoder(settings: Settings, published: Manifest) -> str:
+    """The folder of the encoder that the generation was made with.
+
+    Raises:
+        ModelError: it is another one, or cannot be loaded.
+    """
+    folder = published_folder(settings, published)
+    version, _ = versions_of(folder)
+    if version != published.model_version:
+        raise ModelError(
+            f"the shards are of model {published.model_version}, the encoder {folder} is {version}",
+            f"set encoder.path to the encoder of run {published.run_id} ({published.encoder})",
+        )
+    return folder
+
+
+def levels(category: str) -> list[str]:
+    """The levels of a category path."""
+    return [level.strip() for level in category.split(">")]
+
+
+def is_under(category: str, wanted: str) -> bool:
+    """Whether `wanted` is the category or one above it, whatever the capitals."""
+    path, prefix = ([level.casefold() for level in levels(c)] for c in (category, wanted))
+    return path[: len(prefix)] == prefix
+
+
+def item_vector(root: str, published: Manifest, opened: list[Opened], item_id: str) -> np.ndarray:
+    """float32 [1, D]: a published item's vector, as its shard holds it (a compressed shard gives it nearly)."""
+    rest = [file for file in published.shards if file not in [o.file for o in opened]]
+    for one in (*opened, *(o for file in rest for o in open_shards(root, [file]))):
+        place = np.searchsorted(one.shard.ids, item_id)
+        if place < len(one.shard.ids) and one.shard.ids[place] == item_id:
+            index = one.shard.index
+            if hasattr(index, "make_direct_map"):
+                index.make_direct_map()
+            return index.reconstruct(int(place))[None]
+    raise UsageError(f"item '{item_id}' is not published", "check the id; an item without an embedding cannot be searched by")
+
+
+def encoded(settings: Settings, published: Manifest, text: str | None, image: str | Path | None) -> np.ndarray:
+    """float32 [1, D]: the encoder's vector of words alone, or of a picture alone."""
+    import torch
+
+    encoder = load_encoder(need_encoder(settings, published), settings.encoder.device, settings.encoder.dtype)
+    pixels, index = None, -1
+    if image is not None:
+        limits = ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
+        try:
+            picture = decode_image(Path(image).read_bytes(), limits, encoder.vision.input_size)
+        except OSError as error:
+            raise UsageError(f"the picture {image} cannot be read ({error.strerror})", "name a picture file") from None
+        except ImageError as error:
+            raise UsageError(f"the picture {image} is {error.reason.replace('_', ' ')} ({error.detail})", "name another picture") from None
+        pixels, index = encoder.vision.preprocess(picture)[None], 0
+    words = metadata_text(text, None, None, None) if text is not None else ""
+    return encoder.encode(pixels, torch.tensor([index]), [words], [""]).embedding.numpy()
+
+
+def details(root: str, opened: list[Opened], ids: list[str]) -> dict[str, Hit]:
+    """Title, brand and category of some items of these shards."""
+    shown: dict[str, Hit] = {}
+    for one in opened:
+        wanted = [i for i in np.searchsorted(one.shard.ids, ids) if i < len(one.shard.ids)]
+        rows = [int(row) for row in dict.fromkeys(wanted) if one.shard.ids[row] in ids]
+        if rows:
+            for row in _rows(root, one.file, rows):
+                shown[row["item_id"]] = {"title": row["title"], "brand": row["brand"], "category": one.file.category}
+    return shown
+
+
+def _rows(root: str, file: ShardFile, rows: list[int]) -> list[Hit]:
+    return read_details(root, file).take(rows).to_pylist()

@@ -1,0 +1,117 @@
+"""A catalog of views: items as they are and once more under nuisances, written as a source that training reads like any other.
+
+An item and its views are of one group, so each is a positive of the others, as everywhere save those with the very same picture (two
+views of the metadata alone); what other groups show stays a negative. Cost: one
+fetch and decode per item and a JPEG per view (about 25 kB), on the executors.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+from pyspark.sql import DataFrame
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from tgq.catalog.source import fetch_options, folder_of
+from tgq.images.decode import ImageError, ImageLimits
+from tgq.images.fetch import FetchOptions
+from tgq.nuisances import NUISANCES, Item, apply
+from tgq.nuisances.draws import seeded
+from tgq.robustness.rendering import CLEAN, COLUMNS, Studio, write_cast
+from tgq.run.night import Night
+from tgq.run.progress import watched
+from tgq.settings.sections import CatalogSettings, ColumnMapping, PairSettings, Settings, WarehouseSettings
+from tgq.training_job.training_set import unit
+
+TABLE = "catalog.parquet"
+TASK_ITEMS = 64
+QUALITY = 92  # of the JPEGs
+TEXTS = ("item_id", "title", "brand", "category", "group_id", "view")
+ROW = pa.schema([*((name, pa.string()) for name in TEXTS), ("attributes", pa.map_(pa.string(), pa.string())), ("image_bytes", pa.binary())])
+
+
+@dataclass(frozen=True)
+class _Multiplier:
+    """What a task needs, in plain values."""
+
+    fetch: FetchOptions
+    limits: ImageLimits
+    cast: str
+    views: int
+    seed: int
+    side: int
+
+    def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """COLUMNS to ROW: the item as it is, then under `views` nuisances that apply to it, drawn by its id.
+
+        An item whose picture cannot be read has no views; the night quarantines it with its reason.
+        """
+        studio = Studio(self.fetch, self.limits, self.side, self.cast, self.seed)
+        for batch in batches:
+            rows: list[dict[str, Any]] = []
+            for row in batch.to_pylist():
+                try:
+                    item = studio.item(row)
+                except ImageError:
+                    continue
+                rows += [_row(name, view, row["group_id"]) for name, view in self._views(item, studio.others(row))]
+            yield pa.RecordBatch.from_pylist(rows, ROW)
+
+    def _views(self, item: Item, others: list[Item]) -> Iterator[tuple[str, Item]]:
+        yield CLEAN, item
+        names = sorted(NUISANCES)
+        drawn = seeded("views", item.item_id, self.seed).sample(names, len(names))
+        made = ((name, apply(name, item, others, self.seed)) for name in drawn)
+        yield from itertools.islice(((name, view) for name, view in made if view and (view.image or view.title or view.category)), self.views)
+
+
+def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, seed: int, side: int) -> None:
+    """Write some `catalog_items` rows and `views` views of each to `folder`'s TABLE, in columns of ROW; `side`: pixels of the tower's input.
+
+    Ids are `view~item_id`; `group_id` is the item's group, or its own id where it has none.
+    """
+    cast, total = night.staging("cast"), items.count()
+    write_cast(items, cast, seed)
+    images = night.settings.images
+    limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
+    task = _Multiplier(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed, side)
+    rows = items.withColumn("group_id", unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
+    with watched(night, "views", total) as done:
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in task.run(batches):
+                done.add(sum(view == CLEAN for view in batch["view"].to_pylist()))
+                yield batch
+
+        rows.mapInArrow(run, from_arrow_schema(ROW)).write.mode("overwrite").parquet(f"{folder}/{TABLE}")
+
+
+def view_settings(settings: Settings, folder: str, warehouse: str, kept_gb: float) -> Settings:
+    """Settings that read a view catalog into a warehouse of its own, with the metadata and the split of the items it is made of."""
+    columns = ColumnMapping(group_id="group_id", image_uri=None)
+    changed = {
+        "catalog": CatalogSettings(path=folder, table=TABLE, columns=columns),
+        "pairs": PairSettings(source="group", test_share=settings.pairs.test_share),
+        "warehouse": WarehouseSettings(path=warehouse),
+        "features": settings.features.model_copy(update={"max_gb": kept_gb}),
+    }
+    return settings.model_copy(update=changed)
+
+
+def _row(name: str, view: Item, group: str) -> dict[str, Any]:
+    words = {field: getattr(view, field) or None for field in ("title", "brand", "category")}
+    attributes = {key: str(value) for key, value in view.attributes.items()}
+    picture = view.image and _jpeg(view.image)
+    return {"item_id": f"{name}~{view.item_id}", "group_id": group, "view": name, "image_bytes": picture, "attributes": attributes, **words}
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    data = io.BytesIO()
+    image.convert("RGB").save(data, "JPEG", quality=QUALITY)
+    return data.getvalue()
