@@ -40,7 +40,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.images.decode import decode_image
 from tgq.registry.loading import load_encoder
 from tgq.run.night import Night, open_night
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 
 BATCH = 32
@@ -121,7 +121,7 @@ def main() -> None:
         write_subset(asked.catalog, scratch / "catalog", asked.items)
         sets = [f"catalog.path={json.dumps(str(scratch / 'catalog'))}", f"warehouse.path={json.dumps(str(scratch / 'wh'))}",
                 f"encoder.path={json.dumps(asked.encoder)}", f"images.allowed_roots={json.dumps([str(asked.catalog.resolve())])}"]  # fmt: skip
-        settings = config.load(["local", asked.conf], sets).settings
+        settings = load_settings(["local", asked.conf], sets).settings
         spark = open_session(settings)
         rounds = measure(lambda n: open_night(spark, settings, f"round-{n}"), asked.rounds, cores)
         spark.stop()

@@ -31,7 +31,7 @@ from tgq.catalog.ingest import ingest
 from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
 from tgq.run.night import open_night
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 
 SIDES = ("pixels", "keeping", "kept")
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "kept.json")
     asked = parser.parse_args()
     scratch, found = Path(tempfile.mkdtemp(prefix="tgq-bench-")), []
-    spark = open_session(config.load(["local", asked.conf], []).settings)
+    spark = open_session(load_settings(["local", asked.conf], []).settings)
     try:
         other = new_encoder(scratch / "encoder")
         for n in asked.items:
@@ -87,7 +87,7 @@ def one_round(spark, asked: argparse.Namespace, scratch: Path, n: int, other: st
     for side, place, changed in (("pixels", "off", {"features.max_gb": 0}), ("keeping", "on", {}), ("kept", "on", {"encoder.path": other})):
         sets = {"catalog.path": str(scratch / f"catalog-{n}"), "warehouse.path": str(scratch / place), "encoder.path": "default",
                 "images.allowed_roots": [str(asked.catalog.resolve())], **changed}  # fmt: skip
-        night = open_night(spark, config.load(["local", asked.conf], [f"{key}={json.dumps(value)}" for key, value in sets.items()]).settings, side)
+        night = open_night(spark, load_settings(["local", asked.conf], [f"{key}={json.dumps(value)}" for key, value in sets.items()]).settings, side)
         if side != "kept":
             ingest(night)
         began = time.perf_counter()

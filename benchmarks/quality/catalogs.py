@@ -15,7 +15,7 @@ from tgq.demo.catalog import draw_catalog
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError
 from tgq.run.night import Progress
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 from tgq.training.data.dataset import TrainingSet
 from tgq.training_job.job import Source, read_source
@@ -87,7 +87,7 @@ def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, pr
     encoder, start = TGQFormer(EncoderConfig(**sight)), work / "towers"
     encoder.save_pretrained(start)
     (work / "features").mkdir(parents=True, exist_ok=True)
-    with open_session(config.load(["local"], []).settings) as spark:
+    with open_session(load_settings(["local"], []).settings) as spark:
         for catalog, side in missing:
             source = Source.of_catalog(f"{folder_of(catalog, work)}={catalog.profile}", work / "warehouses")
             source = replace(source, name=catalog.name)

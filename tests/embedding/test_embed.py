@@ -19,7 +19,7 @@ from tgq.errors import ModelError
 from tgq.images.decode import decode_image
 from tgq.registry.loading import towers_of, versions_of
 from tgq.run.night import open_night
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def catalog(tmp_path):
 
 
 def begin(spark, tmp_path, model, catalog, *sets):
-    loaded = config.load(
+    loaded = load_settings(
         [], [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={catalog}", f"encoder.path={model}",
              "embed.task_items=8", "embed.slice_items=16", "encoder.device=cpu", *sets], {},
     )  # fmt: skip

@@ -19,7 +19,7 @@ from tgq.registry.loading import versions_of
 from tgq.registry.tracking import open_tracker
 from tgq.retrieval import manifest
 from tgq.run.night import StepResult, open_night, record
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.training.data.split import split_of
 from tgq.training.trainer import TrainConfig
 
@@ -76,7 +76,7 @@ def alias(night):
 
 
 def test_the_validation_pairs_are_those_that_training_holds_out(make_night, items):
-    assert config.load([], [], {}).settings.promote.share == TrainConfig().validation_share
+    assert load_settings([], [], {}).settings.promote.share == TrainConfig().validation_share
     data = items(n=600, styles=300)
     data.write_pairs(make_night(), split=split_of)
     for share in (0.15, 0.5):
@@ -182,14 +182,14 @@ def test_too_few_queries_are_an_error_before_anything_is_embedded(shop, encoders
 
 def test_nights_of_another_encoder_have_no_champion():
     with pytest.raises(UsageError, match="encoder.path is default"):
-        step.need_champion(config.load([], ["encoder.path=default"], {}).settings)
+        step.need_champion(load_settings([], ["encoder.path=default"], {}).settings)
 
 
 def test_the_next_night_embeds_with_the_champion_and_queries_go_to_what_is_published(spark, tmp_path, encoders, bundled):
     draw_catalog(tmp_path / "shop", items=90, seed=5, size=64, workers=1)
     sets = [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={tmp_path / 'shop'}", "evaluate.replicates=50", "gate.enabled=false",
             "promote.share=1"]  # fmt: skip
-    settings = config.load(["local", "catalogs/demo"], sets, {}).settings
+    settings = load_settings(["local", "catalogs/demo"], sets, {}).settings
     first, second = (versions_of(encoders[name])[0] for name in ("first", "equal"))
 
     def night():

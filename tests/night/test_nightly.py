@@ -14,7 +14,7 @@ from tgq.errors import GateError
 from tgq.night import nightly
 from tgq.night.nightly import STEPS, Nightly
 from tgq.run.night import open_night
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def shop(tmp_path_factory):
 def begin(spark, tmp_path, tiny_encoder):
     def begin(catalog, *sets):
         overrides = [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={catalog}", f"encoder.path={tiny_encoder}", *sets]
-        return Nightly(open_night(spark, config.load(["local", "catalogs/demo"], overrides, {}).settings))
+        return Nightly(open_night(spark, load_settings(["local", "catalogs/demo"], overrides, {}).settings))
 
     return begin
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tgq.night.report import collect, write_report
 from tgq.run.night import Night
-from tgq.settings.sections import load
+from tgq.settings.load import load_settings
 
 NOW = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
 MODEL = "0123456789abcdef"
@@ -32,7 +32,7 @@ def night(spark, warehouse, tmp_path):
     for item, colour in ITEMS.items():
         if item != "b":  # its picture is gone
             Image.new("RGB", (60, 40), colour).save(catalog / "images" / f"{item}.png")
-    settings = load(["local"], [f"catalog.path={catalog}", "catalog.table=catalog.csv", f"warehouse.path={warehouse.root}"], {}).settings
+    settings = load_settings(["local"], [f"catalog.path={catalog}", "catalog.table=catalog.csv", f"warehouse.path={warehouse.root}"], {}).settings
     add(warehouse, "catalog_items", *(
         dict(item_id=i, title=f"<b>{i}</b>", category="Home > Cups", image_uri=str(catalog / "images" / f"{i}.png"), content_hash=i, is_active=True)
         for i in ITEMS
@@ -95,7 +95,7 @@ def test_the_page_holds_what_the_tables_say(night):
 
 
 def test_a_night_that_failed_before_any_table_was_filled_has_a_report(spark, warehouse):
-    settings = load(["local"], [f"warehouse.path={warehouse.root}"], {}).settings
+    settings = load_settings(["local"], [f"warehouse.path={warehouse.root}"], {}).settings
     failed = dict(status="failed", seconds=0.1, rows_in=None, figures={"error": "no table in there"})
     path = write_report(Night(spark, settings, warehouse, "run-1", NOW), {"run_id": "run-1", "steps": {"ingest": failed}})
     assert "no table in there" in Path(path).read_text()

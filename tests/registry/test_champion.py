@@ -19,7 +19,7 @@ from tgq.registry.champion import DEFAULT, History, Promotion, local_folder, pla
 from tgq.registry.loading import versions_of
 from tgq.retrieval.manifest import Manifest
 from tgq.run.night import model_folder, open_night, published_folder
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 
 BUNDLED, A, B, C = (letter * 16 for letter in "0abc")
 MOVES = st.lists(st.sampled_from([A, B, C]) | st.just("back") | st.tuples(st.just("to"), st.sampled_from([A, B, C, BUNDLED, DEFAULT])), max_size=12)
@@ -122,7 +122,7 @@ def test_a_model_on_an_object_store_is_fetched_once_and_checked_also_in_the_cach
     monkeypatch.setenv("TGQ_CACHE", str(tmp_path / "cache"))
     root = f"memory://{uuid.uuid4().hex}/warehouse"
     version = crown(root, candidate)
-    settings = config.load([], [f"warehouse.path={root}"], {}).settings
+    settings = load_settings([], [f"warehouse.path={root}"], {}).settings
     place = model_folder(settings)
     assert place == f"{root}/models/{version}" and versions_of(place)[0] == version
     [cached] = (tmp_path / "cache" / "models").iterdir()
@@ -145,7 +145,7 @@ def test_encoder_path_names_the_champion_the_bundled_one_or_a_folder(candidate, 
     root = str(tmp_path / "warehouse")
 
     def found(*sets):
-        return model_folder(config.load([], [f"warehouse.path={root}", *sets], {}).settings)
+        return model_folder(load_settings([], [f"warehouse.path={root}", *sets], {}).settings)
 
     bundled = str(champion.BUNDLED_FOLDER)
     assert found() == found("encoder.path=default") == bundled
@@ -158,7 +158,7 @@ def test_encoder_path_names_the_champion_the_bundled_one_or_a_folder(candidate, 
     # queries go to what is published, whoever is champion
     def asked(model_version, encoder, *sets):
         published = Manifest("g", "r", model_version, encoder, "2026-01-31T02:00:00+00:00")
-        return published_folder(config.load([], [f"warehouse.path={root}", *sets], {}).settings, published)
+        return published_folder(load_settings([], [f"warehouse.path={root}", *sets], {}).settings, published)
 
     assert asked(version, "wherever/it/was") == place_of(root, version)
     assert asked(BUNDLED, "default") == asked(BUNDLED, "default", "encoder.path=default") == bundled
@@ -179,7 +179,7 @@ def test_a_night_moves_the_alias_only_to_what_the_next_one_embeds_with(candidate
 
 
 def test_a_run_keeps_the_encoder_that_it_began_with_and_the_next_has_the_champion(spark, candidate, tmp_path):
-    settings = config.load(["local"], [f"warehouse.path={tmp_path / 'warehouse'}", "catalog.path=shop"], {}).settings
+    settings = load_settings(["local"], [f"warehouse.path={tmp_path / 'warehouse'}", "catalog.path=shop"], {}).settings
     first = open_night(spark, settings)
     assert first.settings.encoder.path == DEFAULT
     version = crown(first.warehouse.root, candidate)

@@ -26,7 +26,8 @@ from tgq.robustness.measure import EXPERIMENT, Plan, figures, measure
 from tgq.robustness.rendering import CLEAN
 from tgq.robustness.worker import NOT_APPLICABLE, Viewer
 from tgq.run.night import Night, Silent
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
+from tgq.settings.sections import EvaluateSettings
 from tgq.storage.warehouse import Warehouse
 
 NAMES = ("typographic", "scene", "background", "wrong_title", "missing_brand", "missing_image")
@@ -38,7 +39,7 @@ def published(spark, tmp_path_factory, tiny_encoder):
     root = tmp_path_factory.mktemp("robustness")
     draw_catalog(root / "demo", items=60, seed=5, size=64, workers=1)
     sets = [f"warehouse.path={root / 'warehouse'}", f"encoder.path={tiny_encoder}", "tracking.enabled=false", "evaluate.replicates=100"]
-    settings = config.load(["local", "catalogs/demo"], [*sets, f"catalog.path={root / 'demo'}"], {}).settings
+    settings = load_settings(["local", "catalogs/demo"], [*sets, f"catalog.path={root / 'demo'}"], {}).settings
     night = Night(spark, settings, Warehouse(spark, settings.warehouse), "night-1", datetime.now(timezone.utc))
     for step in (ingest, embed, build_index):
         step(night)
@@ -178,7 +179,7 @@ def test_views_are_the_same_in_every_partitioning_and_wear_one_nuisance_each(spa
     schema = pa.schema([(k, pa.string()) for k in ("item_id", "title", "brand", "category")] + [("attributes", pa.map_(pa.string(), pa.string()))]
                        + [("group_id", pa.string()), ("image_uri", pa.string()), ("image_bytes", pa.binary())])  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows[:4], schema), tmp_path / "cast.parquet")
-    settings = config.load(["local"], [f"encoder.path={tiny_encoder}"], {}).settings
+    settings = load_settings(["local"], [f"encoder.path={tiny_encoder}"], {}).settings
     worker = EmbedWorker.of(settings, str(tiny_encoder), None)
     viewer = Viewer(replace(worker, limits=ImageLimits(max_bytes=8000)), settings.metadata, tuple(NUISANCES), 7, str(tmp_path / "cast.parquet"))
 
@@ -212,8 +213,8 @@ def test_figures_are_paired():
         "kind": ["hit_rate"] * n + ["finds_itself"] * n, "group_key": np.tile(np.arange(n), 2), "cosine": np.full(2 * n, 0.5),
         **{f"at_{k}": np.tile(noisy, 2) for k in (1, 10)}, **{f"clean_at_{k}": np.tile(clean, 2) for k in (1, 10)},
     })  # fmt: skip
-    told = figures(table, config.EvaluateSettings(replicates=400))
+    told = figures(table, EvaluateSettings(replicates=400))
     assert (told["items"], told["queries"]) == (n, n) and told["cosine"] == {"mean": 0.5, "ci_low": 0.5, "ci_high": 0.5}
     one = told["hit_rate@1"]
     assert one["drop"] == pytest.approx(1 / n) and 0 <= one["ci_low"] and one["ci_high"] < 0.1, "the rates themselves vary by 0.15"
-    assert figures(table.slice(n), config.EvaluateSettings(replicates=10)).keys() == {"items", "queries", "cosine", "finds_itself@1", "finds_itself@10"}
+    assert figures(table.slice(n), EvaluateSettings(replicates=10)).keys() == {"items", "queries", "cosine", "finds_itself@1", "finds_itself@10"}

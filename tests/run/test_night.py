@@ -7,7 +7,7 @@ import pytest
 
 from tgq.errors import UsageError
 from tgq.run.night import open_night
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.storage.files import Files
 
 
@@ -15,7 +15,7 @@ from tgq.storage.files import Files
 def begin(spark, tmp_path):
     def begin(catalog="shop", **more):
         overrides = [f"warehouse.path={tmp_path / 'warehouse'}", *([f"catalog.path={catalog}"] if catalog else [])]
-        return open_night(spark, config.load(["local"], overrides, {}).settings, **more)
+        return open_night(spark, load_settings(["local"], overrides, {}).settings, **more)
 
     return begin
 

@@ -3,11 +3,11 @@
 import pytest
 
 from tgq.errors import ConfigError
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 
 
 def load(*overrides, profiles=(), **environ):
-    return config.load(profiles, overrides, environ)
+    return load_settings(profiles, overrides, environ)
 
 
 def test_layers_apply_in_order_and_each_value_knows_its_origin(tmp_path):

@@ -12,7 +12,7 @@ from tgq.errors import SourceError, TgqError, UsageError
 from tgq.nuisances import NUISANCES
 from tgq.registry.tracking import open_tracker
 from tgq.run.night import Silent
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of
 from tgq.training.trainer import TrainConfig
@@ -64,7 +64,7 @@ def sets(monkeypatch):
 
 
 def mlflow_run(folder):
-    client = open_tracker(config.load(["local"], []).settings.tracking, str(folder)).client
+    client = open_tracker(load_settings(["local"], []).settings.tracking, str(folder)).client
     [found] = client.search_runs([client.get_experiment_by_name("tgq-training").experiment_id])
     return client, found
 
@@ -146,7 +146,7 @@ def test_processes_that_fail_say_why(spark, tmp_path):
 def test_a_warehouse_is_trained_on_without_a_tower_and_other_towers_are_said_to_run(run, told, cache, sets):
     run("first")
     place = next(cache.iterdir())
-    settings = config.load(["local", "catalogs/demo"], [f"warehouse.path={json.dumps(str(place))}"]).settings
+    settings = load_settings(["local", "catalogs/demo"], [f"warehouse.path={json.dumps(str(place))}"]).settings
     run("second", sources=[Source.of_warehouse(settings)])
     assert "towers ran for 0" in told.said[-2]
     assert (sets[0].item == sets[1].item).all() and np.array_equal(sets[0].image_tokens, sets[1].image_tokens)

@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 
 from tgq.errors import GateError, MachineError, SourceError, TgqError, UsageError, WarehouseError
-from tgq.settings import sections as config
+from tgq.settings.load import Loaded, dataclass_of, load_settings, redacted
+from tgq.settings.sections import Settings
 
 if TYPE_CHECKING:
     from tgq.run.night import Night
@@ -58,17 +59,17 @@ RunId = Annotated[
 Summary = Annotated[str | None, typer.Option("--summary", metavar="FILE", help="Write the run's figures as JSON to this file or object-store URI.")]
 
 
-def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> config.Loaded:
+def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> Loaded:
     """Settings from the common options; `--catalog` and `--warehouse` are short for their keys."""
     overrides = list(sets or [])
     for key, value in (("catalog.path", catalog), ("warehouse.path", warehouse)):
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")
-    return config.load(profiles or ["local"], overrides)
+    return load_settings(profiles or ["local"], overrides)
 
 
 @contextlib.contextmanager
-def opened(loaded: config.Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
+def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
     """A Night, with the warehouse held and the session closed at the end."""
     from tgq.cli.console import ConsoleProgress
     from tgq.run.night import check_run_id, open_night
@@ -87,7 +88,7 @@ def opened(loaded: config.Loaded, run_id: str | None, begins: bool) -> Iterator[
             spark.stop()
 
 
-def run_steps(loaded: config.Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:
+def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:
     """Run some steps of a night by name, print and write their figures; raises what the steps raise."""
     from tgq.cli.console import metrics_table, steps_table
     from tgq.night.nightly import Nightly
@@ -117,7 +118,7 @@ def write_summary(path: str, report: dict) -> None:
     Files(folder).write(name, (json.dumps(report, indent=2, default=str) + "\n").encode())
 
 
-def _need_catalog(loaded: config.Loaded) -> None:
+def _need_catalog(loaded: Loaded) -> None:
     path = loaded.settings.catalog.path
     if not path:
         raise UsageError("no catalog was named", "give --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
@@ -125,7 +126,7 @@ def _need_catalog(loaded: config.Loaded) -> None:
         raise SourceError(f"the catalog {path} does not exist", "give --catalog an existing folder or table")
 
 
-def _need_warehouse(settings: config.Settings) -> str:
+def _need_warehouse(settings: Settings) -> str:
     """The warehouse's folder or URI; WarehouseError where a folder is not there."""
     from tgq.storage.warehouse import absolute
 
@@ -435,8 +436,8 @@ def train(
     if launcher not in ("torchrun", "spark"):
         raise UsageError(f"no launcher named '{launcher}'", "choose torchrun or spark")
     short = [f"{key}={value}" for key, value in (("head", head), ("llm", llm)) if value]
-    shape = config.dataclass_of(EncoderConfig, [*short, *(model or ())], "--model")
-    how = config.dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
+    shape = dataclass_of(EncoderConfig, [*short, *(model or ())], "--model")
+    how = dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
     settings = settings_of(profiles, sets, None, warehouse).settings
     sources = [Source.of_catalog(catalog, cache or out_folder / "work" / "catalogs") for catalog in catalogs or ()]
     sources += [Source.of_warehouse(settings)] if warehouse else []
@@ -507,7 +508,7 @@ def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog =
     from tgq.cli.console import table
 
     loaded = settings_of(profiles, sets, catalog, warehouse)
-    rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in config.redacted(loaded.settings).items()]
+    rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in redacted(loaded.settings).items()]
     out.print(table("Settings", ["key", "value", "from"], rows, numeric_from=99))
 
 
@@ -556,7 +557,7 @@ def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePat
     _need_machine(settings_of(profiles, sets, None, warehouse).settings)
 
 
-def _need_machine(settings: config.Settings) -> None:
+def _need_machine(settings: Settings) -> None:
     """Print a line for each check of the machine; MachineError when one failed."""
     from tgq.cli.doctor import checks
 

@@ -23,7 +23,8 @@ from tgq.report.data import ENCODER, Card, Figure, Histogram, Refused, Report, S
 from tgq.report.data import Night as TrendNight
 from tgq.report.page import picture_uri, render
 from tgq.run.night import RUN_STEP, Night, git_commit
-from tgq.settings.sections import Settings, redacted
+from tgq.settings.load import redacted
+from tgq.settings.sections import Settings
 from tgq.storage import artifacts as files
 from tgq.storage.files import Files
 from tgq.storage.warehouse import sql_string

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 from tgq.registry.champion import local_folder, read_history
 from tgq.registry.tracking import Tracker, metric_names, open_tracker
 from tgq.run.night import Night, git_commit, named_folder
-from tgq.settings.sections import redacted
+from tgq.settings.load import redacted
 from tgq.storage.files import Files
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 
 from tgq.retrieval import manifest
-from tgq.settings.sections import data_folder
+from tgq.settings.load import data_folder
 from tgq.storage.warehouse import Warehouse, sql_string
 
 

@@ -21,7 +21,8 @@ from pyspark.sql import functions as F
 from tgq.errors import GateError, TgqError, UsageError
 from tgq.registry.champion import BUNDLED_FOLDER, CHAMPION, DEFAULT, place_of, read_history
 from tgq.retrieval.manifest import Manifest
-from tgq.settings.sections import Settings, flat
+from tgq.settings.load import flat
+from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
 from tgq.storage.warehouse import Warehouse, absolute

@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from tgq.errors import ConfigError, WarehouseError
-from tgq.settings.sections import WarehouseSettings, data_folder
+from tgq.settings.load import data_folder
+from tgq.settings.sections import WarehouseSettings
 
 TABLES = (
     "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",

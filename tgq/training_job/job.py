@@ -32,7 +32,7 @@ from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker
 from tgq.run.night import Night, Progress, git_commit, new_run_id
-from tgq.settings import sections as config
+from tgq.settings.load import load_settings
 from tgq.settings.sections import Settings, TrackingSettings
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.lock import warehouse_lock
@@ -78,7 +78,7 @@ class Source:
         place = cache / f"{Path(path).stem}-{hashlib.sha256(f'{absolute(path)}={profile}'.encode()).hexdigest()[:8]}"
         sets = {"catalog.path": path, "warehouse.path": str(place), "features.max_gb": UNLIMITED, "tracking.enabled": False}
         overrides = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
-        return cls(Path(path).stem, config.load(["local", *([profile] if profile else [])], overrides).settings, True)
+        return cls(Path(path).stem, load_settings(["local", *([profile] if profile else [])], overrides).settings, True)
 
     @classmethod
     def of_warehouse(cls, settings: Settings) -> Source:
