@@ -13,7 +13,7 @@ from PIL import Image
 
 from tgq.catalog.ingest import ingest
 from tgq.cli import app as cli
-from tgq.cli.console import robustness_tables
+from tgq.cli.tables import robustness_tables
 from tgq.demo.catalog import draw_catalog
 from tgq.embedding.embed import EmbedWorker, embed
 from tgq.encoder.tiny import write_tiny_encoder

@@ -21,18 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgq.retrieval.exact import (
-    NO_IMAGE,
-    NOTHING,
-    Block,
-    Exclude,
-    as_matrix,
-    noise_bound,
-    ordered,
-    pack,
-    product_tiles,
-    score_pairs,
-)
+from tgq.retrieval.exact import NO_IMAGE, NOTHING, Block, Exclude, as_matrix, noise_bound, ordered, pack, product_tiles, score_pairs
 
 QUERY_TILE, POOL_TILE = 2048, 2048
 

@@ -1,0 +1,139 @@
+"""Encoders: train one, promote it, go back to an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tgq.cli.options import Catalog, Profiles, Sets, Summary, WarehousePath, err, need_warehouse, opened, out, settings_of, write_summary
+from tgq.errors import UsageError
+from tgq.settings.load import dataclass_of
+
+commands = typer.Typer()
+
+
+@commands.command()
+def train(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder. The same command again goes on where it stopped.")],
+    catalogs: Annotated[list[str] | None, typer.Option("--catalog", help="A catalog to train on: FOLDER or FOLDER=PROFILE; repeatable.")] = None,
+    warehouse: Annotated[str | None, typer.Option(help="A warehouse that `tgq nightly` or `tgq ingest` has filled, to train on its items.")] = None,
+    profiles: Profiles = None, sets: Sets = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
+    max_items: Annotated[int, typer.Option(min=10, help="About how many items per source; they fit the memory (270 kB each and per view).")] = 20_000,
+    views: Annotated[int, typer.Option(min=0, max=11, help="Views of each item, under as many of `tgq robustness`'s nuisances, as positives.")] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Where tower features of catalogs and views are kept for the next training. [default: OUT/work]")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share each batch; the curve is the same for any number.")] = 1,
+    launcher: Annotated[str, typer.Option(help="What starts several processes: torchrun (this machine) or spark (TorchDistributor).")] = "torchrun",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    head: Annotated[str | None, typer.Option(help="light or llm; short for --model head=...")] = None,
+    llm: Annotated[str | None, typer.Option(help="The llm head's language model, a folder or hub name; short for --model llm=...")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Towers, connector, widths: e.g. vision=openai/clip-vit-base-patch32, connector=qformer; repeatable."),
+    ] = None,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How to train, e.g. lr=2e-4 or pairs=128; repeatable.")] = None,
+    help_options: Annotated[bool, typer.Option("--help-options", help="List all that --model and --option can set, with defaults, and end.")] = False,
+) -> None:  # fmt: skip
+    """Train the connector and head over frozen tower features, on the train side of catalogs' pairs.
+
+    Example: tgq train my-encoder --warehouse warehouse
+
+    Example: tgq train my-encoder --catalog demo=catalogs/demo --seed 1
+
+    Example: tgq train clip --catalog demo --model vision=openai/clip-vit-base-patch32 --model text=openai/clip-vit-base-patch32 --model image_size=0
+    """
+    from tgq.cli.console import ConsoleProgress
+    from tgq.cli.tables import table
+    from tgq.encoder.model import EncoderConfig
+    from tgq.storage.session import open_session
+    from tgq.training.trainer import TrainConfig
+    from tgq.training_job.job import Source, train_encoder
+
+    if help_options:
+        for kind, flag in ((EncoderConfig, "--model"), (TrainConfig, "--option")):
+            out.print(table(flag, ["key", "default"], [[name, f.default] for name, f in kind.__dataclass_fields__.items()], numeric_from=99))
+        return
+    if not catalogs and not warehouse:
+        raise UsageError("nothing to train on was named", "give --warehouse FOLDER, or --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
+    if launcher not in ("torchrun", "spark"):
+        raise UsageError(f"no launcher named '{launcher}'", "choose torchrun or spark")
+    short = [f"{key}={value}" for key, value in (("head", head), ("llm", llm)) if value]
+    shape = dataclass_of(EncoderConfig, [*short, *(model or ())], "--model")
+    how = dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    sources = [Source.of_catalog(catalog, cache or out_folder / "work" / "catalogs") for catalog in catalogs or ()]
+    sources += [Source.of_warehouse(settings)] if warehouse else []
+    spark = open_session(settings)
+    try:
+        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, launcher, device, views, cache)
+    finally:
+        spark.stop()
+    out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
+    out.print(f"make it the champion with `tgq promote {out_folder} --warehouse ...`, or use it once with --set encoder.path={out_folder}", soft_wrap=True)
+
+
+@commands.command()
+def promote(
+    candidate: Annotated[str, typer.Argument(help="Folder of the encoder, as `tgq train` wrote it; `default` is the bundled one.")],
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None, summary: Summary = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be compared and by how many queries, write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the comparison says, and record that it was forced.")] = False,
+) -> None:  # fmt: skip
+    """Make an encoder the champion, with which the next night embeds, if it is not worse on the validation queries (else exit 3).
+
+    Example: tgq promote my-encoder --warehouse warehouse --summary promotion.json
+    """
+    from tgq.cli.tables import promotion_table
+    from tgq.evaluation import promotion
+
+    loaded = settings_of(profiles, sets, catalog, warehouse)
+    promotion.need_champion(loaded.settings)
+    need_warehouse(loaded.settings)
+    with opened(loaded, None, begins=False) as night:
+        rivals = promotion.rivals_of(night.warehouse.root, candidate)
+        if rivals.same:
+            out.print(f"model {rivals.candidate} is the champion already")
+            return
+        if dry_run:
+            for line in promotion.rehearse(night, rivals):
+                out.print(line, soft_wrap=True)
+            return
+        found = promotion.promote(night, rivals, force)
+    if found["differences"]:
+        out.print(promotion_table(found))
+    if summary:
+        write_summary(summary, found)
+    if refused := promotion.refusal(found):
+        raise refused
+    for reason in found["reasons"]:
+        err.print(f"tgq: forced although {reason}", style="yellow", markup=False, soft_wrap=True)
+    out.print(f"champion is now {found['candidate']}; the next night embeds with it")
+
+
+@commands.command("rollback-model")
+def rollback_model(
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+    to: Annotated[str | None, typer.Option(metavar="MODEL_VERSION", help="Champion to go back to, or `default`; default: the one before.")] = None,
+) -> None:  # fmt: skip
+    """Make the champion before this one the champion again, or the bundled encoder where there was none."""
+    from tgq.evaluation import promotion
+    from tgq.storage.lock import warehouse_lock
+
+    settings = settings_of(profiles, sets, None, warehouse).settings
+    promotion.need_champion(settings)
+    with warehouse_lock(need_warehouse(settings)):
+        version = promotion.rollback_model(settings, to)
+    out.print(f"champion is now {version}; the next night embeds with it")
+
+
+@commands.command()
+def models(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
+    """The champion and the promotions before it."""
+    from tgq.cli.tables import models_table
+    from tgq.registry.champion import read_history
+
+    out.print(models_table(read_history(need_warehouse(settings_of(profiles, sets, None, warehouse).settings))))

@@ -1,0 +1,95 @@
+"""The nightly run and its steps as commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tgq.cli.machine import need_machine
+from tgq.cli.options import Catalog, Profiles, RunId, Sets, Summary, WarehousePath, err, need_catalog, out, run_steps, settings_of
+from tgq.errors import GateError, UsageError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def nightly(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what a night would do, write nothing.")] = False,
+) -> None:  # fmt: skip
+    """The whole night: ingest, validate, embed, index, neighbours, evaluate, publish behind the gate, report.
+
+    Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
+    """
+    loaded = settings_of(profiles, sets, catalog, warehouse)
+    need_catalog(loaded)
+    if dry_run:
+        from tgq.night.nightly import rehearse
+
+        need_machine(loaded.settings)
+        for line in rehearse(loaded.settings):
+            out.print(line)
+        return
+    from tgq.night.nightly import STEPS
+
+    run_steps(loaded, list(STEPS), run_id, summary)
+
+
+def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = False) -> None:
+    def command(
+        profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+        run_id: RunId = None, summary: Summary = None,
+    ) -> None:  # fmt: skip
+        loaded = settings_of(profiles, sets, catalog, warehouse)
+        if catalog_needed:
+            need_catalog(loaded)
+        run_steps(loaded, steps, run_id, summary)
+
+    commands.command(name=name, help=text)(command)
+
+
+_step("ingest", "Read the catalog, find what changed, quarantine what cannot be used.", ["ingest"], catalog_needed=True)
+
+
+_step("embed", "Embed the items whose content has no embedding under this model.", ["embed"])
+
+
+_step("neighbors", "Exact nearest neighbours of every item, staged until published.", ["neighbors"])
+
+
+@commands.command()
+def evaluate(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no; gate.passed in the summary says it.")] = False,
+) -> None:  # fmt: skip
+    """Exact full-pool metrics and the gate's verdict (exit 3 when it says no)."""
+    try:
+        run_steps(settings_of(profiles, sets, catalog, warehouse), ["evaluate"], run_id, summary)
+    except GateError as e:
+        if not no_fail:
+            raise
+        err.print(f"tgq: {e}", style="yellow", markup=False, soft_wrap=True)
+
+
+_step("publish", "Publish the run's staged shards and neighbours, if the gate passed them.", ["publish"])
+
+
+_step("report", "Write the run's HTML report again from the tables.", ["report"])
+
+
+@commands.command()
+def validate(
+    profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
+    run_id: RunId = None, summary: Summary = None,
+    suite: Annotated[str, typer.Option(help="catalog, embeddings or all.")] = "all",
+) -> None:  # fmt: skip
+    """Run the Great Expectations suites; a failed critical expectation exits 1."""
+    suites = {"catalog": ["validate_catalog"], "embeddings": ["validate_embeddings"]}
+    suites["all"] = suites["catalog"] + suites["embeddings"]
+    if suite not in suites:
+        raise UsageError(f"no suite named '{suite}'", f"choose one of {sorted(suites)}")
+    run_steps(settings_of(profiles, sets, catalog, warehouse), suites[suite], run_id, summary)

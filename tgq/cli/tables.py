@@ -1,0 +1,104 @@
+"""The tables that the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tgq.registry.champion import History, Promotion
+
+
+
+def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
+    """A rich table; columns from `numeric_from` on are right-aligned."""
+    out = Table(title=title, title_justify="left", header_style="bold")
+    for n, column in enumerate(columns):
+        out.add_column(column, justify="right" if n >= numeric_from else "left", overflow="fold", no_wrap=numeric_from == 1)
+    for row in rows:
+        out.add_row(*("" if cell is None else str(cell) for cell in row))
+    return out
+
+
+def steps_table(summary: Mapping[str, Any]) -> Table:
+    """Per step: status, seconds, rows in, embedded, unchanged, quarantined, inactive."""
+    names = ("rows_in", "embedded", "unchanged", "quarantined", "inactive")
+    rows = [
+        [step, s["status"], f"{s['seconds']:.1f}", *(s.get(name) for name in names)] for step, s in summary["steps"].items()
+    ]
+    return table(f"Run {summary['run_id']}", ["step", "status", "seconds", *(n.replace("_", " ") for n in names)], rows)
+
+
+def promotion_table(found: Mapping[str, Any]) -> Table:
+    """Candidate and champion by metric and slice, with the interval of the difference, in percent points."""
+
+    def points(x: float) -> str:
+        return f"{100 * x:+.2f}"
+
+    rows = [
+        [d["slice"], d["metric"], f"{100 * d['candidate']:.2f}", f"{100 * d['champion']:.2f}",
+         f"{points(d['difference'])} [{points(d['ci_low'])}, {points(d['ci_high'])}]", d["n_queries"], "worse" if d["worse"] else ""]
+        for d in found["differences"]
+    ]  # fmt: skip
+    title = f"Candidate {found['candidate']} against champion {found['champion']}, %"
+    return table(title, ["slice", "metric", "candidate", "champion", "difference [interval]", "queries", ""], rows, numeric_from=2)
+
+
+def models_table(history: History) -> Table:
+    """The promotions, newest first, and the bundled encoder below them; the champion is marked."""
+
+    def mrr(figures: Mapping[str, Any]) -> str | None:
+        found = next((d for d in figures["differences"] if d["metric"] == "mrr"), None)
+        return found and f"{100 * found['difference']:+.2f} [{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
+
+    def mark(made: Promotion | None) -> str:
+        return "* " if made is history.champion else "  "
+
+    rows = [
+        [mark(made) + made.model_version, made.promoted_at, made.previous, "forced" if made.forced else "", mrr(made.figures), made.rolled_back_at]
+        for made in reversed(history.promotions)
+    ]  # fmt: skip
+    rows.append([mark(None) + "default (bundled)", *[None] * 5])
+    return table("Models", ["model", "promoted", "in place of", "", "MRR then, candidate less champion, %", "rolled back"], rows, numeric_from=99)
+
+
+def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Per nuisance, in percent: how often the same queries find their relevant items, clean and noisy, and how often they find
+    themselves; the first table is absent where no item has pairs."""
+
+    def cells(figure: Mapping[str, float]) -> list[str]:
+        low, high = (100 * figure[bound] for bound in ("ci_low", "ci_high"))
+        return [f"{100 * figure['clean']:.1f}", f"{100 * figure['noisy']:.1f}", f"{100 * figure['drop']:.1f} [{low:.1f}, {high:.1f}]"]
+
+    heads = [f"{name}@{k}" for k in (10, 1) for name in ("clean", "noisy", "drop")]
+    kinds = {"hit_rate": ("queries", "Hit rate"), "finds_itself": ("items", "Finds itself")}
+    tables = []
+    for kind, (count, title) in kinds.items():
+        rows = []
+        for name, told in report["nuisances"].items():
+            if told[count]:
+                near = told["cosine"]
+                cosine = f"{near['mean']:.3f} [{near['ci_low']:.3f}, {near['ci_high']:.3f}]"
+                rows.append([name, told[count], cosine, *cells(told[f"{kind}@10"]), *cells(told[f"{kind}@1"])])
+            elif kind == "finds_itself":
+                rows.append([name, 0, *["-"] * 7])
+        if rows:
+            tables.append(table(f"{title}, full pool, % [interval]", ["nuisance", count, "cosine to clean", *heads], rows))
+    return tables
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The overall figures of the encoder beside the frozen baselines, with intervals, in percent."""
+
+    def cell(figure: Mapping[str, Any] | None) -> str:
+        if not figure:
+            return "-"
+        value = f"{100 * figure['value']:.1f}"
+        low, high = figure.get("ci_low"), figure.get("ci_high")
+        return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
+
+    systems = list(metrics)
+    names = list(dict.fromkeys(name for system in systems for name in metrics[system]))
+    return table("Retrieval, full pool, % [interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])
