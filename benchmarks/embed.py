@@ -39,7 +39,8 @@ from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
 from tgq.images.decode import decode_image
 from tgq.registry.loading import load_encoder
-from tgq.run.night import Night, open_night
+from tgq.run.night import Night
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 

@@ -30,7 +30,7 @@ from embed import write_subset
 from tgq.catalog.ingest import ingest
 from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
-from tgq.run.night import open_night
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 

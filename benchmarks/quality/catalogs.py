@@ -14,7 +14,7 @@ import torch
 from tgq.demo.catalog import draw_catalog
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError
-from tgq.run.night import Progress
+from tgq.run.progress import Progress
 from tgq.settings.load import load_settings
 from tgq.storage.session import open_session
 from tgq.training.data.dataset import TrainingSet

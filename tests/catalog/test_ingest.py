@@ -12,11 +12,13 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from tgq.catalog.ingest import VERDICT, Examiner, ingest
-from tgq.catalog.source import Location
+from tgq.catalog.examine import VERDICT, Examiner
+from tgq.catalog.ingest import ingest
+from tgq.catalog.location import Location
 from tgq.errors import SourceError
 from tgq.images.decode import ImageLimits
-from tgq.images.fetch import Fetcher, FetchOptions
+from tgq.images.fetch import Fetcher
+from tgq.images.permitted import FetchOptions
 from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings, ColumnMapping, MetadataSettings, PairSettings, Settings, WarehouseSettings
 

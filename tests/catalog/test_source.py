@@ -10,18 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.catalog.source import (
-    Location,
-    category_path,
-    count_rows,
-    encoder_texts,
-    fetch_options,
-    flat_attributes,
-    folder_of,
-    locate,
-    open_table,
-    read_source,
-)  # fmt: skip
+from tgq.catalog.fields import category_path, encoder_texts, flat_attributes
+from tgq.catalog.location import Location, fetch_options, folder_of, locate  # fmt: skip
+from tgq.catalog.source import count_rows, open_table, read_source
 from tgq.errors import SourceError
 from tgq.images.decode import ImageError
 from tgq.settings.sections import CatalogSettings, ColumnMapping, ImageSettings, MetadataSettings

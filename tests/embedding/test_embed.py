@@ -18,7 +18,7 @@ from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
 from tgq.images.decode import decode_image
 from tgq.registry.loading import towers_of, versions_of
-from tgq.run.night import open_night
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
 

@@ -5,7 +5,7 @@ from ir_measures import AP, RR, R, Success, nDCG
 
 from tgq.errors import UsageError
 from tgq.evaluation import evaluate as step
-from tgq.publishing import index
+from tgq.publishing import generations, index
 from tgq.publishing.pool import gather_items, write_pool
 from tgq.retrieval import manifest
 
@@ -116,7 +116,7 @@ def test_a_night_that_fell_is_refused_and_leaves_the_published_generation(make_n
     data.write_pairs(night)
     index.build_index(night)
     assert step.evaluate(night).figures["gate"]["passed"]
-    index.publish_index(night, {"item_embeddings": 1})
+    generations.publish_index(night, {"item_embeddings": 1})
 
     night.spark.sql("UPDATE tgq.item_embeddings SET embedding = transform(embedding, (x, i) -> CAST(IF(i = 0, 1, 0) AS FLOAT))")
     bad = make_night("night-2", evaluate=options, gate=gate)

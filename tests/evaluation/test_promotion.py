@@ -18,7 +18,9 @@ from tgq.registry.champion import place_of, read_history
 from tgq.registry.loading import versions_of
 from tgq.registry.tracking import open_tracker
 from tgq.retrieval import manifest
-from tgq.run.night import StepResult, open_night, record
+from tgq.run.night import StepResult
+from tgq.run.opening import open_night
+from tgq.run.records import record
 from tgq.settings.load import load_settings
 from tgq.training.data.split import split_of
 from tgq.training.trainer import TrainConfig
@@ -33,7 +35,7 @@ def encoders(tmp_path_factory):
 
 @pytest.fixture
 def bundled(encoders, monkeypatch):
-    monkeypatch.setattr("tgq.run.night.BUNDLED_FOLDER", Path(encoders["first"]))
+    monkeypatch.setattr("tgq.registry.selection.BUNDLED_FOLDER", Path(encoders["first"]))
 
 
 @pytest.fixture

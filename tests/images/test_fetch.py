@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgq.images.decode import ImageError
-from tgq.images.fetch import Fetcher, FetchOptions
+from tgq.images.fetch import Fetcher
+from tgq.images.permitted import FetchOptions
 
 
 def reason(act) -> str:

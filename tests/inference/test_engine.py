@@ -19,7 +19,8 @@ from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import DeviceError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.inference.device import choose_device, choose_dtype
-from tgq.inference.engine import OUTPUT_SCHEMA, EmbeddingEngine, EngineOptions
+from tgq.inference.engine import EmbeddingEngine, EngineOptions
+from tgq.inference.records import OUTPUT_SCHEMA
 
 INPUT = pa.schema(
     [

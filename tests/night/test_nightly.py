@@ -13,7 +13,7 @@ from tgq.demo.catalog import draw_catalog
 from tgq.errors import GateError
 from tgq.night import nightly
 from tgq.night.nightly import STEPS, Nightly
-from tgq.run.night import open_night
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tgq.errors import UsageError, WarehouseError
-from tgq.publishing import index
+from tgq.publishing import generations, index
 from tgq.publishing.search import is_under, search
 from tgq.retrieval import manifest
 from tgq.retrieval.shards import open_shards, search_shards
@@ -32,10 +32,10 @@ def test_only_changed_categories_are_rebuilt_and_a_rollback_brings_the_old_ones_
     assert manifest.load_current(root) is None and warehouse.read("index_shards").count() == 0
     with pytest.raises(WarehouseError, match="nothing is published"):
         search(night.settings, item_id=data.ids[0])
-    published = index.publish_index(night, VERSIONS)
+    published = generations.publish_index(night, VERSIONS)
     assert (published.generation, published.tables) == ("night-1", VERSIONS)
     version = warehouse.version("index_shards")
-    assert index.publish_index(night, VERSIONS) == published and warehouse.version("index_shards") == version
+    assert generations.publish_index(night, VERSIONS) == published and warehouse.version("index_shards") == version
     assert {(r.category, r.shard, r.n_items, r.generation) for r in warehouse.read("index_shards").collect()} == {
         (file.category, file.shard, file.n_items, "night-1") for file in published.shards
     }
@@ -55,7 +55,7 @@ def test_only_changed_categories_are_rebuilt_and_a_rollback_brings_the_old_ones_
     later = make_night("night-2", index={"keep_generations": 2})
     second = index.build_index(later)
     assert (second.figures["built"], second.figures["carried"]) == (2, 1)
-    index.publish_index(later, VERSIONS)
+    generations.publish_index(later, VERSIONS)
     old, new = places(published.shards), places(manifest.load_current(root).shards)
     assert {place for place in old if old[place] != new[place]} == {("top1 > c1", 0)}  # a title is in the sidecar only
     assert [hit["title"] for hit in search(later.settings, item_id=data.ids[renamed], k=200) if hit["title"] == "renamed"] == []
@@ -67,23 +67,23 @@ def test_only_changed_categories_are_rebuilt_and_a_rollback_brings_the_old_ones_
     third_night = make_night("night-3", index={"keep_generations": 2})
     third = index.build_index(third_night)
     assert (third.figures["shards"], third.figures["built"], third.figures["removed"]) == (2, 0, 1)
-    index.publish_index(third_night, VERSIONS)
-    assert [(g.generation, g.current, g.n_items) for g in index.generations(root)] == [("night-3", True, 80), ("night-2", False, 120)]
+    generations.publish_index(third_night, VERSIONS)
+    assert [(g.generation, g.current, g.n_items) for g in generations.generations(root)] == [("night-3", True, 80), ("night-2", False, 120)]
     assert not (Path(root) / old["top1 > c1", 0]).exists() and (Path(root) / new["top1 > c1", 0]).exists()
-    assert index.rollback(warehouse).generation == "night-2"
+    assert generations.rollback(warehouse).generation == "night-2"
     assert len({hit["category"] for hit in search(later.settings, item_id=data.ids[0], k=200)}) == 3
     with pytest.raises(WarehouseError):
-        index.rollback(warehouse, "night-1")
+        generations.rollback(warehouse, "night-1")
 
 
 def test_a_large_category_is_split_and_search_filters_by_category(make_night, items, warehouse):
     night, data = make_night(index={"max_shard_items": 25}), items(n=120, styles=12)
     with pytest.raises(UsageError, match="no staged shards"):
-        index.publish_index(night, VERSIONS)
+        generations.publish_index(night, VERSIONS)
     data.write(night)
     result = index.build_index(night)
     assert result.figures["shards"] == 6 and result.rows_out == 120
-    index.publish_index(night, VERSIONS)
+    generations.publish_index(night, VERSIONS)
     settings = night.settings
 
     row = 7
@@ -112,7 +112,7 @@ def test_search_by_words_and_by_a_picture_runs_the_encoder(make_night, items, tm
     night, data = make_night(), items(n=30, dim=32)
     data.write(night)
     index.build_index(night)
-    index.publish_index(night, VERSIONS)
+    generations.publish_index(night, VERSIONS)
     assert len(search(night.settings, text="red shoe", k=3)) == 3
     picture = tmp_path / "shoe.png"
     Image.new("RGB", (40, 60), (200, 30, 30)).save(picture)

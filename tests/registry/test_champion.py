@@ -17,8 +17,9 @@ from tgq.night.run_log import embeds_next
 from tgq.registry import champion
 from tgq.registry.champion import DEFAULT, History, Promotion, local_folder, place_of, read_history, store_encoder, write_history
 from tgq.registry.loading import versions_of
+from tgq.registry.selection import model_folder, published_folder
 from tgq.retrieval.manifest import Manifest
-from tgq.run.night import model_folder, open_night, published_folder
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
 BUNDLED, A, B, C = (letter * 16 for letter in "0abc")

@@ -5,7 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.retrieval.comparison import ALL, Difference, judge
+from tgq.retrieval.comparison import Difference, judge
+from tgq.retrieval.metrics import ALL
 
 MARGINS = st.floats(0, 1)
 FIGURES = st.floats(-1, 1) | st.just(math.nan)

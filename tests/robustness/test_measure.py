@@ -15,17 +15,20 @@ from tgq.catalog.ingest import ingest
 from tgq.cli import app as cli
 from tgq.cli.tables import robustness_tables
 from tgq.demo.catalog import draw_catalog
-from tgq.embedding.embed import EmbedWorker, embed
+from tgq.embedding.embed import embed
+from tgq.embedding.worker import EmbedWorker
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, UsageError, WarehouseError
 from tgq.images.decode import ImageLimits
 from tgq.nuisances import NUISANCES, Item, apply
-from tgq.publishing.index import build_index, publish_index
+from tgq.publishing.generations import publish_index
+from tgq.publishing.index import build_index
 from tgq.registry.tracking import open_tracker
 from tgq.robustness.measure import EXPERIMENT, Plan, figures, measure
 from tgq.robustness.rendering import CLEAN
 from tgq.robustness.worker import NOT_APPLICABLE, Viewer
-from tgq.run.night import Night, Silent
+from tgq.run.night import Night
+from tgq.run.progress import Silent
 from tgq.settings.load import load_settings
 from tgq.settings.sections import EvaluateSettings
 from tgq.storage.warehouse import Warehouse

@@ -6,7 +6,7 @@ from datetime import timezone
 import pytest
 
 from tgq.errors import UsageError
-from tgq.run.night import open_night
+from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 from tgq.storage.files import Files
 

@@ -11,7 +11,7 @@ from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError, TgqError, UsageError
 from tgq.nuisances import NUISANCES
 from tgq.registry.tracking import open_tracker
-from tgq.run.night import Silent
+from tgq.run.progress import Silent
 from tgq.settings.load import load_settings
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of

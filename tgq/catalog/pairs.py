@@ -11,7 +11,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from tgq.catalog.source import Location, open_table
+from tgq.catalog.location import Location
+from tgq.catalog.source import open_table
 from tgq.errors import SourceError
 from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings

@@ -11,19 +11,13 @@ gate's to say.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from tgq.catalog.expectations import Expect, Verdict, judge
-from tgq.encoder.model import EncoderConfig
 from tgq.errors import ValidationError
-from tgq.registry.champion import local_folder
-from tgq.registry.loading import versions_of
 from tgq.run.night import Night, StepResult
 from tgq.storage.files import Files
 from tgq.storage.warehouse import sql_string
-
-NORM_TOLERANCE = 1e-3  # float32 unit vectors are within 1e-6; half precision on the way would show as 5e-4
 
 CATALOG = (
     Expect("active_items", "the catalog has items", low=1),
@@ -40,24 +34,6 @@ CATALOG = (
 )
 
 
-def embedding_suite(minimum_coverage: float) -> tuple[Expect, ...]:
-    """What is expected of the embeddings under the night's model."""
-    return (
-        Expect("embeddings", "the model has embeddings", low=1),
-        Expect("null_vectors", "every row has a vector without holes", 0, 0),
-        Expect("wrong_width", "every vector has the encoder's width", 0, 0),
-        Expect("non_finite", "every number is finite", 0, 0),
-        Expect("norm_min", "every vector is of unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
-        Expect("norm_max", "every vector is of unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
-        Expect("duplicate_keys", "(item_id, model_version) is unique", 0, 0),
-        Expect("covered_items", "active items have an embedding of their present content", low=1),
-        Expect("coverage", "nearly all active items have an embedding of their present content", minimum_coverage, 1, "warning"),
-        Expect("mean_cosine", "two random items are told apart: the space has not collapsed", high=0.95, severity="warning"),
-        Expect("gates_out_of_range", "both gates lie in (0, 2)", 0, 0, "warning"),
-        Expect("agreement_out_of_range", "the image-title agreement is a cosine", 0, 0, "warning"),
-    )
-
-
 def validate_catalog(night: Night) -> StepResult:
     """Judge `catalog_items` after ingest.
 
@@ -66,19 +42,7 @@ def validate_catalog(night: Night) -> StepResult:
     """
     figures = catalog_figures(night)
     verdict = judge("catalog", CATALOG, figures)
-    return _conclude(night, "catalog", figures, verdict, ("catalog_items", "quarantine"), figures["items"])
-
-
-def validate_embeddings(night: Night) -> StepResult:
-    """Judge `item_embeddings` under the night's model.
-
-    Raises:
-        ValidationError: a critical expectation failed; no shard, neighbour or metric was made of these vectors.
-    """
-    model_version, _ = versions_of(night.model_folder)
-    figures = embedding_figures(night, model_version, EncoderConfig.read(Path(local_folder(night.model_folder))).dim)
-    verdict = judge("embeddings", embedding_suite(night.settings.gate.floors.get("coverage", 0.9)), figures)
-    return _conclude(night, "embeddings", figures, verdict, ("catalog_items", "item_embeddings"), figures["embeddings"])
+    return write_results(night, "catalog", figures, verdict, ("catalog_items", "quarantine"), figures["items"])
 
 
 def catalog_figures(night: Night) -> dict[str, Any]:
@@ -119,52 +83,14 @@ def catalog_figures(night: Night) -> dict[str, Any]:
     return found.first().asDict()
 
 
-def embedding_figures(night: Night, model_version: str, width: int) -> dict[str, Any]:
-    """Counts, norms and coverage of one model's embeddings. `mean_cosine` is |mean vector|^2: the mean over all pairs."""
-    table, model = night.warehouse.qualified, sql_string(model_version)
-    found = night.spark.sql(f"""
-        WITH vectors AS (
-          SELECT
-            embedding, gate_metadata, gate_exploratory, agreement,
-            size(embedding) = {int(width)} AS right_width,
-            vector_norm(embedding, 2F) AS norm  -- null where the vector or a number in it is null
-          FROM {table('item_embeddings')} WHERE model_version = {model}
-        ), judged AS (
-          SELECT *, norm < 'Infinity' AS finite FROM vectors  -- NaN is above infinity here
-        ), summed AS (
-          SELECT
-            count(*) AS embeddings,
-            count_if(norm IS NULL) AS null_vectors,
-            count_if(NOT right_width) AS wrong_width,
-            count_if(NOT finite) AS non_finite,
-            CAST(min(norm) FILTER (WHERE finite) AS DOUBLE) AS norm_min,
-            CAST(max(norm) FILTER (WHERE finite) AS DOUBLE) AS norm_max,
-            vector_avg(CASE WHEN finite AND right_width THEN embedding END) AS mean_vector,
-            count_if(NOT (gate_metadata > 0 AND gate_metadata < 2 AND gate_exploratory > 0 AND gate_exploratory < 2))
-              AS gates_out_of_range,
-            count_if(abs(agreement) > 1.001 AND NOT isnan(agreement)) AS agreement_out_of_range
-          FROM judged
-        ), keys AS (
-          SELECT item_id, content_hash, count(*) OVER (PARTITION BY item_id) AS times
-          FROM {table('item_embeddings')} WHERE model_version = {model}
-        ), covered AS (
-          SELECT
-            count(DISTINCT i.item_id) AS active_items,
-            count(DISTINCT CASE WHEN k.item_id IS NOT NULL THEN i.item_id END) AS covered_items
-          FROM {table('catalog_items')} i LEFT JOIN keys k ON i.item_id = k.item_id AND i.content_hash = k.content_hash
-          WHERE i.is_active
-        )
-        SELECT summed.* EXCEPT (mean_vector), covered.*,
-          CAST(vector_inner_product(mean_vector, mean_vector) AS DOUBLE) AS mean_cosine,
-          (SELECT count(*) FROM keys WHERE times > 1) AS duplicate_keys,
-          coalesce(try_divide(covered_items, active_items), 0) AS coverage
-        FROM summed CROSS JOIN covered""")
-    return found.first().asDict()
-
-
-def _conclude(
+def write_results(
     night: Night, suite: str, figures: dict[str, Any], verdict: Verdict, tables: tuple[str, ...], rows: int
 ) -> StepResult:
+    """Write a suite's results under the run's reports, and say what failed.
+
+    Raises:
+        ValidationError: a critical expectation failed.
+    """
     folder = Files(night.warehouse.path("reports", night.run_id))
     folder.write(f"validation/{suite}.json", json.dumps({"figures": figures, "result": verdict.result}, indent=1, default=str).encode())
     folder.write(f"data_docs/{suite}.html", verdict.page.encode())

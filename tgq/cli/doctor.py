@@ -35,13 +35,13 @@ def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> tup
 
 
 def _java(settings: Settings) -> str:
-    from tgq.storage.session import java_version
+    from tgq.storage.jars import java_version
 
     return f"Java {java_version()}"
 
 
 def _jars(settings: Settings) -> str:
-    from tgq.storage.session import jars_folder
+    from tgq.storage.jars import jars_folder
 
     jars = list(jars_folder().glob("*.jar"))
     if not jars:
@@ -75,7 +75,7 @@ def _towers(settings: Settings) -> str:
 
 def _encoder(settings: Settings) -> str:
     from tgq.registry.loading import versions_of
-    from tgq.run.night import model_folder
+    from tgq.registry.selection import model_folder
 
     folder = model_folder(settings)
     return f"model {versions_of(folder)[0]} in {folder}"
@@ -83,7 +83,7 @@ def _encoder(settings: Settings) -> str:
 
 def _features(settings: Settings) -> str:
     from tgq.encoder.model import TGQFormer
-    from tgq.run.night import model_folder
+    from tgq.registry.selection import model_folder
 
     budget = settings.features.max_gb
     if not budget:
@@ -97,7 +97,7 @@ def _features(settings: Settings) -> str:
 
 
 def _warehouse(settings: Settings) -> str:
-    from tgq.storage.warehouse import absolute, ensure_writable
+    from tgq.storage.paths import absolute, ensure_writable
 
     root = absolute(settings.warehouse.path)
     new = "://" not in root and not Path(root).exists()

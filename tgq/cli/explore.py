@@ -59,8 +59,8 @@ def tables(
     from tgq.cli.tables import table
     from tgq.embedding.udf import register_udf
     from tgq.publishing.views import define_views, statements
+    from tgq.registry.selection import published_folder
     from tgq.retrieval import manifest
-    from tgq.run.night import published_folder
     from tgq.storage.session import open_session
     from tgq.storage.warehouse import TABLES, Warehouse
 
@@ -111,8 +111,8 @@ def robustness(
     from tgq.cli.tables import robustness_tables
     from tgq.robustness.measure import Plan, measure
     from tgq.storage.lock import warehouse_lock
+    from tgq.storage.paths import absolute
     from tgq.storage.session import open_session
-    from tgq.storage.warehouse import absolute
 
     settings = settings_of(profiles, sets, catalog, warehouse).settings
     plan = Plan.of(settings, nuisance or (), items, seed)

@@ -26,8 +26,8 @@ def index_build(
 def index_list(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
     """The published generations, the current one marked."""
     from tgq.cli.tables import table
-    from tgq.publishing.index import generations
-    from tgq.storage.warehouse import absolute
+    from tgq.publishing.generations import generations
+    from tgq.storage.paths import absolute
 
     root = absolute(settings_of(profiles, sets, None, warehouse).settings.warehouse.path)
     rows = [[("* " if g.current else "  ") + g.generation, g.model_version, g.n_shards, g.n_items, g.created_at] for g in generations(root)]
@@ -40,7 +40,7 @@ def index_rollback(
     to: Annotated[str | None, typer.Option(help="Generation to go back to; default: the one before the current.")] = None,
 ) -> None:  # fmt: skip
     """Go back to an earlier generation: shards, neighbours and the current view together."""
-    from tgq.night.publish import rollback
+    from tgq.publishing.publish import rollback
     from tgq.storage.lock import warehouse_lock
     from tgq.storage.session import open_session
     from tgq.storage.warehouse import Warehouse

@@ -40,7 +40,7 @@ def need_machine(settings: Settings) -> None:
 def setup() -> None:
     """Prepare this machine once: Delta's JARs and the default towers' weights into the local cache."""
     from tgq.encoder.towers.hub import prepare_towers
-    from tgq.storage.session import delta_jars
+    from tgq.storage.jars import delta_jars
 
     out.print(f"{len(delta_jars())} JARs, towers: {', '.join(sorted(prepare_towers()))}")
 
@@ -48,7 +48,7 @@ def setup() -> None:
 @commands.command()
 def jars() -> None:
     """Print Delta's JARs, for spark-submit --jars "$(tgq jars)"."""
-    from tgq.storage.session import delta_jars
+    from tgq.storage.jars import delta_jars
 
     print(",".join(str(jar) for jar in delta_jars()))
 

@@ -68,10 +68,10 @@ def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, cata
 def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
     """A Night, with the warehouse held and the session closed at the end."""
     from tgq.cli.console import ConsoleProgress
-    from tgq.run.night import check_run_id, open_night
+    from tgq.run.opening import check_run_id, open_night
     from tgq.storage.lock import warehouse_lock
+    from tgq.storage.paths import absolute, ensure_writable
     from tgq.storage.session import open_session
-    from tgq.storage.warehouse import absolute, ensure_writable
 
     check_run_id(run_id)
     root = absolute(loaded.settings.warehouse.path)
@@ -124,7 +124,7 @@ def need_catalog(loaded: Loaded) -> None:
 
 def need_warehouse(settings: Settings) -> str:
     """The warehouse's folder or URI; WarehouseError where a folder is not there."""
-    from tgq.storage.warehouse import absolute
+    from tgq.storage.paths import absolute
 
     root = absolute(settings.warehouse.path)
     if "://" not in root and not Path(root).is_dir():

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.catalog.source import folder_of
-from tgq.embedding.embed import EmbedWorker, Meter, encode_slice, staged, write_plan
+from tgq.catalog.location import folder_of
 from tgq.embedding.feature_cache import keep, kept_bytes, make_room, mark_kept, room_left, with_kept
+from tgq.embedding.meter import Meter
+from tgq.embedding.plan import write_plan
+from tgq.embedding.slices import encode_slice, staged
+from tgq.embedding.worker import EmbedWorker
 from tgq.errors import WarehouseError
 from tgq.registry.loading import towers_of
 from tgq.run.night import Night

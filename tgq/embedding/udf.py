@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import pandas_udf
 
-from tgq.embedding.embed import EmbedWorker
+from tgq.embedding.worker import EmbedWorker
 from tgq.settings.sections import Settings
 
 COLUMNS = ("image_bytes", "metadata_text", "encoder_title")

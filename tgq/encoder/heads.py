@@ -12,7 +12,7 @@ from tgq.encoder.attention import GuidedPooling
 from tgq.encoder.features import Features
 from tgq.encoder.fusion import PlainFusion
 from tgq.encoder.towers import hub
-from tgq.encoder.towers.towers import load_model, load_tokenizer
+from tgq.encoder.towers.loading import load_model, load_tokenizer
 from tgq.errors import ModelError
 
 

@@ -23,7 +23,8 @@ from tgq.encoder.gates import DualGates
 from tgq.encoder.heads import LightHead, LLMHead, Streams
 from tgq.encoder.packing import StoredText
 from tgq.encoder.towers import hub
-from tgq.encoder.towers.towers import TextTower, VisionTower
+from tgq.encoder.towers.text import TextTower
+from tgq.encoder.towers.vision import VisionTower
 from tgq.errors import ModelError
 
 DEFAULT_ENCODER = Path(__file__).parent / "pretrained" / "default"

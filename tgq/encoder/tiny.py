@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tgq.encoder.model import EncoderConfig, TGQFormer
-from tgq.encoder.towers.towers import quiet_transformers
+from tgq.encoder.towers.loading import quiet_transformers
 
 WORDS = (
     "red blue green black white grey shoe shirt bag watch mug lamp sofa cotton wool leather men women kids sport home "

@@ -6,9 +6,7 @@ on the executors from sums; the driver receives a row per slice, metric and syst
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,20 +14,18 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.errors import GateError, UsageError
-from tgq.evaluation.queries import ALL, Totals, evaluated_pairs, large_slices, with_slices, write_queries
+from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
 from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
-from tgq.publishing.index import staged_shards
 from tgq.publishing.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
-from tgq.retrieval import gate, manifest
+from tgq.publishing.staging import staged_shards
+from tgq.publishing.verdict import Row, metric_key, verdict
 from tgq.retrieval.bootstrap import interval, partial
+from tgq.retrieval.metrics import ALL
 from tgq.retrieval.shards import ShardFile
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import watched
-from tgq.storage import artifacts as files
+from tgq.run.progress import job_progress
 
-Row = dict[str, Any]
 CONCAT = "concat"
 
 
@@ -69,25 +65,6 @@ def evaluate(night: Night) -> StepResult:
     )  # fmt: skip
 
 
-def read_verdict(night: Night) -> dict[str, Any]:
-    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged} of this run.
-
-    Raises:
-        UsageError: the run has not been evaluated.
-    """
-    path = night.staging("gate.json")
-    if not files.exists(path):
-        raise UsageError(f"run {night.run_id} has no verdict of the gate", "run the evaluate step of this run first")
-    return files.read_json(path)
-
-
-def refusal(verdict: dict[str, Any]) -> GateError | None:
-    """The gate's no, as the error that ends the run with exit code 3."""
-    if verdict["passed"]:
-        return None
-    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
-
-
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
     """Kind of vectors -> the name it has in `retrieval_metrics`."""
     systems = {MAIN: pool.model_version}
@@ -114,7 +91,7 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
     parallelism = night.spark.sparkContext.defaultParallelism
     tasks = max(min(parallelism, -(-totals.queries // 64)), -(-totals.queries // QUERIES))
     columns = ("position", "category_code", "image_code", "group_key", "positives", "ignored", "memberships")
-    with watched(night, "evaluate", totals.queries) as done:
+    with job_progress(night, "evaluate", totals.queries) as done:
 
         def run(batches):
             def counted():
@@ -150,31 +127,6 @@ def recall_row(night: Night, pool: Pool, shards: list[ShardFile]) -> Row:
     return row | {"ci_low": low, "ci_high": high}
 
 
-def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
-    """The gate's judgement against floors and the last published run, staged for `publish`."""
-    settings, last = night.settings.gate, last_published(night)
-    if not settings.enabled:
-        judged = gate.Verdict(True, (), ("The gate is switched off.",))
-    else:
-        now = _values(row for row in rows if row["model_version"] == pool.model_version)
-        absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
-        if pool.rows <= 1:
-            absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
-        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, absent)
-    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest}
-    files.write_json(night.staging("gate.json"), result)
-    return result
-
-
-def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
-    """The overall figures of the published run, or of the one before where that is this run itself."""
-    earlier = [made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id]
-    if not earlier:
-        return None
-    of_run = (F.col("run_id") == earlier[0].run_id) & (F.col("model_version") == earlier[0].model_version) & (F.col("slice") == ALL)
-    return _values(row.asDict() for row in night.warehouse.read("retrieval_metrics").where(of_run).collect())
-
-
 def write_metrics(night: Night, rows: list[Row]) -> None:
     """Replace this run's rows of `retrieval_metrics`, in one commit."""
     schema = night.warehouse.read("retrieval_metrics").schema
@@ -182,23 +134,6 @@ def write_metrics(night: Night, rows: list[Row]) -> None:
     table = [tuple((row | stamp)[f.name] for f in schema.fields) for row in rows]
     frame = night.spark.createDataFrame(table, schema).coalesce(1)
     frame.writeTo(night.warehouse.qualified("retrieval_metrics")).overwrite(F.col("run_id") == night.run_id)
-
-
-def metric_key(row: Row) -> str:
-    """`hit_rate@10`, or `mrr` where there is no cutoff: how conf names a metric."""
-    return f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
-
-
-def _values(rows: Iterable[Row]) -> dict[str, gate.MetricValue]:
-    """Overall figures by the names of conf."""
-
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    return {
-        metric_key(row): gate.MetricValue(row["value"], number(row["ci_low"]), number(row["ci_high"]), row["n_queries"] or 0)
-        for row in rows if row["slice"] == ALL
-    }  # fmt: skip
 
 
 def _row(pool: Pool, metric: str, k: int, value: float, n: int | None) -> Row:

@@ -19,20 +19,26 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.embedding.embed import embed, need_model, pending
+from tgq.embedding.embed import embed, need_model
+from tgq.embedding.plan import pending
 from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
-from tgq.evaluation.evaluate import Row, metric_key, score
+from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
 from tgq.evaluation.scoring import MINUS
 from tgq.publishing.pool import Pool, pool_members, write_pool
+from tgq.publishing.verdict import Row, metric_key
 from tgq.registry.champion import CHAMPION, Promotion, local_folder, read_history, store_encoder, write_history
 from tgq.registry.loading import versions_of
+from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
-from tgq.retrieval.comparison import ALL, Difference, judge
-from tgq.run.night import Night, StepResult, git_commit, named_folder, new_run_id, record, run_step, with_encoder
+from tgq.retrieval.comparison import Difference, judge
+from tgq.retrieval.metrics import ALL
+from tgq.run.night import Night, StepResult
+from tgq.run.opening import new_run_id
+from tgq.run.records import git_commit, record, run_step
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
-from tgq.storage.warehouse import absolute
+from tgq.storage.paths import absolute
 
 STEP = "promote"
 METRICS = ("mrr", "hit_rate@10")

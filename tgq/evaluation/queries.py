@@ -18,10 +18,10 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.pairs import split_of
 from tgq.publishing.pool import NO_CATEGORY, Pool, item_frame
+from tgq.retrieval.metrics import ALL
 from tgq.run.night import Night
 from tgq.settings.sections import EvaluateSettings
 
-ALL = "all"
 DECILES = [i / 10 for i in range(1, 10)]
 
 

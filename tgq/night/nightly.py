@@ -11,17 +11,20 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from tgq.catalog.ingest import ingest
-from tgq.catalog.validation import validate_catalog, validate_embeddings
+from tgq.catalog.validation import validate_catalog
 from tgq.embedding.embed import embed, need_model
+from tgq.embedding.validation import validate_embeddings
 from tgq.errors import AccountingError, GateError, TgqError
-from tgq.evaluation.evaluate import evaluate, read_verdict, refusal
-from tgq.night.publish import publish
+from tgq.evaluation.evaluate import evaluate
 from tgq.night.report import write_report
 from tgq.night.run_log import log_failure, open_journal, write_journal
 from tgq.publishing.index import build_index
 from tgq.publishing.neighbors import build_neighbors
+from tgq.publishing.publish import publish
+from tgq.publishing.verdict import read_verdict, refusal
 from tgq.registry.tracking import Tracker
-from tgq.run.night import RUN_STEP, Night, StepResult, record, run_step
+from tgq.run.night import RUN_STEP, Night, StepResult
+from tgq.run.records import record, run_step
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
 

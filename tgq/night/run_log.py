@@ -12,8 +12,10 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from tgq.registry.champion import local_folder, read_history
+from tgq.registry.selection import named_folder
 from tgq.registry.tracking import Tracker, metric_names, open_tracker
-from tgq.run.night import Night, git_commit, named_folder
+from tgq.run.night import Night
+from tgq.run.records import git_commit
 from tgq.settings.load import redacted
 from tgq.storage.files import Files
 

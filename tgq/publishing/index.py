@@ -9,40 +9,27 @@ a worker needs memory for one shard (`index.max_shard_items` vectors, twice whil
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.errors import UsageError
+from tgq.publishing.generations import published_shards
 from tgq.publishing.pool import MAIN, Pool, list_matrix, pool_members, write_pool
-from tgq.retrieval import manifest
-from tgq.retrieval.manifest import Manifest
-from tgq.retrieval.shards import (
-    ShardFile,
-    assign_shards,
-    build_shard,
-    choose_factory,
-    draw_sample,
-    members_digest,
-    n_shards,
-    verify_shard,
-    write_shard,
-)  # fmt: skip
+from tgq.publishing.staging import staged_shards
+from tgq.retrieval.factory import choose_factory
+from tgq.retrieval.shard_recall import draw_sample, verify_shard
+from tgq.retrieval.shards import ShardFile, assign_shards, build_shard, members_digest, n_shards, write_shard
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import watched
+from tgq.run.progress import job_progress
 from tgq.settings.sections import IndexSettings
-from tgq.storage import artifacts as files
-from tgq.storage.files import Files
+from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse
 
 FORMAT = 1  # raised when the same members and settings would give another file
@@ -80,7 +67,7 @@ def build_index(night: Night) -> StepResult:
     missing = [shard for shard in wanted if shard.key not in known]
     known |= {file.members_digest: file for file in (_build(night, pool, missing, settings) if missing else ())}
     shards = [known[shard.key] for shard in wanted]
-    files.write_json(
+    artifacts.write_json(
         night.staging("index", "manifest.json"),
         {"model_version": pool.model_version, "versions": pool.versions, "pool": pool.digest, "shards": [asdict(file) for file in shards]},
     )
@@ -98,91 +85,6 @@ def build_index(night: Night) -> StepResult:
             "plan_seconds": round(planned - clock, 2), "build_seconds": round(time.perf_counter() - planned, 2),
         },
     )  # fmt: skip
-
-
-def staged_index(night: Night) -> dict[str, Any]:
-    """What the index step staged: the shards, and the pool (digest and Delta versions) that they hold.
-
-    Raises:
-        UsageError: nothing is staged.
-    """
-    path = night.staging("index", "manifest.json")
-    if not files.exists(path):
-        raise UsageError(f"run {night.run_id} has no staged shards", "run the index step of this run first")
-    return files.read_json(path)
-
-
-def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
-    """Publish the staged shards as the generation of this run, and drop generations beyond `index.keep_generations`.
-
-    The rows of `index_shards` come first, the manifest last: until it is there nobody sees the new generation. Done again, nothing
-    changes. A run that was taken up after its manifest was written, with other contents, is published beside it as `<run>.2`.
-
-    versions: the Delta versions that the generation stands for, by table.
-
-    Raises:
-        UsageError: nothing is staged.
-    """
-    root = night.warehouse.root
-    staged, current = staged_index(night), manifest.load_current(root)
-    known = {made.generation: made for made in _manifests(root)}
-    number = 1
-    while True:
-        name = night.run_id if number == 1 else f"{night.run_id}.{number}"
-        wanted = Manifest(
-            generation=name, run_id=night.run_id, model_version=staged["model_version"], encoder=night.settings.encoder.path,
-            created_at=night.started_at.isoformat(timespec="seconds"), tables=dict(versions),
-            shards=tuple(ShardFile(**file) for file in staged["shards"]), previous=current.generation if current else None,
-        )  # fmt: skip
-        if name in known and current is not None and name == current.generation:
-            wanted = dataclasses.replace(wanted, previous=current.previous)
-        if known.get(name, wanted) == wanted:
-            break
-        number += 1
-    if current != wanted:
-        _write_rows(night, wanted)
-        manifest.publish(root, wanted)
-    manifest.collect_garbage(root, night.settings.index.keep_generations)
-    return wanted
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A generation that is kept."""
-
-    generation: str
-    run_id: str
-    model_version: str
-    created_at: str
-    n_shards: int
-    n_items: int
-    current: bool
-
-
-def generations(root: str) -> list[Generation]:
-    """The generations of a warehouse folder, newest first."""
-    current = manifest.load_current(root)
-    made = sorted(_manifests(root), key=lambda m: (m.created_at, m.generation), reverse=True)
-    return [
-        Generation(m.generation, m.run_id, m.model_version, m.created_at, len(m.shards), sum(s.n_items for s in m.shards),
-                   current is not None and m.generation == current.generation)
-        for m in made
-    ]  # fmt: skip
-
-
-def rollback(warehouse: Warehouse, to: str | None = None) -> Manifest:
-    """Make an earlier generation the current one: the one before, or `to`. Its manifest says which table versions belong to it.
-
-    Raises:
-        WarehouseError: there is no such generation, or its files are gone.
-    """
-    return manifest.rollback(warehouse.root, to)
-
-
-def published_shards(warehouse: Warehouse) -> tuple[ShardFile, ...]:
-    """The shards of the current generation; none before the first."""
-    current = manifest.load_current(warehouse.root)
-    return current.shards if current else ()
 
 
 def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
@@ -216,30 +118,8 @@ def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
     return wanted
 
 
-def staged_shards(night: Night) -> list[ShardFile] | None:
-    """Tonight's shards, None before the index step."""
-    path = night.staging("index", "manifest.json")
-    return [ShardFile(**file) for file in files.read_json(path)["shards"]] if files.exists(path) else None
-
-
-def _manifests(root: str) -> list[Manifest]:
-    return [manifest.load(root, name) for name in Files(root).list(manifest.GENERATIONS)]
-
-
-def _write_rows(night: Night, made: Manifest) -> None:
-    """Replace the rows of one generation in `index_shards`, in one commit."""
-    schema = night.warehouse.read("index_shards").schema
-    shared = dict(
-        generation=made.generation, model_version=made.model_version, run_id=made.run_id,
-        embeddings_version=made.tables.get("item_embeddings"), published_at=datetime.now(timezone.utc),
-    )  # fmt: skip
-    rows = [tuple((asdict(file) | shared)[f.name] for f in schema.fields) for file in made.shards]
-    frame = night.spark.createDataFrame(rows, schema).coalesce(1)
-    frame.writeTo(night.warehouse.qualified("index_shards")).overwrite(F.col("generation") == made.generation)
-
-
 def _is_there(warehouse: Warehouse, file: ShardFile) -> bool:
-    return all(files.exists(warehouse.path(path)) for path in (file.path, file.ids_path))
+    return all(artifacts.exists(warehouse.path(path)) for path in (file.path, file.ids_path))
 
 
 def _build(night: Night, pool: Pool, missing: list[Wanted], settings: IndexSettings) -> list[ShardFile]:
@@ -248,7 +128,7 @@ def _build(night: Night, pool: Pool, missing: list[Wanted], settings: IndexSetti
     plan = {(shard.category, shard.shard): shard for shard in missing}
     members = with_shard(night, pool, missing)
     tasks = min(len(missing), 4 * night.spark.sparkContext.defaultParallelism)
-    with watched(night, "index", sum(shard.n_items for shard in missing)) as done:
+    with job_progress(night, "index", sum(shard.n_items for shard in missing)) as done:
 
         def build(table: pa.Table) -> pa.Table:
             clock = time.perf_counter()

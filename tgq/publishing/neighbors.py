@@ -21,8 +21,8 @@ from tgq.errors import UsageError
 from tgq.publishing.pool import Pool, gather_items, read_block, read_blocks, write_pool
 from tgq.retrieval.exact import Exclude, search_blocks
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import watched
-from tgq.storage import artifacts as files
+from tgq.run.progress import job_progress
+from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse
 
 SCHEMA = "item_id string, model_version string, rank int, neighbor_id string, score float"
@@ -42,7 +42,7 @@ def build_neighbors(night: Night) -> StepResult:
         if not carried:
             _search(night, pool)
         staged = {"key": key, "carried": carried, "model_version": pool.model_version, "pool": pool.digest}
-        files.write_json(night.staging("neighbors.json"), staged)
+        artifacts.write_json(night.staging("neighbors.json"), staged)
     rows = night.warehouse.read("item_neighbors") if staged["carried"] else night.spark.read.parquet(night.staging("neighbors"))
     return StepResult(
         rows_in=pool.rows, rows_out=rows.count(), versions_read=pool.versions,
@@ -91,7 +91,7 @@ def table_key(warehouse: Warehouse) -> str | None:
 
 def _staged(night: Night) -> dict | None:
     path = night.staging("neighbors.json")
-    return files.read_json(path) if files.exists(path) else None
+    return artifacts.read_json(path) if artifacts.exists(path) else None
 
 
 def query_ranges(pool: Pool, parallelism: int) -> list[tuple[int, int, int]]:
@@ -109,7 +109,7 @@ def _search(night: Night, pool: Pool) -> None:
     options = night.settings.neighbors
     ranges = query_ranges(pool, night.spark.sparkContext.defaultParallelism)
     tasks = night.spark.range(0, len(ranges), 1, max(1, len(ranges)))
-    with watched(night, "neighbors", pool.rows) as done:
+    with job_progress(night, "neighbors", pool.rows) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:

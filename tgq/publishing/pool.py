@@ -27,7 +27,7 @@ from tgq.registry.loading import versions_of
 from tgq.retrieval.exact import Block
 from tgq.retrieval.metrics import coverage
 from tgq.run.night import Night
-from tgq.storage import artifacts as files
+from tgq.storage import artifacts
 
 MAIN = "embedding"
 RIVAL = "rival"  # another model's vectors of the same items
@@ -117,7 +117,7 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
         folder, rows=start, active=active, widths={k: w for k, w in widths.items() if w}, digest=digest, blocks=tuple(blocks),
         **made_from,
     )  # fmt: skip
-    files.write_json(f"{folder}/pool.json", asdict(pool))
+    artifacts.write_json(f"{folder}/pool.json", asdict(pool))
     return pool
 
 
@@ -135,9 +135,9 @@ def pool_members(night: Night, versions: dict[str, int], model_version: str) -> 
 
 
 def _read(folder: str) -> Pool | None:
-    if not files.exists(f"{folder}/pool.json"):
+    if not artifacts.exists(f"{folder}/pool.json"):
         return None
-    raw = files.read_json(f"{folder}/pool.json")
+    raw = artifacts.read_json(f"{folder}/pool.json")
     return Pool(**raw | {"blocks": tuple(PoolBlock(**block | {"features": tuple(block["features"])}) for block in raw["blocks"])})
 
 
@@ -178,18 +178,18 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
         if kind in table.column_names:
             vectors = list_matrix(table[kind])
             widths[kind] = vectors.shape[1]
-            files.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: files.matrix_column(vectors)}))
+            artifacts.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: artifacts.matrix_column(vectors)}))
     for kind in FEATURES:
         if kind in table.column_names:
             matrix = _half_matrix(table[kind])
             widths[kind] = matrix.shape[1]
             if matrix.shape[1]:
-                files.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: files.matrix_column(matrix)}))
+                artifacts.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: artifacts.matrix_column(matrix)}))
     hashes = table["image_hash"].to_pylist()
     codes = np.array([int(h[:16], 16) if h else 0 for h in hashes], np.uint64)
     scalars = ("item_id", "category", "category_code", "has_brand", "has_attributes", "agreement", "slices")
     items = table.select(scalars).append_column("image_code", pa.array(codes))
-    files.write_table(f"{folder}/{name}.items.arrow", items)
+    artifacts.write_table(f"{folder}/{name}.items.arrow", items)
     digest = hashlib.sha256()
     for item_id, content_hash, image_hash in zip(table["item_id"].to_pylist(), table["content_hash"].to_pylist(), hashes, strict=True):
         digest.update(f"{item_id}\0{content_hash}\0{image_hash}\n".encode())
@@ -229,7 +229,7 @@ def read_block(pool: Pool, block: PoolBlock, kind: str = MAIN) -> Block:
 
     kind: embedding, rival, image, text, or concat: unit image and unit text side by side, so a score is the mean of the two cosines.
     """
-    items = files.read_table(pool.file(block, "items"))
+    items = artifacts.read_table(pool.file(block, "items"))
     return Block(
         _vectors(pool, block, kind, None),
         np.arange(block.start, block.start + block.rows),
@@ -256,7 +256,7 @@ def gather_items(pool: Pool, columns: tuple[str, ...], positions: np.ndarray) ->
     """Columns of the items at `positions` int64 [n], in that order."""
     parts, order = [], []
     for block, rows in _by_block(pool, positions):
-        parts.append(files.read_table(pool.file(block, "items")).select(columns).take(pa.array(positions[rows] - block.start)))
+        parts.append(artifacts.read_table(pool.file(block, "items")).select(columns).take(pa.array(positions[rows] - block.start)))
         order.append(rows)
     if not parts:
         return pa.table({c: [] for c in columns})
@@ -267,7 +267,7 @@ def find_positions(pool: Pool, ids: pa.Array) -> np.ndarray:
     """int64 [n]: where the items of these distinct ids stand, -1 for one that is not in the pool. Reads every id once."""
     positions = np.full(len(ids), -1, np.int64)
     for block in pool.blocks:
-        places = pc.index_in(files.read_table(pool.file(block, "items"))["item_id"], value_set=ids)
+        places = pc.index_in(artifacts.read_table(pool.file(block, "items"))["item_id"], value_set=ids)
         found = places.is_valid().to_numpy()
         positions[places.drop_null().to_numpy()] = block.start + np.flatnonzero(found)
     return positions
@@ -280,7 +280,7 @@ def item_frame(night: Night, pool: Pool) -> DataFrame:
         for batch in batches:
             for number in batch["id"].to_pylist():
                 block = pool.blocks[number]
-                items = files.read_table(pool.file(block, "items"))
+                items = artifacts.read_table(pool.file(block, "items"))
                 positions = pa.array(np.arange(block.start, block.start + block.rows))
                 # Spark has no unsigned integers
                 image = items["image_code"].to_numpy().view(np.int64)
@@ -313,7 +313,7 @@ def _vectors(pool: Pool, block: PoolBlock, kind: str, rows: np.ndarray | None) -
     width = pool.widths[kind]
     if kind in FEATURES and kind not in block.features:
         return np.zeros((block.rows if rows is None else len(rows), width), np.float32)
-    matrix = files.column_matrix(files.read_table(pool.file(block, kind))[kind], width)
+    matrix = artifacts.column_matrix(artifacts.read_table(pool.file(block, kind))[kind], width)
     matrix = matrix if rows is None else matrix[rows]
     return matrix if kind in (MAIN, RIVAL) else _unit(matrix.astype(np.float32))
 

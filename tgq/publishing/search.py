@@ -14,12 +14,12 @@ from tgq.encoder.text import metadata_text
 from tgq.errors import ModelError, UsageError, WarehouseError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.registry.loading import load_encoder, versions_of
+from tgq.registry.selection import published_folder
 from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import Opened, ShardFile, open_shards, read_details, search_shards
-from tgq.run.night import published_folder
 from tgq.settings.sections import Settings
-from tgq.storage.warehouse import absolute
+from tgq.storage.paths import absolute
 
 Hit = dict[str, Any]
 

@@ -182,7 +182,7 @@ def local_folder(place: str) -> str:
     Raises:
         ModelError: a file is missing or was altered after it was promoted, or there is no such model.
     """
-    from tgq.encoder.towers.hub import cache_dir
+    from tgq.storage.paths import cache_folder
 
     root, _, name = place.rpartition("/")[0].rpartition("/")
     version, remote = place.rpartition("/")[2], "://" in place
@@ -197,7 +197,7 @@ def local_folder(place: str) -> str:
             _checked(source, file, digest)
         return place
     # another set of files is another folder, so that no process ever sees two promotions mixed
-    folder = cache_dir() / MODELS / f"{version}-{sha256(json.dumps(dict(known.files), sort_keys=True).encode())[:12]}"
+    folder = cache_folder() / MODELS / f"{version}-{sha256(json.dumps(dict(known.files), sort_keys=True).encode())[:12]}"
     cache = Files(folder)
     for file, digest in known.files.items():
         if cache.size(file) is None or sha256(cache.read(file)) != digest:

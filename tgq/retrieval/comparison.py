@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tgq.retrieval.gate import Verdict
+from tgq.retrieval.metrics import ALL
 
-ALL = "all"  # the slice of every query
 ROUNDING = 1e-9  # a difference of means of one query is 1 / n up to this
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+ALL = "all"  # the slice that every query is in
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 NDCG_CUTOFF = 10
 

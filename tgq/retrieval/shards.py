@@ -17,7 +17,6 @@ A FAISS file is parsed by C++ that trusts it, so bytes reach `deserialize_index`
 sha256 matched the manifest.
 """
 
-import dataclasses
 import hashlib
 import math
 import re
@@ -31,15 +30,11 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from tgq.errors import ConfigError, WarehouseError
-from tgq.retrieval.exact import Block, Exclude, as_matrix, score_pairs, search_blocks
-from tgq.retrieval.metrics import ann_recall
+from tgq.errors import WarehouseError
+from tgq.retrieval.exact import as_matrix
+from tgq.retrieval.factory import trainable_factory
 from tgq.storage.files import Files, sha256
 
-FLAT_ITEMS = 10_000
-POINTS_PER_LIST = (
-    39  # fewer training points than this per centroid and k-means is unreliable (FAISS's own rule)
-)
 FOLDER = "index/shards"
 
 
@@ -73,36 +68,6 @@ class Opened(NamedTuple):
     shard: Shard
 
 
-# -- what to build -----------------------------------------------------------------------------------------
-
-
-def choose_factory(n: int, dim: int, memory_budget_bytes: int) -> str:
-    """The FAISS factory string for n vectors of width dim (table above).
-
-    Raises:
-        ConfigError: even the smallest index is larger than the budget.
-    """
-    if n <= FLAT_ITEMS and 4 * dim * n <= memory_budget_bytes:
-        return "Flat"
-    lists = max(1, min(round(4 * math.sqrt(n)), n // POINTS_PER_LIST))
-    centroids = (4 * dim + 24) * lists + 4096
-    # Product quantisation cuts the width evenly; its fast-scan lists are padded to 32 codes.
-    pieces = next(m for m in range(max(1, dim // 2), 0, -1) if dim % m == 0)
-    code = math.ceil(pieces / 2)
-    table = [
-        ("HNSW32,Flat", (4 * dim + 276) * n),
-        (f"IVF{lists},Flat", (4 * dim + 8) * n + centroids),
-        (f"IVF{lists},SQ8", (dim + 8) * n + centroids),
-        (f"IVF{lists},PQ{pieces}x4fs", (code + 8) * n + centroids + 32 * code * lists + 64 * dim),
-    ]
-    for factory, size in table:
-        if size <= memory_budget_bytes:
-            return factory
-    raise ConfigError(
-        f"a shard of {n:,} items needs {table[-1][1]:,} bytes even when compressed, "
-        f"and the budget is {memory_budget_bytes:,}",
-        "raise the memory budget or lower the number of items per shard",
-    )
 
 
 def n_shards(n: int, max_items: int) -> int:
@@ -128,7 +93,6 @@ def members_digest(ids: Sequence[str], content_hashes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-# -- build, write, read ------------------------------------------------------------------------------------
 
 
 def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int) -> tuple[Shard, str]:
@@ -149,7 +113,7 @@ def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int
         raise ValueError(f"shard: {len(vectors)} vectors, {len(ids)} ids, {len(set(ids))} distinct")
     order = np.argsort(ids, kind="stable")
     vectors, ids = np.ascontiguousarray(vectors[order]), ids[order]
-    factory = _trainable(factory, len(ids))
+    factory = trainable_factory(factory, len(ids))
     index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     if isinstance(index, faiss.IndexIVF):
         index.cp.seed = seed
@@ -255,100 +219,12 @@ def _checked(files: Files, path: str, digest: str) -> bytes:
     return data
 
 
-def _trainable(factory: str, n: int) -> str:
-    match = re.fullmatch(r"IVF(\d+),(.+)", factory)
-    if not match:
-        return factory
-    lists = min(int(match[1]), n // POINTS_PER_LIST)
-    if lists < 2 or (match[2].startswith("PQ") and n < POINTS_PER_LIST * 16):
-        return "Flat"
-    return f"IVF{lists},{match[2]}"
-
-
 def _hash64(text: str) -> int:
     return int.from_bytes(
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
     )
 
 
-# -- recall and search -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some of a shard's own vectors with their exact neighbours in it (themselves left out).
-
-    rows: int64 [S] of the shard; vectors: float32 [n, D], all of it, in the order of its ids; scores,
-        positions: [S, K].
-    """
-
-    rows: np.ndarray
-    vectors: np.ndarray
-    scores: np.ndarray
-    positions: np.ndarray
-
-
-def draw_sample(
-    vectors: np.ndarray, ids: Sequence[str], k: int = 10, size: int = 256, seed: int = 0
-) -> Sample:
-    """A seeded sample for judging the shard that `build_shard` makes of these vectors and ids; costs S * n *
-    D."""
-    order = np.argsort(np.asarray(ids, dtype=object), kind="stable")
-    vectors = np.ascontiguousarray(as_matrix(vectors, "sample")[order])
-    rows = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
-    scores, positions = search_blocks(
-        vectors[rows], [Block(vectors, np.arange(len(vectors)))], k, Exclude(rows)
-    )
-    return Sample(rows, vectors, scores, positions)
-
-
-def sample_recall(index: faiss.Index, sample: Sample, search: Mapping[str, int]) -> float:
-    """Recall@K of the index on the sample, in [0, 1]; items as good as the exact K-th count. 1.0 where
-    nothing is to be found."""
-    k = sample.positions.shape[1]
-    _, found = _search(index, sample.vectors[sample.rows], k + 1, search)
-    own = found == sample.rows[:, None]
-    found = np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[
-        :, :k
-    ]  # itself goes last, and out
-    found = np.where(found == sample.rows[:, None], -1, found)
-    scores = score_pairs(np.ascontiguousarray(sample.vectors[sample.rows]), sample.vectors, found)
-    recall = ann_recall(found, sample.positions, scores, sample.scores)
-    return float(np.nanmean(recall)) if not np.isnan(recall).all() else 1.0
-
-
-def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tuple[dict[str, int], float]:
-    """The cheapest search parameter (a power of two) whose recall on the sample meets the target, and that
-    recall; the widest one with its recall when none does. Costs at most 10 searches of the sample."""
-    if isinstance(index, faiss.IndexIVF):
-        name, narrowest, widest = "nprobe", 1, index.nlist
-    elif isinstance(index, faiss.IndexHNSW):
-        name, narrowest, widest = "efSearch", 16, 1024
-    else:
-        return {}, sample_recall(index, sample, {})
-    value = narrowest
-    while (recall := sample_recall(index, sample, {name: value})) < target and value < widest:
-        value = min(2 * value, widest)
-    return {name: value}, recall
-
-
-def verify_shard(
-    root: str | Path, file: ShardFile, ids: Sequence[str], sample: Sample, target: float = 0.95
-) -> ShardFile:
-    """Reads a written shard back and judges it: sha256, count, its ids, recall. Returns its record with the
-    search parameters and the recall that was measured (which may be under the target: that is for the gate to
-    judge).
-
-    Raises:
-        WarehouseError: it is not what was built.
-    """
-    shard = read_shard(root, file)
-    if list(shard.ids) != sorted(ids):
-        raise WarehouseError(
-            f"{file.ids_path} does not hold the ids that were given", "build this category again"
-        )
-    search, recall = tune_search(shard.index, sample, target)
-    return dataclasses.replace(file, search=search, recall_at_k=recall)
 
 
 def open_shards(
@@ -379,7 +255,7 @@ def search_shards(
     for file, shard in sorted(shards, key=lambda opened: (opened.file.category, opened.file.shard)):
         if category_filter is not None and file.category not in category_filter:
             continue
-        found_scores, found = _search(shard.index, queries, min(k, len(shard.ids)), file.search)
+        found_scores, found = search_index(shard.index, queries, min(k, len(shard.ids)), file.search)
         scores.insert(-1, np.where(found < 0, -np.inf, found_scores))
         ids.insert(-1, np.where(found < 0, None, shard.ids[found]))
     joined = np.concatenate(scores, axis=1)
@@ -389,7 +265,7 @@ def search_shards(
     )
 
 
-def _search(
+def search_index(
     index: faiss.Index, queries: np.ndarray, k: int, search: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     if not k or not len(queries):

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tgq.catalog.source import folder_of
-from tgq.embedding.embed import EmbedWorker
+from tgq.catalog.location import folder_of
+from tgq.embedding.worker import EmbedWorker
 from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.evaluation.queries import evaluated_pairs, write_queries
 from tgq.evaluation.scoring import QUERIES, Scoring, passes
@@ -36,8 +36,10 @@ from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.metrics import Metric
 from tgq.robustness.rendering import CLEAN, COLUMNS, write_cast
 from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, Viewer
-from tgq.run.night import RUN_STEP, Night, Progress, git_commit, new_run_id, with_catalog
-from tgq.run.progress import watched
+from tgq.run.night import RUN_STEP, Night
+from tgq.run.opening import new_run_id, with_catalog
+from tgq.run.progress import Progress, job_progress
+from tgq.run.records import git_commit
 from tgq.settings.sections import EvaluateSettings, Settings
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.warehouse import Warehouse
@@ -164,7 +166,7 @@ def embed_views(night: Night, plan: Plan, sample: DataFrame) -> DataFrame:
     viewer = Viewer(embed, night.settings.metadata, names, plan.seed, night.staging("cast"))
     total = sample.count()
     tasks = sample.select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
-    with watched(night, f"embed under {len(names)} nuisances", total) as done:
+    with job_progress(night, f"embed under {len(names)} nuisances", total) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in viewer.run(batches):
@@ -207,7 +209,7 @@ def rank(night: Night, pool: Pool, sample: DataFrame, views: DataFrame) -> pa.Ta
     names = [field.split()[0] for field in RANKS.split(", ")]
     total = asking.count()
     tasks = max(min(night.spark.sparkContext.defaultParallelism, -(-total // 64)), -(-total // QUERIES), 1)
-    with watched(night, "rank", total) as done:
+    with job_progress(night, "rank", total) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in ranks(batches):

@@ -12,7 +12,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.images.decode import ImageError, ImageLimits, decode_image
-from tgq.images.fetch import Fetcher, FetchOptions
+from tgq.images.fetch import Fetcher
+from tgq.images.permitted import FetchOptions
 from tgq.nuisances import Item
 from tgq.nuisances.draws import seeded
 

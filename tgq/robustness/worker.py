@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from tgq.catalog.source import encoder_texts
-from tgq.embedding.embed import EmbedWorker
+from tgq.catalog.fields import encoder_texts
+from tgq.embedding.worker import EmbedWorker
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.nuisances import Item, apply
 from tgq.robustness.rendering import CLEAN, Studio

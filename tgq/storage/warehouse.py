@@ -6,7 +6,6 @@ In a folder warehouse the tables are registered in the session's in-memory catal
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pyspark.sql.types import StructType
 from tgq.errors import ConfigError, WarehouseError
 from tgq.settings.load import data_folder
 from tgq.settings.sections import WarehouseSettings
+from tgq.storage.paths import absolute, ensure_writable
 
 TABLES = (
     "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
@@ -137,26 +137,3 @@ def sql_string(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
-
-def ensure_writable(root: str) -> None:
-    """Create the folder and prove that a file can be written in it.
-
-    Raises:
-        WarehouseError: it cannot.
-    """
-    if "://" in root:
-        return  # an object store answers at the first table
-    try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        probe = Path(root) / f".writable-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as e:
-        raise WarehouseError(f"the warehouse {root} is not writable ({e.strerror})", "choose another --warehouse or mend its permissions") from e
-
-
-def absolute(path: str) -> str:
-    """A folder or URI as every process sees it: URIs as they are, local folders (also as `file:` URIs) resolved."""
-    if path.startswith("file:"):
-        path = "/" + path[5:].lstrip("/")
-    return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())

@@ -31,12 +31,16 @@ from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker
-from tgq.run.night import Night, Progress, git_commit, new_run_id
+from tgq.run.night import Night
+from tgq.run.opening import new_run_id
+from tgq.run.progress import Progress
+from tgq.run.records import git_commit
 from tgq.settings.load import load_settings
 from tgq.settings.sections import Settings, TrackingSettings
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.lock import warehouse_lock
-from tgq.storage.warehouse import Warehouse, absolute
+from tgq.storage.paths import absolute
+from tgq.storage.warehouse import Warehouse
 from tgq.training import worker
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.trainer import TrainConfig

@@ -11,8 +11,8 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
-from tgq.catalog.source import readable_fields
 from tgq.embedding.feature_cache import IMAGE, TEXT, with_kept
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.packing import StoredImage, StoredText

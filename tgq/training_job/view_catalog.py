@@ -18,14 +18,14 @@ from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.catalog.source import fetch_options, folder_of
+from tgq.catalog.location import fetch_options, folder_of
 from tgq.images.decode import ImageError, ImageLimits
-from tgq.images.fetch import FetchOptions
+from tgq.images.permitted import FetchOptions
 from tgq.nuisances import NUISANCES, Item, apply
 from tgq.nuisances.draws import seeded
 from tgq.robustness.rendering import CLEAN, COLUMNS, Studio, write_cast
 from tgq.run.night import Night
-from tgq.run.progress import watched
+from tgq.run.progress import job_progress
 from tgq.settings.sections import CatalogSettings, ColumnMapping, PairSettings, Settings, WarehouseSettings
 from tgq.training_job.training_set import unit
 
@@ -82,7 +82,7 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
     task = _Multiplier(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed, side)
     rows = items.withColumn("group_id", unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
-    with watched(night, "views", total) as done:
+    with job_progress(night, "views", total) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in task.run(batches):

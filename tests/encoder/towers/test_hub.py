@@ -61,7 +61,7 @@ def test_a_relative_folder_starts_at_the_encoder(tiny_encoder_dir):
 def test_weights_that_lack_a_tensor_are_refused(tmp_path, tiny_encoder_dir):
     from safetensors.torch import save_file
 
-    from tgq.encoder.towers.towers import TextTower
+    from tgq.encoder.towers.text import TextTower
 
     folder = tmp_path / "text"
     shutil.copytree(tiny_encoder_dir / "towers" / "text", folder)

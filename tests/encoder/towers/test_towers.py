@@ -8,7 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from tgq.encoder.tiny import write_preprocessor, write_tiny_tokenizer
-from tgq.encoder.towers.towers import Preprocessing, TextTower, VisionTower, quiet_transformers
+from tgq.encoder.towers.loading import quiet_transformers
+from tgq.encoder.towers.preprocessing import Preprocessing
+from tgq.encoder.towers.text import TextTower
+from tgq.encoder.towers.vision import VisionTower
 from tgq.errors import ModelError
 
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,

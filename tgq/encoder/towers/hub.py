@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from tgq.errors import ModelError
+from tgq.storage.paths import cache_folder
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,6 @@ class Bundled:
     weights: Packaged
     convert: Callable[[Path, Path | None, Path], None] | None = None  # None: the package's folder is used as it stands
     labels: Packaged | None = None  # JSON list of what the checkpoint's classes are called
-
-
-def cache_dir() -> Path:
-    """Where converted towers are kept."""
-    return Path(os.environ.get("TGQ_CACHE") or Path.home() / ".cache" / "tgq")
 
 
 def sha256_of(path: Path) -> str:
@@ -156,7 +152,7 @@ def bundled_folder(name: str) -> Path:
     """The folder of a bundled tower, converted at first use. Two processes may race: one rename wins, both agree."""
     tower = BUNDLED[name]
     known = "-".join(packaged.sha256[:12] for packaged in (tower.weights, tower.labels) if packaged)
-    folder = cache_dir() / "towers" / f"{name}-{known}"
+    folder = cache_folder() / "towers" / f"{name}-{known}"
     if tower.convert and (folder / "model.safetensors").is_file():
         return folder
     source = packaged_file(tower.weights)

@@ -7,8 +7,8 @@ night's comparisons stay at the generation before. Run again after a kill, every
 from __future__ import annotations
 
 from tgq.errors import UsageError
-from tgq.evaluation.evaluate import read_verdict, refusal
-from tgq.publishing import index, neighbors
+from tgq.publishing import generations, neighbors, staging
+from tgq.publishing.verdict import read_verdict, refusal
 from tgq.publishing.views import define_views
 from tgq.retrieval import manifest
 from tgq.run.night import Night, StepResult
@@ -25,7 +25,7 @@ def publish(night: Night) -> StepResult:
     verdict = read_verdict(night)
     if refused := refusal(verdict):
         raise refused
-    shards = index.staged_index(night)
+    shards = staging.staged_index(night)
     if len({verdict["pool"], shards["pool"], neighbors.staged_neighbors(night)["pool"]}) > 1:
         found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
         raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
@@ -33,7 +33,7 @@ def publish(night: Night) -> StepResult:
     neighbors.publish_neighbors(night)
     tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # what was judged, whatever came since
     versions = tables | warehouse.versions("item_neighbors")
-    published = index.publish_index(night, versions)
+    published = generations.publish_index(night, versions)
     define_views(night.spark, warehouse)
     return StepResult(
         versions_read=versions,
@@ -51,6 +51,6 @@ def rollback(warehouse: Warehouse, to: str | None = None) -> str:
     Raises:
         WarehouseError: there is no such generation, or its files are gone.
     """
-    generation = index.rollback(warehouse, to).generation
+    generation = generations.rollback(warehouse, to).generation
     define_views(warehouse.spark, warehouse)
     return generation

@@ -1,0 +1,30 @@
+"""Spark's and Hadoop's complaints about a source as one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+
+from tgq.errors import SourceError
+
+
+@contextmanager
+def reading(path: str | None) -> Iterator[None]:
+    """Spark's and Hadoop's complaints about a source as one line."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as e:
+        raise SourceError(f"the catalog {path} cannot be read: {first_line(e)}", "check the path, catalog.format and the file") from e
+
+
+def first_line(error: Exception) -> str:
+    """What the JVM said, without its class names and stack."""
+    text = str(getattr(error, "java_exception", None) or error)
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("\tat")] or [type(error).__name__]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    said = re.sub(r"^(\[[A-Z_.]+\] |[\w.$]+(Exception|Error): )+", "", " ".join((causes[-1] if causes else lines[0]).split()))
+    return said[:240]

@@ -1,0 +1,73 @@
+"""One slice of the plan: encoded and staged, then committed to the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from tgq.embedding.feature_cache import with_kept
+from tgq.embedding.meter import Meter
+from tgq.embedding.plan import Plan, Slice
+from tgq.embedding.worker import EmbedWorker
+from tgq.registry.loading import Towers
+from tgq.run.night import Night
+
+
+def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, towers: Towers, measured: Meter) -> None:
+    """Run the fused worker function over one slice and stage its rows as Parquet, all or nothing."""
+    from tgq.inference.records import OUTPUT_SCHEMA
+
+    rows = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
+    columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
+    rows = rows.select(*columns)
+    if part.light:
+        rows = with_kept(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
+    tasks = rows.repartitionById(part.tasks, F.col("task")).drop("task")
+    counted = measured.counters
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in worker.engine().run(batches):
+            counted.rows.add(batch.num_rows)
+            counted.fresh.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
+            counted.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
+            counted.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
+            yield batch
+
+    with measured.watching():
+        done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
+        done.write.mode("overwrite").parquet(night.staging("embed", "out", str(part.number)))
+
+
+def staged(night: Night, plan: Plan, part: Slice) -> DataFrame:
+    """What `encode_slice` staged, beside what the plan knows of each item."""
+    planned = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
+    planned = planned.select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
+    return night.spark.read.parquet(night.staging("embed", "out", str(part.number))).join(planned, "item_id")
+
+
+def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, tower_version: str) -> None:
+    """Bring a staged slice into the tables: append where nothing is replaced, else MERGE with deletion vectors."""
+    warehouse = night.warehouse
+    rows = staged(night, plan, part)
+    good = rows.where(F.col("status") == "embedded")
+    stamp = {"run_id": F.lit(night.run_id), "model_version": F.lit(model_version), "tower_version": F.lit(tower_version)}
+    good = good.withColumns(stamp | {"embedded_at": F.current_timestamp()})
+    tables = {"item_embeddings": ("item_id", "model_version"), "item_features": ("item_id", "tower_version")}
+    bad = rows.where(F.col("status") != "embedded").select(
+        F.lit(night.run_id).alias("run_id"), F.lit("embed").alias("stage"), "item_id", F.lit(0).alias("occurrence"), "reason",
+        "detail", F.lit(None).cast("string").alias("fields"), "source_fingerprint", F.current_timestamp().alias("quarantined_at"),
+    )  # fmt: skip
+    if bad.limit(1).count():
+        warehouse.upsert(bad, "quarantine", ("run_id", "stage", "item_id", "occurrence"))
+    # the embeddings come last: they are what takes an item off the next plan
+    for table in ("item_features", "item_embeddings"):
+        frame = good.select(*warehouse.read(table).columns)
+        if part.replaced:
+            warehouse.upsert(frame, table, tables[table])
+        else:
+            warehouse.append(frame, table, transaction=(f"tgq-embed-{plan.attempt}", part.number))

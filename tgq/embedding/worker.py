@@ -1,0 +1,66 @@
+"""What a Spark task does with its rows: the inference engine of its process, on the device that Spark gave it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyspark import TaskContext
+
+from tgq.catalog.location import fetch_options
+from tgq.images.decode import ImageLimits
+from tgq.images.permitted import FetchOptions
+from tgq.settings.sections import Settings
+
+
+@dataclass(frozen=True)
+class EmbedWorker:
+    """What a task needs to embed its rows: plain values, so that pickling it ships no weights."""
+
+    model_folder: str
+    device: str
+    dtype: str
+    batch_tokens: int
+    decode_threads: int
+    prefetch_mb: int
+    fetch: FetchOptions
+    limits: ImageLimits
+    keep: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, model_folder: str, catalog_folder: str | None) -> EmbedWorker:
+        images = settings.images
+        return cls(
+            model_folder=model_folder,
+            device=settings.encoder.device,
+            dtype=settings.encoder.dtype,
+            batch_tokens=settings.embed.batch_tokens,
+            decode_threads=settings.embed.decode_threads,
+            prefetch_mb=settings.embed.prefetch_mb,
+            fetch=fetch_options(catalog_folder, images),
+            limits=ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels),
+        )  # fmt: skip
+
+    def engine(self):
+        """The inference engine of this process, on the device that Spark gave to the task."""
+        from tgq.images.fetch import Fetcher
+        from tgq.inference.engine import EmbeddingEngine, EngineOptions
+        from tgq.registry.loading import load_encoder
+
+        context = TaskContext.get()
+        cores = context.cpus() if context else 1
+        encoder = load_encoder(self.model_folder, task_device(self.device, context), self.dtype)
+        options = EngineOptions(
+            batch_tokens=self.batch_tokens,
+            prefetch_bytes=self.prefetch_mb * 2**20,
+            decode_threads=self.decode_threads or cores,
+            model_threads=cores,
+            limits=self.limits,
+            keep=self.keep,
+        )
+        return EmbeddingEngine(encoder, Fetcher(self.fetch).read, options)
+
+
+def task_device(wanted: str, context: TaskContext | None) -> str:
+    """`wanted`, on the GPU address that Spark's resource discovery gave to this task where it gave one."""
+    gpu = context.resources().get("gpu") if context else None
+    return f"cuda:{gpu.addresses[0]}" if gpu and wanted != "cpu" else wanted

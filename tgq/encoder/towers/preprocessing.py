@@ -1,0 +1,81 @@
+"""How a picture becomes the tensor that a vision tower expects: Pillow and numpy only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tgq.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a tensor. Read from `preprocessor_config.json`, except `fit`, which is the encoder's."""
+
+    height: int
+    width: int
+    resample: int  # Pillow's filter number
+    rescale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    fit: str  # pad: the whole picture on a white square (shop pictures); crop: the checkpoint's own resize and crop
+    shortest_edge: int | None  # crop: shortest side before the central crop; None squashes to height x width
+
+    @classmethod
+    def read(cls, folder: Path, fit: str) -> Preprocessing:
+        """Raises ModelError where the folder has no `preprocessor_config.json` that names a size."""
+        path = folder / "preprocessor_config.json"
+        if not path.is_file():
+            raise ModelError(f"vision tower {folder} has no preprocessor_config.json", "save its image processor there")
+        raw = json.loads(path.read_text())
+        size = raw.get("size") or {}
+        size = {"height": size, "width": size} if isinstance(size, int) else size
+        crop = raw.get("crop_size") if raw.get("do_center_crop") else None
+        crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+        edge = size.get("shortest_edge")
+        final = crop or ({"height": edge, "width": edge} if edge else size)
+        if "height" not in final or "width" not in final:
+            raise ModelError(f"{path} names no picture size (size: {size})", "give size.height and size.width")
+        scale, normal = raw.get("do_rescale", True), raw.get("do_normalize", True)
+        return cls(
+            height=final["height"], width=final["width"], resample=int(raw.get("resample", 3)),
+            rescale=float(raw.get("rescale_factor", 1 / 255)) if scale else 1.0,
+            mean=tuple(raw["image_mean"]) if normal else (0.0,) * 3,
+            std=tuple(raw["image_std"]) if normal else (1.0,) * 3,
+            fit=fit, shortest_edge=edge if crop else None,
+        )
+
+    def at(self, size: int) -> Preprocessing:
+        """The same for `size` pixels a side, the margins of a central crop in proportion."""
+        edge = self.shortest_edge and round(self.shortest_edge * size / min(self.height, self.width))
+        return replace(self, height=size, width=size, shortest_edge=edge)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An RGB picture as float32 `[3, height, width]`, normalised."""
+        fitted = _pad(image, self) if self.fit == "pad" else _crop(image, self)
+        array = np.asarray(fitted, dtype=np.float32) * np.float32(self.rescale)
+        array = (array - np.float32(self.mean)) / np.float32(self.std)
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def _pad(image: Image.Image, to: Preprocessing) -> Image.Image:
+    scale = min(to.width / image.width, to.height / image.height)
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    canvas = Image.new("RGB", (to.width, to.height), (255, 255, 255))
+    canvas.paste(image.resize(size, to.resample), ((to.width - size[0]) // 2, (to.height - size[1]) // 2))
+    return canvas
+
+
+def _crop(image: Image.Image, to: Preprocessing) -> Image.Image:
+    if to.shortest_edge is None:
+        return image.resize((to.width, to.height), to.resample)
+    scale = to.shortest_edge / min(image.size)
+    size = max(to.width, round(image.width * scale)), max(to.height, round(image.height * scale))
+    left, top = (size[0] - to.width) // 2, (size[1] - to.height) // 2
+    return image.resize(size, to.resample).crop((left, top, left + to.width, top + to.height))

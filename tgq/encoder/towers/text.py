@@ -1,0 +1,85 @@
+"""The text tower: texts to tokens, their mask and a pooled feature."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tgq.encoder.towers import hub
+from tgq.encoder.towers.loading import load_tokenizer
+from tgq.encoder.towers.tower import Tower, digest_of, drop_modules
+
+
+class TextTower(Tower):
+    """Texts to tokens `[B, L, Dt]`, their mask `[B, L]` and a pooled feature `[B, Dp]`."""
+
+    def __init__(self, reference: str, max_length: int = 64, relative_to: Path | None = None):
+        super().__init__(reference, relative_to)
+        self.tokenizer = load_tokenizer(self.folder)
+        if self.is_pair:
+            drop_modules(self.model, "vision_model", "visual_projection")
+        config = getattr(self.model.config, "text_config", self.model.config)
+        self.max_length = min(max_length, config.max_position_embeddings)
+        self.pooling = _sentence_pooling(self.folder)
+        with torch.no_grad():
+            tokens, _, pooled = self(["a"])
+        self.width, self.pooled_width = tokens.shape[2], pooled.shape[1]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits: weights, configuration, tokenizer and length."""
+        names = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
+        files = [hub.sha256_of(self.folder / name) for name in names if (self.folder / name).is_file()]
+        return digest_of([self.weights_sha256, *files, str(self.max_length), self.pooling])[:16]
+
+    @torch.no_grad()
+    def forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (zero where padded), bool mask and pooled feature. An empty text is all zeros and all masked.
+
+        The tower pads to the longest text of the call only (its cost grows with that length); the output is always
+        `max_length` long, so nothing downstream can tell which batch a text came in.
+        """
+        device = next(self.model.parameters()).device
+        tokens = torch.zeros(len(texts), self.max_length, 0, device=device)
+        mask = torch.zeros(len(texts), self.max_length, dtype=torch.bool, device=device)
+        present = [i for i, text in enumerate(texts) if text]
+        if not present:
+            return tokens.new_zeros(*mask.shape, self.width), mask, tokens.new_zeros(len(texts), self.pooled_width)
+        batch = self.tokenizer(
+            [texts[i] for i in present], padding="max_length" if self._fixed else "longest", truncation=True,
+            max_length=self.max_length, return_tensors="pt", return_attention_mask=True,
+        ).to(device)
+        hidden, summary = self._run(batch)
+        kept = batch["attention_mask"].bool()
+        rows, length = torch.tensor(present, device=device), kept.shape[1]
+        mask[rows, :length] = kept
+        tokens = hidden.new_zeros(*mask.shape, hidden.shape[2])
+        tokens[rows, :length] = hidden * kept[..., None]
+        pooled = summary.new_zeros(len(texts), summary.shape[1])
+        pooled[rows] = summary
+        return tokens, mask, pooled
+
+    @property
+    def _fixed(self) -> bool:  # SigLIP was trained without an attention mask, on texts padded to the full length
+        return self.model.config.model_type.startswith("siglip")
+
+    def _run(self, batch) -> tuple[Tensor, Tensor]:
+        known = {k: v for k, v in batch.items() if not (self._fixed and k == "attention_mask")}
+        if self.is_pair:
+            out = self.model.get_text_features(**known)
+            return out.last_hidden_state, out.pooler_output
+        hidden = self.model(**known).last_hidden_state
+        if self.pooling == "cls":
+            return hidden, hidden[:, 0]
+        weight = batch["attention_mask"][..., None].to(hidden.dtype)
+        return hidden, (hidden * weight).sum(1) / weight.sum(1)
+
+
+def _sentence_pooling(folder: Path) -> str:
+    """mean, unless the folder is a sentence-transformers model that says cls."""
+    path = folder / "1_Pooling" / "config.json"
+    return "cls" if path.is_file() and json.loads(path.read_text()).get("pooling_mode_cls_token") else "mean"

@@ -1,0 +1,62 @@
+"""Pictures in local files, under the folders that the operator named."""
+
+from __future__ import annotations
+
+import os
+import stat as stat_bits
+from urllib.parse import unquote
+
+from tgq.images.decode import ImageError
+from tgq.images.permitted import FetchOptions, of_system, too_large, within_limit
+
+
+class LocalFiles:
+    """Reads regular files that lie under `roots` after symlinks are resolved."""
+
+    def __init__(self, options: FetchOptions, roots: tuple[str, ...]):
+        self.options = options
+        self._roots = tuple(os.path.realpath(local_path(root)) for root in roots)
+
+    def stat(self, uri: str) -> str:
+        """Size and mtime in ns."""
+        found = self._local(uri)[1]
+        return f"size={found.st_size} mtime_ns={found.st_mtime_ns}"
+
+    def read(self, uri: str) -> bytes:
+        path, found = self._local(uri)
+        if found.st_size > self.options.max_bytes:
+            raise too_large(self.options, uri, found.st_size)
+        try:
+            with open(path, "rb") as file:
+                data = file.read(self.options.max_bytes + 1)
+        except OSError as error:
+            raise of_system(path, error) from None
+        return within_limit(self.options, uri, data)
+
+    def _local(self, uri: str) -> tuple[str, os.stat_result]:
+        path = uri
+        if uri[:5].lower() == "file:":
+            rest = uri[5:]
+            host, slash, after = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest)
+            if host not in ("", "localhost"):
+                raise ImageError("unsupported_scheme", f"{uri} names a file on another machine ({host})")
+            path = unquote(slash + after)
+        if not os.path.isabs(path):
+            raise ImageError("path_outside_catalog", f"{path} is relative, and to what is not known here")
+        try:
+            real = os.path.realpath(path)
+            # Judged before it is looked at: whether a file exists outside the roots is nobody's business.
+            if not any(os.path.commonpath((root, real)) == root for root in self._roots):
+                raise ImageError(
+                    "path_outside_catalog", f"{path} does not lie in {' or '.join(self._roots) or 'any root'}"
+                )
+            found = os.stat(real)
+        except (OSError, ValueError) as error:
+            raise of_system(path, error) from None
+        if not stat_bits.S_ISREG(found.st_mode):  # a pipe or a device would never end
+            raise ImageError("unreadable", f"{path} is not a regular file")
+        return real, found
+
+
+def local_path(root: str) -> str:
+    return "/" + root[5:].lstrip("/") if root.startswith("file:") else root

@@ -1,0 +1,196 @@
+"""Pictures on web servers that the operator listed: checked host, checked address, checked redirects."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+import time
+from contextlib import contextmanager
+from urllib.parse import urljoin
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import Timeout, parse_url
+
+from tgq.images.decode import ImageError
+from tgq.images.permitted import FetchOptions, Transient, one_line, scheme_of, too_large
+
+MAX_REDIRECTS = 5
+CHUNK = 64 * 1024
+# A server may trickle bytes just inside the read timeout; the whole answer gets this many times `timeout_s`.
+WHOLE_ANSWER = 6
+
+
+class WebServers:
+    """Reads from permitted hosts, directly and never through a proxy: only then is the address that answers known."""
+
+    def __init__(self, options: FetchOptions):
+        self.options = options
+        self._lock = threading.Lock()
+        self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = None  # with the id of the process that opened them
+
+    def read(self, uri: str) -> bytes:
+        with self._answer("GET", uri) as response:
+            declared = response.headers.get("Content-Length", "")
+            if declared.isdigit() and int(declared) > self.options.max_bytes:
+                raise too_large(self.options, uri, int(declared))
+            deadline = time.monotonic() + WHOLE_ANSWER * self.options.timeout_s
+            data = bytearray()
+            while chunk := response.read1(CHUNK, decode_content=True):  # `stream` would wait for a full chunk
+                data += chunk
+                if len(data) > self.options.max_bytes:
+                    raise too_large(self.options, uri, len(data))
+                if time.monotonic() > deadline:
+                    raise Transient(
+                        ImageError("timeout", f"{uri} was still sending after {WHOLE_ANSWER} timeouts")
+                    )
+            return bytes(data)
+
+    def stat(self, uri: str) -> str:
+        with self._answer("HEAD", uri) as response:
+            headers = response.headers
+        if not (headers.get("ETag") or headers.get("Last-Modified")):
+            return ""
+        told = (("etag", "ETag"), ("modified", "Last-Modified"), ("size", "Content-Length"))
+        return " ".join(f"{name}={headers[header]}" for name, header in told if headers.get(header))
+
+    @contextmanager
+    def _answer(self, method: str, uri: str):
+        """The 200 at the end of permitted redirects, unread; closed on exit."""
+        at = uri
+        for _ in range(MAX_REDIRECTS + 1):
+            with self._request(method, at) as response:
+                if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
+                    try:
+                        at = urljoin(at, response.headers["Location"])
+                    except ValueError as error:
+                        raise ImageError(
+                            "unreadable", f"{uri} redirects to no address: {one_line(error)}"
+                        ) from None
+                    if scheme_of(at) not in ("http", "https"):
+                        raise ImageError("unsupported_scheme", f"{uri} redirects to {at}")
+                    continue
+                if method == "HEAD" and response.status in (405, 501):
+                    method = "GET"  # a server without HEAD: ask again, and leave the body unread
+                    continue
+                raise_for_status(uri, response)
+                yield response
+                return
+        raise ImageError("unreadable", f"{uri} redirects more than {MAX_REDIRECTS} times")
+
+    @contextmanager
+    def _request(self, method: str, uri: str):
+        try:
+            # One parser decides the host that is checked AND the host that is connected to: two would
+            # disagree some day.
+            url = parse_url(uri)
+        except urllib3.exceptions.HTTPError as error:
+            raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
+        host = (url.host or "").strip("[]").rstrip(".").lower()
+        exact = self._permitted(host, uri)
+        response = None
+        try:
+            pool = self._pool(exact).connection_from_host(url.host, url.port, url.scheme)
+            response = pool.request(
+                method,
+                url.request_uri,
+                headers={"User-Agent": "tgq", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+                timeout=Timeout(connect=self.options.timeout_s, read=self.options.timeout_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            if response.length_remaining == 0:
+                response.read()  # done with it, so that the connection can serve again
+            yield response
+        except urllib3.exceptions.LocationParseError as error:
+            raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Transient(self._of_connection(uri, error)) from None
+        finally:
+            if response is not None:
+                response.close()  # a connection whose answer was read to its end is back in the pool by now
+
+    def _of_connection(self, uri: str, error: Exception) -> ImageError:
+        refused = isinstance(
+            error, urllib3.exceptions.NewConnectionError
+        )  # which urllib3 derives from its timeout
+        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
+            return ImageError("timeout", f"{uri} did not answer in {self.options.timeout_s:g} s")
+        cut = isinstance(error.args[-1] if error.args else error, urllib3.exceptions.IncompleteRead)
+        return ImageError("truncated" if cut else "unreadable", f"{uri}: {one_line(error)}")
+
+    def _permitted(self, host: str, uri: str) -> bool:
+        """Whether the host is listed exactly; an unlisted one is refused."""
+        listed = [entry.lower().rstrip(".") for entry in self.options.allowed_hosts]
+        if host and host in listed:
+            return True
+        if host and any(entry.startswith("*.") and host.endswith(entry[1:]) for entry in listed):
+            return False
+        raise ImageError(
+            "host_not_allowed",
+            f"{host or uri} is not one of the allowed hosts ({', '.join(listed) or 'none'})",
+        )
+
+    def _pool(self, any_address: bool) -> urllib3.PoolManager:
+        with self._lock:
+            if (
+                self._pools is None or self._pools[0] != os.getpid()
+            ):  # sockets must not be shared across a fork
+                self._pools = (
+                    os.getpid(),
+                    {True: _pool_manager(), False: _pool_manager(_PublicHTTP, _PublicHTTPS)},
+                )
+            return self._pools[1][any_address]
+
+
+def raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:
+    status = response.status
+    if status == 200:
+        return
+    if status in (404, 410):
+        raise ImageError("not_found", f"{uri}: HTTP {status}")
+    error = ImageError("timeout" if status in (408, 504) else "unreadable", f"{uri}: HTTP {status}")
+    if status in (408, 429) or status >= 500:
+        after = response.headers.get("Retry-After", "")
+        raise Transient(error, pause_s=float(after) if after.isdigit() else 0.0)
+    raise error
+
+
+class _PublicAddressOnly:
+    """Looks at who answered before a byte is sent, so that no DNS answer leads into the private network."""
+
+    def _new_conn(self):
+        connection = super()._new_conn()
+        address = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_global or address.is_multicast:
+            connection.close()
+            raise ImageError(
+                "host_not_allowed", f"{self.host} has the private address {address}; list it by its full name"
+            )
+        return connection
+
+
+class _PublicHTTPConnection(_PublicAddressOnly, HTTPConnection):
+    pass
+
+
+class _PublicHTTPSConnection(_PublicAddressOnly, HTTPSConnection):
+    pass
+
+
+class _PublicHTTP(HTTPConnectionPool):
+    ConnectionCls = _PublicHTTPConnection
+
+
+class _PublicHTTPS(HTTPSConnectionPool):
+    ConnectionCls = _PublicHTTPSConnection
+
+
+def _pool_manager(http=HTTPConnectionPool, https=HTTPSConnectionPool) -> urllib3.PoolManager:
+    manager = urllib3.PoolManager(num_pools=32, maxsize=32, block=False)
+    manager.pool_classes_by_scheme = {"http": http, "https": https}
+    return manager

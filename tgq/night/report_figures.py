@@ -1,0 +1,203 @@
+"""The report's figures: metrics, trend, slices, histograms, shards, versions and settings, read from tables by bounded queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timezone
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from tgq.night.report_examples import neighbors_of
+from tgq.report.data import ENCODER, Figure, Histogram, SliceRow, Step
+from tgq.report.data import Night as TrendNight
+from tgq.run.night import RUN_STEP, Night
+from tgq.run.records import git_commit
+from tgq.settings.load import redacted
+from tgq.settings.sections import Settings
+from tgq.storage import artifacts
+from tgq.storage.warehouse import sql_string
+
+TREND_NIGHTS, SLICE_VALUES, SHARDS = 30, 25, 40
+BINS = 40
+
+
+def run_status(summary: Mapping[str, Any], gate: Mapping[str, Any], steps: Mapping[str, Any]) -> str:
+    if summary.get("published"):
+        return "published"
+    if gate and not gate.get("passed", True):
+        return "refused"
+    return "failed" if any(s["status"] == "failed" for s in steps.values()) else "not published"
+
+
+def step_errors(steps: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {step['figures']['error']}" for name, step in steps.items()
+            if step["status"] == "failed" and (step.get("figures") or {}).get("error")]  # fmt: skip
+
+
+def validation_notes(steps: Mapping[str, Any]) -> list[str]:
+    warnings = [w for name in ("validate_catalog", "validate_embeddings") for w in (steps.get(name, {}).get("figures") or {}).get("warnings", ())]
+    return [f"Validation: {w}" for w in warnings]
+
+
+def step_row(name: str, step: Mapping[str, Any]) -> Step:
+    counts = {c: step.get(c) for c in ("rows_in", "embedded", "unchanged", "quarantined", "inactive")}
+    return Step(name, step["status"], float(step.get("seconds") or 0.0), **counts)
+
+
+def _figure(row: Mapping[str, Any]) -> Figure:
+    return Figure(row["value"], row["ci_low"], row["ci_high"], row["n_queries"] if "n_queries" in row else None)
+
+
+def systems_of(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
+    order = (ENCODER, "frozen_concat", "frozen_image", "frozen_text")
+    found = sorted(metrics, key=lambda s: order.index(s) if s in order else len(order))
+    return {system: {name: _figure(figure) for name, figure in metrics[system].items()} for system in found}
+
+
+def headline_metric(settings: Settings) -> str:
+    ks = settings.evaluate.ks
+    return f"hit_rate@{10 if 10 in ks else sorted(ks)[len(ks) // 2]}"
+
+
+def baseline_differences(steps: Mapping[str, Any], headline: str) -> dict[str, Figure]:
+    """Encoder minus baseline on the same queries, as the evaluate step measured it."""
+    metric, _, k = headline.partition("@")
+    rows = (steps.get("evaluate", {}).get("figures") or {}).get("differences") or ()
+    return {row["baseline"]: _figure(row) for row in rows if row["metric"] == metric and row["k"] == int(k)}
+
+
+def _system(model_version: str) -> str:
+    return model_version if model_version.startswith("frozen_") else ENCODER
+
+
+def slice_rows(night: Night, headline: str) -> dict[str, list[SliceRow]]:
+    """The headline metric by slice column: those values with most queries, for every system."""
+    metric, _, k = headline.partition("@")
+    rows = night.spark.sql(f"""
+        WITH found AS (
+          SELECT substring_index(slice, '=', 1) AS column, substring(slice, instr(slice, '=') + 1) AS entry, *
+          FROM {night.warehouse.qualified("retrieval_metrics")}
+          WHERE run_id = {sql_string(night.run_id)} AND metric = {sql_string(metric)} AND k = {int(k)} AND slice <> 'all'
+        ), ranked AS (
+          SELECT *, dense_rank() OVER (PARTITION BY column ORDER BY n_queries DESC, entry) AS place FROM found
+        )
+        SELECT column, entry, model_version, value, ci_low, ci_high, n_queries FROM ranked WHERE place <= {SLICE_VALUES}""").collect()
+    columns: dict[str, dict[str, dict[str, Figure]]] = {}
+    for row in rows:
+        columns.setdefault(row["column"], {}).setdefault(row["entry"], {})[_system(row["model_version"])] = _figure(row.asDict())
+    out = {}
+    for column in sorted(columns, key=lambda c: (c != "category", c)):
+        made = [SliceRow(value, max(f.n or 0 for f in figures.values()), figures) for value, figures in columns[column].items()]
+        by_size = column == "category" or not all(_is_number(r.value) for r in made)
+        out[column] = sorted(made, key=(lambda r: (-r.n, r.value)) if by_size else (lambda r: float(r.value)))
+    return out
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def nightly_trend(night: Night, headline: str, published: bool) -> list[TrendNight]:
+    """The headline, MRR and NDCG@10 of the last nights, oldest first, up to this one."""
+    metric, _, k = headline.partition("@")
+    table = night.warehouse.qualified
+    rows = night.spark.sql(f"""
+        WITH nights AS (
+          SELECT r.run_id, r.started_at, r.status, coalesce(p.status, '') AS publish
+          FROM {table("pipeline_runs")} r LEFT JOIN {table("pipeline_runs")} p ON p.run_id = r.run_id AND p.step = 'publish'
+          WHERE r.step = '{RUN_STEP}' AND r.started_at <= timestamp_micros({int(night.started_at.timestamp() * 1e6)}) + INTERVAL 1 SECOND
+            AND r.run_id IN (SELECT run_id FROM {table("retrieval_metrics")})
+          ORDER BY r.started_at DESC LIMIT {TREND_NIGHTS}
+        )
+        SELECT n.*, m.metric, m.k, m.value, m.ci_low, m.ci_high FROM nights n JOIN {table("retrieval_metrics")} m USING (run_id)
+        WHERE m.slice = 'all' AND NOT startswith(m.model_version, 'frozen_')
+          AND ((m.metric = {sql_string(metric)} AND m.k = {int(k)}) OR m.metric = 'mrr' OR (m.metric = 'ndcg' AND m.k = 10))
+        ORDER BY n.started_at""").collect()
+    nights: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        one = nights.setdefault(row["run_id"], {"when": row["started_at"], "published": row["publish"] == "done", "figures": {}})
+        one["figures"][f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]] = _figure(row.asDict())
+    if night.run_id in nights:
+        nights[night.run_id]["published"] = published
+    order = [headline, "mrr", "ndcg@10"]
+    return [TrendNight(run_id, n["when"].astimezone(timezone.utc), n["published"], {m: n["figures"][m] for m in order if m in n["figures"]})
+            for run_id, n in nights.items()]  # fmt: skip
+
+
+def value_histograms(night: Night, model_version: str | None) -> list[Histogram]:
+    """Agreement and gates of the active items, and how near each item's nearest neighbour is: two aggregations."""
+    parts = [
+        ("agreement", "Image–title agreement", "cosine of picture and title", -1.0, 1.0),
+        ("gate_metadata", "Metadata gate", "mean factor; 1 is neutral", 0.0, 2.0),
+        ("gate_exploratory", "Exploratory gate", "mean factor; 1 is neutral", 0.0, 2.0),
+        ("score", "Nearest neighbour", "cosine of each item’s first neighbour", -1.0, 1.0),
+    ]  # fmt: skip
+    if model_version is None:
+        model_version = ""
+    items = night.warehouse.read("catalog_items").where("is_active").select("item_id")
+    embeddings = night.warehouse.read("item_embeddings").where(F.col("model_version") == model_version).join(items, "item_id", "left_semi")
+    nearest = neighbors_of(night).where("rank = 1").select(F.lit("score").alias("name"), F.col("score").alias("value"))
+    values = embeddings.selectExpr("stack(3, 'agreement', agreement, 'gate_metadata', gate_metadata, 'gate_exploratory', gate_exploratory) AS (name, value)")
+    low = F.when(F.col("name").startswith("gate"), 0.0).otherwise(-1.0)
+    fine = 5 * BINS  # finer than shown: the empty ends are cut off below
+    binned = values.union(nearest).where("value IS NOT NULL AND NOT isnan(value)").groupBy(
+        "name", F.least(F.greatest(F.floor((F.col("value") - low) / 2.0 * fine), F.lit(0)), F.lit(fine - 1)).alias("bin")
+    ).count().collect()  # fmt: skip
+    out = []
+    for name, title, note, start, end in parts:
+        counts = {row["bin"]: row["count"] for row in binned if row["name"] == name}
+        if counts:
+            first, last = min(counts), max(counts) + 1
+            wide = max(1, -(-(last - first) // BINS))  # fine bins per bar
+            bars = -(-(last - first) // wide)
+            width = (end - start) / fine
+            shown = [sum(counts.get(first + b * wide + i, 0) for i in range(wide)) for b in range(bars)]
+            out.append(Histogram(title, note, start + first * width, start + (first + bars * wide) * width, shown))
+    return out
+
+
+def largest_shards(night: Night, steps: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Tonight's shards, largest first: the staged ones, or those of the generation that this run published."""
+    staged = night.staging("index", "manifest.json")
+    if artifacts.exists(staged):
+        rows = [{**s, "recall": s["recall_at_k"]} for s in artifacts.read_json(staged)["shards"]]
+    else:
+        generation = (steps.get("publish", {}).get("figures") or {}).get("generation") or ""
+        found = night.warehouse.read("index_shards").where(F.col("generation") == generation).orderBy(F.desc("n_items")).limit(10_000)
+        rows = [{**row.asDict(), "recall": row["recall_at_k"]} for row in found.collect()]
+    return sorted(rows, key=lambda s: (-s["n_items"], s["category"], s["shard"]))
+
+
+def table_versions(steps: Mapping[str, Any]) -> list[tuple[str, int | None, int | None]]:
+    """By table: the version that the first step read, the one that the last step wrote."""
+    read: dict[str, int] = {}
+    written: dict[str, int] = {}
+    for step in steps.values():
+        read = dict(step.get("versions_read") or {}) | read
+        written |= step.get("versions_written") or {}
+    return [(name, read.get(name), written.get(name)) for name in sorted(read.keys() | written.keys())]
+
+
+def run_facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    figures = [f for system in (summary.get("metrics") or {}).values() for f in system.values()]
+    pool = max((f.get("pool_size") or 0 for f in figures), default=0)
+    queries = max((f.get("n_queries") or 0 for f in figures), default=0)
+    facts = [
+        ("catalog", night.settings.catalog.path), ("warehouse", night.warehouse.root), ("model version", summary.get("model_version")),
+        ("encoder", night.settings.encoder.path), ("pool", f"{pool:,} items" if pool else None), ("queries", f"{queries:,}" if queries else None),
+        ("MLflow run", summary.get("mlflow_run")), ("manifest", summary.get("manifest")), ("git commit", git_commit()),
+    ]  # fmt: skip
+    return [(name, str(value)) for name, value in facts if value]
+
+
+def changed_settings(settings: Settings) -> list[tuple[str, str, str]]:
+    """Settings that are not what tgq would have chosen by itself. The encoder, which a run keeps as it found it, is among the facts."""
+    default, chosen = redacted(Settings()), redacted(settings)
+    keys = sorted(k for k in chosen if k != "encoder.path" and chosen[k] != default.get(k) and not (isinstance(chosen[k], dict) and not chosen[k]))
+    return [(k, json.dumps(chosen[k], ensure_ascii=False), json.dumps(default.get(k), ensure_ascii=False)) for k in keys]

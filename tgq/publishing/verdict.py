@@ -1,0 +1,79 @@
+"""The quality gate's verdict on a night: judged against floors and the last published run, staged, read again by publishing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from tgq.errors import GateError, UsageError
+from tgq.publishing.pool import Pool
+from tgq.retrieval import gate, manifest
+from tgq.retrieval.metrics import ALL
+from tgq.run.night import Night
+from tgq.storage import artifacts
+
+Row = dict[str, Any]
+
+
+def read_verdict(night: Night) -> dict[str, Any]:
+    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged} of this run.
+
+    Raises:
+        UsageError: the run has not been evaluated.
+    """
+    path = night.staging("gate.json")
+    if not artifacts.exists(path):
+        raise UsageError(f"run {night.run_id} has no verdict of the gate", "run the evaluate step of this run first")
+    return artifacts.read_json(path)
+
+
+def refusal(verdict: dict[str, Any]) -> GateError | None:
+    """The gate's no, as the error that ends the run with exit code 3."""
+    if verdict["passed"]:
+        return None
+    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+
+
+def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
+    """The gate's judgement against floors and the last published run, staged for `publish`."""
+    settings, last = night.settings.gate, last_published(night)
+    if not settings.enabled:
+        judged = gate.Verdict(True, (), ("The gate is switched off.",))
+    else:
+        now = _values(row for row in rows if row["model_version"] == pool.model_version)
+        absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
+        if pool.rows <= 1:
+            absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
+        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, absent)
+    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest}
+    artifacts.write_json(night.staging("gate.json"), result)
+    return result
+
+
+def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
+    """The overall figures of the published run, or of the one before where that is this run itself."""
+    earlier = [made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id]
+    if not earlier:
+        return None
+    of_run = (F.col("run_id") == earlier[0].run_id) & (F.col("model_version") == earlier[0].model_version) & (F.col("slice") == ALL)
+    return _values(row.asDict() for row in night.warehouse.read("retrieval_metrics").where(of_run).collect())
+
+
+def metric_key(row: Row) -> str:
+    """`hit_rate@10`, or `mrr` where there is no cutoff: how conf names a metric."""
+    return f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
+
+
+def _values(rows: Iterable[Row]) -> dict[str, gate.MetricValue]:
+    """Overall figures by the names of conf."""
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return {
+        metric_key(row): gate.MetricValue(row["value"], number(row["ci_low"]), number(row["ci_high"]), row["n_queries"] or 0)
+        for row in rows if row["slice"] == ALL
+    }  # fmt: skip

@@ -1,0 +1,77 @@
+"""The record of each step of a run in `pipeline_runs`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from tgq.errors import GateError, TgqError
+from tgq.run.night import Night, StepResult
+from tgq.settings.load import flat
+from tgq.settings.sections import Settings
+
+
+def config_digest(settings: Settings) -> str:
+    """16 hex digits over every setting that can change a result."""
+    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.")
+    relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def git_commit() -> str | None:
+    """The checkout's commit; None when installed from a wheel."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -> StepResult:
+    """Run a step, time it, and write its row to `pipeline_runs` whether it ends well or not."""
+    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    try:
+        result = function(night)
+    except Exception as e:
+        error = str(e) if isinstance(e, TgqError) else f"{type(e).__name__}: {str(e)[:500]}"
+        status = "refused" if isinstance(e, GateError) else "failed"
+        failed = StepResult(status=status, seconds=round(time.perf_counter() - clock, 3), figures={"error": error})
+        with contextlib.suppress(Exception):  # the first error is the one to show
+            record(night, step, status, started, datetime.now(timezone.utc), failed)
+        raise
+    result.seconds = round(time.perf_counter() - clock, 3)
+    record(night, step, result.status, started, datetime.now(timezone.utc), result)
+    return result
+
+
+def record(
+    night: Night, step: str, status: str, started: datetime, ended: datetime | None, result: StepResult
+) -> None:
+    """Write one row of `pipeline_runs`, in place of the one that may be there.
+
+    Mostly none is, and an append takes a quarter of what a MERGE or an overwrite does; nights are serial, so nobody comes between.
+    """
+    row = dict(
+        run_id=night.run_id, step=step, status=status, started_at=started, ended_at=ended,
+        rows_in=result.rows_in, rows_out=result.rows_out, rows_quarantined=result.quarantined, rows_skipped=result.unchanged,
+        versions_read=dict(result.versions_read), versions_written=dict(result.versions_written),
+        git_commit=git_commit(), config_digest=config_digest(night.settings),
+        detail=json.dumps(result.figures | {k: getattr(result, k) for k in ("embedded", "inactive", "seconds")}, default=str),
+    )  # fmt: skip
+    schema = night.warehouse.read("pipeline_runs").schema
+    frame = night.spark.createDataFrame([tuple(row[f.name] for f in schema.fields)], schema)
+    of_step = (F.col("run_id") == night.run_id) & (F.col("step") == step)
+    if night.warehouse.read("pipeline_runs").where(of_step).isEmpty():
+        night.warehouse.append(frame.coalesce(1), "pipeline_runs")
+    else:
+        frame.coalesce(1).writeTo(night.warehouse.qualified("pipeline_runs")).overwrite(of_step)

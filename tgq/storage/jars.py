@@ -1,0 +1,100 @@
+"""Java and Delta's JARs: found, checked, resolved once into a local folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pyspark
+from pyspark.sql import SparkSession
+
+from tgq.errors import MachineError
+from tgq.storage.paths import cache_folder
+
+JAVA_MINIMUM = 17
+JAVA_HELP = "install a Java runtime 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME"
+
+
+def java_version() -> int:
+    """Java's major version.
+
+    Raises:
+        MachineError: no Java, or one older than 17.
+    """
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if not java or not Path(java).exists():
+        raise MachineError(f"no Java found ({'JAVA_HOME=' + home if home else 'nothing named java on the PATH'})", JAVA_HELP)
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    match = re.search(r'version "(?:1\.)?(\d+)', printed)
+    if not match:
+        raise MachineError(f"{java} -version printed {printed.strip()[:120]!r}", JAVA_HELP)
+    if int(match[1]) < JAVA_MINIMUM:
+        raise MachineError(f"Java {match[1]} at {java}", f"Spark {pyspark.__version__} needs {JAVA_MINIMUM}: {JAVA_HELP}")
+    return int(match[1])
+
+
+def jars_folder() -> Path:
+    """The folder of this version's Delta JARs; complete if it exists."""
+    from importlib.metadata import version
+
+    return cache_folder() / f"jars-spark{pyspark.__version__}-delta{version('delta-spark')}"
+
+
+def delta_jars() -> list[Path]:
+    """The Delta JARs, resolved from Maven Central on the first call and local ever after.
+
+    Ivy brings Delta's whole tree, Hadoop and log4j too; what Spark already has is left out, by artifact name.
+
+    Raises:
+        MachineError: they are absent and could not be resolved.
+    """
+    folder = jars_folder()
+    if not folder.is_dir():
+        java_version()
+        _resolve(folder)
+    return sorted(folder.glob("*.jar"))
+
+
+def _resolve(folder: Path) -> None:
+    from delta import configure_spark_with_delta_pip
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        builder = configure_spark_with_delta_pip(SparkSession.builder)
+        package = builder._options["spark.jars.packages"]
+        script = f"""
+import sys
+from pyspark.sql import SparkSession
+SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \\
+    .config("spark.jars.packages", {package!r}).config("spark.jars.ivy", sys.argv[1]).getOrCreate().stop()
+"""
+        run = subprocess.run([sys.executable, "-c", script, scratch], capture_output=True, text=True, check=False)
+        resolved = list((Path(scratch) / "jars").glob("*.jar"))
+        if run.returncode or not resolved:
+            lines = [line.strip() for line in run.stderr.splitlines() if "Exception" in line or "unresolved" in line]
+            raise MachineError(
+                f"{package} could not be resolved from Maven Central ({lines[0] if lines else 'no reason given'})",
+                f"check the network or Ivy's settings, or put the JARs into {folder}",
+            )
+        present = {_artifact(p.name) for p in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+        complete = Path(scratch) / "complete"
+        complete.mkdir()
+        for jar in resolved:
+            name = jar.name.split("_", 1)[1]  # Ivy writes organisation_artifact-version.jar
+            if _artifact(name) not in present:
+                shutil.copy(jar, complete / name)
+        try:
+            complete.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was first: the same JARs
+                raise
+
+
+def _artifact(jar: str) -> str:
+    return re.sub(r"-\d.*$", "", jar)
