@@ -17,7 +17,7 @@ setup(
     packages=[*find_packages(include=["tgq", "tgq.*"]), "tgq.conf", "tgq.conf.catalogs", "tgq.sql"],
     package_dir={"tgq.conf": "conf", "tgq.conf.catalogs": "conf/catalogs", "tgq.sql": "sql"},
     package_data={
-        "tgq": ["encoder/pretrained/**/*", "report/templates/*"],
+        "tgq": ["encoder/pretrained/**/*", "report/templates/*", "py.typed"],
         "tgq.conf": ["*.yaml"],
         "tgq.conf.catalogs": ["*.yaml"],
         "tgq.sql": ["**/*.sql"],
@@ -25,6 +25,7 @@ setup(
     install_requires=[
         "pyspark>=4.2,<4.3",
         "delta-spark==4.4.0",  # 4.4.1 is published without its JAR
+        "deltalake>=1.6,<2",  # reads deletion vectors through its QueryBuilder
         "pandas>=2.3,<3",  # Spark 4.2 does not support 3
         "numpy>=2.1,<3",
         "pyarrow>=21,<26",
@@ -50,9 +51,11 @@ setup(
     extras_require={
         "dev": [
             "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
-            "matplotlib>=3.9,<4",
+            "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
         ],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
+        "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],
+        "lance": ["pylance>=14,<15"],
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],
     },

@@ -36,7 +36,7 @@ SELECT
   h.run_id,
   n.status,
   n.published,
-  CASE WHEN startswith(h.model_version, 'frozen_') THEN h.model_version ELSE 'encoder' END AS system,
+  CASE WHEN left(h.model_version, 7) = 'frozen_' THEN h.model_version ELSE 'encoder' END AS system,
   h.* EXCEPT (run_id)
 FROM headline h
 JOIN nights n ON n.run_id = h.run_id;

@@ -3,4 +3,4 @@
 CREATE OR REPLACE VIEW quarantine_latest AS
 SELECT q.*
 FROM quarantine q
-WHERE q.run_id = (SELECT max_by(run_id, started_at) FROM pipeline_runs WHERE step = 'nightly');
+WHERE q.run_id = (SELECT run_id FROM pipeline_runs WHERE step = 'nightly' ORDER BY started_at DESC LIMIT 1);

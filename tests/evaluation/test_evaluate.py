@@ -7,6 +7,7 @@ from tgq.errors import UsageError
 from tgq.evaluation import evaluate as step
 from tgq.publishing import generations, index
 from tgq.publishing.pool import gather_items, write_pool
+from tgq.publishing.verdict import read_verdict
 from tgq.retrieval import manifest
 
 OPTIONS = {"replicates": 100, "min_slice_queries": 30, "slices": ("category", "popularity", "has_brand", "agreement_decile", "overlay")}
@@ -99,13 +100,13 @@ def test_without_pairs_a_night_has_coverage_and_recall_and_is_judged_by_them(mak
     gate = {"floors": {"coverage": 0.9, "hit_rate@10": 0.5}, "max_relative_drop": {"mrr": 0.1}}
     night = make_night(gate=gate)
     with pytest.raises(UsageError, match="no verdict"):
-        step.read_verdict(night)
+        read_verdict(night)
     items(n=30).write(night)
     index.build_index(night)
     result = step.evaluate(night)
     assert result.figures["relevance"] == "no relevance pairs"
     assert {(r.metric, r.k) for r in warehouse.read("retrieval_metrics").collect()} == {("coverage", 0), ("ann_recall", 10)}
-    assert step.read_verdict(night)["passed"]
+    assert read_verdict(night)["passed"]
 
 
 def test_a_night_that_fell_is_refused_and_leaves_the_published_generation(make_night, items, warehouse):
@@ -123,7 +124,7 @@ def test_a_night_that_fell_is_refused_and_leaves_the_published_generation(make_n
     index.build_index(bad)
     verdict = step.evaluate(bad).figures["gate"]
     assert not verdict["passed"] and "hit_rate@1 fell by" in verdict["reasons"][0]
-    assert step.read_verdict(bad) == verdict
+    assert read_verdict(bad) == verdict
     assert manifest.load_current(warehouse.root).generation == "night-1"
     off = make_night("night-2", evaluate=options, gate=gate | {"enabled": False})
     assert step.evaluate(off).figures["gate"]["passed"]

@@ -136,3 +136,27 @@ def robustness(
             out.print(f"{label}: {len(rows)} of {report['items']} items: {named}{', ...' if len(rows) > SHOWN else ''}", markup=False, soft_wrap=True)
     if report["mlflow_run"]:
         out.print(f"mlflow run: {report['mlflow_run']}", soft_wrap=True)
+
+
+@commands.command()
+def export(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
+    to: Annotated[str, typer.Option("--to", help="parquet, npy or lance.")] = "parquet",
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+) -> None:  # fmt: skip
+    """Write the published vectors with ids and metadata, for a vector database; needs no Spark.
+
+    Example: tgq export build/vectors --to parquet --warehouse warehouse
+    """
+    from tgq.cli.console import ConsoleProgress
+    from tgq.client.export import export as write
+    from tgq.client.warehouse import open_warehouse
+
+    opened = open_warehouse(settings_of(profiles, sets, None, warehouse).settings.warehouse.path)
+    progress = ConsoleProgress(err)
+    progress.start("export", sum(shard.n_items for shard in opened.published.shards) if opened.published else 0)
+    try:
+        made = write(opened, out_folder, to, progress.update)
+    finally:
+        progress.finish()
+    out.print(f"{made.rows} vectors of width {made.dim}, generation {made.generation}, in {made.folder}", soft_wrap=True)

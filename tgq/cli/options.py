@@ -66,22 +66,12 @@ def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, cata
 
 @contextlib.contextmanager
 def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
-    """A Night, with the warehouse held and the session closed at the end."""
+    """A night with progress on the terminal, with the warehouse held and the session closed at the end."""
     from tgq.cli.console import ConsoleProgress
-    from tgq.run.opening import check_run_id, open_night
-    from tgq.storage.lock import warehouse_lock
-    from tgq.storage.paths import absolute, ensure_writable
-    from tgq.storage.session import open_session
+    from tgq.run.opening import held_night
 
-    check_run_id(run_id)
-    root = absolute(loaded.settings.warehouse.path)
-    ensure_writable(root)
-    with warehouse_lock(root):
-        spark = open_session(loaded.settings)
-        try:
-            yield open_night(spark, loaded.settings, run_id, ConsoleProgress(err), begins)
-        finally:
-            spark.stop()
+    with held_night(loaded.settings, run_id, begins, ConsoleProgress(err)) as night:
+        yield night
 
 
 def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:

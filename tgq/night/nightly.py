@@ -48,6 +48,7 @@ class Nightly:
         self.night = night
         self.report: str | None = None
         self.mlflow_run: str | None = None
+        self._figures: dict[str, Any] | None = None  # of the tables as they are; None after a step has changed them
 
     def run(self, names: Sequence[str]) -> None:
         """Run the named steps in order. The whole night ends with its report, also when the gate refuses it.
@@ -70,6 +71,7 @@ class Nightly:
                 self.night.progress.say(name.replace("_", " "))
                 if name == "publish":
                     account(self.summary())
+                self._figures = None
                 try:
                     run_step(self.night, name, STEPS[name])
                 except GateError as e:
@@ -88,7 +90,8 @@ class Nightly:
 
     def _close(self, tracker: Tracker) -> None:
         """Report and journal the run, and end it where it came to its end: a look at a broken run leaves it to be taken up."""
-        night, summary = self.night, self.summary()
+        night, self._figures = self.night, None
+        summary = self.summary()
         self.report = write_report(night, summary)
         write_journal(night, tracker, self.summary())
         refused = summary["gate"] is not None and not summary["gate"]["passed"]
@@ -104,7 +107,9 @@ class Nightly:
 
     def summary(self) -> dict[str, Any]:
         """The run's figures, from the tables: the same however many processes had a part in it."""
-        return summary_of(self.night) | {"report": self.report, "mlflow_run": self.mlflow_run}
+        if self._figures is None:
+            self._figures = summary_of(self.night)
+        return self._figures | {"report": self.report, "mlflow_run": self.mlflow_run}
 
 
 def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:

@@ -153,7 +153,8 @@ class Tracker:
 
         champion: whether the next night embeds with it; else the alias stays where it is.
 
-        The folder (safetensors and JSON) is copied as it stands: nothing is pickled, so loading it runs no code.
+        The folder (safetensors and JSON) is copied as it stands, with an `MLmodel` beside it by which `mlflow.pyfunc.load_model` loads
+        it. Nothing is pickled.
         """
 
         def register() -> str:
@@ -165,6 +166,7 @@ class Tracker:
                 number = max(known, key=lambda v: int(v.version)).version
             else:
                 client.log_artifacts(self.run, str(folder), "encoder")
+                client.log_text(self.run, pyfunc_description(Path(folder)), "encoder/MLmodel")
                 source = f"{client.get_run(self.run).info.artifact_uri}/encoder"
                 number = client.create_model_version(name, source, self.run, tags={MODEL_TAG: model_version}).version
             if champion:
@@ -186,6 +188,21 @@ class Tracker:
         except TrackingError as e:
             self.problems.append(e.found)
             return None
+
+
+def pyfunc_description(folder: Path) -> str:
+    """The text of an `MLmodel` file: how MLflow loads an encoder's folder, and the signature of what it then predicts."""
+    import mlflow.pyfunc
+    import numpy as np
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    dim = json.loads((folder / "config.json").read_text())["dim"]
+    columns = [ColSpec("string", name, required=False) for name in ("title", "brand", "category", "attributes")]
+    inputs = Schema([*columns, ColSpec("binary", "image", required=False)])
+    model = Model(signature=ModelSignature(inputs, Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])))
+    mlflow.pyfunc.add_to_model(model, loader_module="tgq.client.pyfunc", data=".")
+    return model.to_yaml()
 
 
 def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:

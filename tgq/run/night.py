@@ -48,6 +48,7 @@ class Night:
     run_id: str
     started_at: datetime
     progress: Progress = field(default_factory=Silent)
+    recorded: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # run id: its steps that have a row
 
     def staging(self, *parts: str) -> str:
         """A scratch place of this run that every executor can reach; removed after the night."""

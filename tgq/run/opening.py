@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from datetime import datetime, timezone
 
 from pyspark.sql import SparkSession
@@ -19,7 +21,9 @@ from tgq.run.records import config_digest, record
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
-from tgq.storage.paths import absolute
+from tgq.storage.lock import warehouse_lock
+from tgq.storage.paths import absolute, ensure_writable
+from tgq.storage.session import open_session
 from tgq.storage.warehouse import Warehouse
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # it becomes a generation's name, with room for a suffix
@@ -93,3 +97,22 @@ def sweep_staging(night: Night) -> None:
     for name in Files(night.warehouse.root).list("_staging"):
         if name != night.run_id:
             remove_folder(night.warehouse.path("_staging", name))
+
+
+@contextlib.contextmanager
+def held_night(settings: Settings, run_id: str | None, begins: bool, progress: Progress | None = None) -> Iterator[Night]:
+    """A night in a Spark session of its own, with the warehouse held against other processes; both end with the block.
+
+    Raises:
+        LockedError: another process holds the warehouse.
+        WarehouseError: the warehouse cannot be written.
+    """
+    check_run_id(run_id)
+    root = absolute(settings.warehouse.path)
+    ensure_writable(root)
+    with warehouse_lock(root):
+        spark = open_session(settings)
+        try:
+            yield open_night(spark, settings, run_id, progress, begins)
+        finally:
+            spark.stop()

@@ -6,6 +6,7 @@ In a folder warehouse the tables are registered in the session's in-memory catal
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -128,6 +129,7 @@ def ddl(name: str) -> str:
     return "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().removesuffix(";")
 
 
+@functools.cache
 def schema_of(name: str) -> StructType:
     """The columns that `sql/ddl/<name>.sql` declares."""
     return StructType.fromDDL(ddl(name).partition("(")[2].partition("\n)")[0])

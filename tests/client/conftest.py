@@ -1,0 +1,53 @@
+"""Two small published nights, the second with a changed, a new and a vanished item, so that tables have deletion vectors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+@dataclass(frozen=True)
+class Published:
+    root: Path
+    catalog: Path
+    encoder: Path
+    spark: object
+    warehouse: object
+
+
+@pytest.fixture(scope="session")
+def published(spark, tiny_encoder, mlflow_in, tmp_path_factory):
+    from tgq.demo.catalog import draw_catalog
+    from tgq.night.nightly import STEPS, Nightly
+    from tgq.run.opening import open_night
+    from tgq.settings.load import load_settings
+
+    folder = tmp_path_factory.mktemp("client")
+    catalog, root = folder / "demo", folder / "warehouse"
+    draw_catalog(catalog, items=60, seed=7, size=64, workers=1, bad_rows=3)
+    mlflow_in(root)
+    overrides = [f"warehouse.path={root}", f"catalog.path={catalog}", f"encoder.path={tiny_encoder}", "gate.enabled=false", "report.strips=0"]
+    settings = load_settings(["local", "catalogs/demo"], overrides, {}).settings
+    Nightly(open_night(spark, settings)).run(list(STEPS))
+    table = pq.read_table(catalog / "catalog.parquet")
+    rows = table.to_pylist()[1:]  # one item vanishes
+    rows[0]["title"] = "something else entirely"
+    rows.append(rows[1] | {"item_id": "new-item"})
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), catalog / "catalog.parquet")
+    night = open_night(spark, settings)
+    Nightly(night).run(list(STEPS))
+    return Published(root, catalog, tiny_encoder, spark, night.warehouse)
+
+
+@pytest.fixture
+def warehouse_of(published):
+    """The warehouse as Spark sees it: its tables registered in this session again, which other tests may have replaced."""
+    from tgq.publishing.views import define_views
+    from tgq.settings.sections import WarehouseSettings
+    from tgq.storage.warehouse import Warehouse
+
+    opened = Warehouse(published.spark, WarehouseSettings(path=str(published.root)))
+    define_views(published.spark, opened)
+    return opened

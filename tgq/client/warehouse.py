@@ -1,0 +1,182 @@
+"""A warehouse read without Spark: published items, vectors, neighbours and metrics as Arrow tables, search in the FAISS shards, and SQL.
+
+Tables are read by delta-rs and DataFusion, which understand deletion vectors; published views are pinned to the Delta versions that
+the current manifest names, so that a night in progress is never seen half done. Cost: what a query selects is read into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from tgq.errors import UsageError, WarehouseError
+from tgq.retrieval.manifest import Manifest, load_current
+from tgq.settings.load import data_folder
+from tgq.settings.sections import Settings, WarehouseSettings
+from tgq.storage.paths import absolute
+
+if TYPE_CHECKING:
+    from deltalake import QueryBuilder
+
+TABLES = ("catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "index_shards", "item_neighbors",
+          "retrieval_metrics", "pipeline_runs")  # fmt: skip
+PUBLISHED = {"published_items": ("catalog_items", "is_active"), "published_embeddings": ("item_embeddings", "model_version = '{model}'"),
+             "published_neighbors": ("item_neighbors", "model_version = '{model}'")}  # fmt: skip
+
+
+class Warehouse:
+    """A warehouse as its readers see it. `published` is the manifest of the current generation when it was opened, or None."""
+
+    def __init__(self, path: str | Path, storage_options: dict[str, str] | None = None):
+        self.root, self._options = absolute(str(path)), storage_options
+        if "://" not in self.root and not Path(self.root, "catalog_items", "_delta_log").is_dir():
+            raise WarehouseError(f"there is no tgq warehouse in {path}", "name the folder that `tgq nightly --warehouse` was given")
+        self.published: Manifest | None = load_current(self.root)
+
+    def __repr__(self) -> str:
+        state = f"generation {self.published.generation}, model {self.published.model_version}" if self.published else "nothing published"
+        return f"Warehouse('{self.root}': {state})"
+
+    def search(
+        self, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None, category: str | None = None, k: int = 10
+    ) -> pa.Table:
+        """The k best published items for exactly one of an item, words, or a picture: item_id, title, brand, category, score.
+
+        Raises:
+            UsageError: none or several of the three, an unknown item or category, an unreadable picture.
+            WarehouseError: nothing is published.
+        """
+        from tgq.publishing.search import search
+
+        settings = Settings(warehouse=WarehouseSettings(path=self.root))
+        hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k)
+        fields = [(name, pa.string()) for name in ("item_id", "title", "brand", "category")]
+        return pa.Table.from_pylist(hits, pa.schema([*fields, ("score", pa.float32())]))
+
+    def neighbors(self, item_id: str, k: int | None = None) -> pa.Table:
+        """The published neighbours of an item, nearest first: rank, neighbor_id, score.
+
+        Raises:
+            UsageError: the item has none.
+            WarehouseError: nothing is published.
+        """
+        limit = f" AND rank <= {int(k)}" if k is not None else ""
+        found = self._published(f"SELECT rank, neighbor_id, score FROM published_neighbors WHERE item_id = {_text(item_id)}{limit} ORDER BY rank")
+        if not found.num_rows:
+            raise UsageError(f"item '{item_id}' has no published neighbours", "check the id")
+        return found
+
+    def metrics(self, run_id: str | None = None) -> pa.Table:
+        """Rows of `retrieval_metrics` of a run; by default of the run that is published.
+
+        Raises:
+            WarehouseError: nothing is published and no run is named.
+        """
+        chosen = run_id or self._need_published().run_id
+        return self.sql(f"SELECT * FROM retrieval_metrics WHERE run_id = {_text(chosen)} ORDER BY model_version, slice, metric, k")
+
+    def items(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
+        """The published items: all columns of `catalog_items` but the picture bytes, or those named."""
+        return self._published(f"SELECT {self._columns(columns, 'catalog_items', 'image_bytes')} FROM published_items{_of_category(category)}")
+
+    def embeddings(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
+        """The published vectors with item_id, title, brand and category (`current_embeddings` in SQL). Each takes 4 x De bytes of memory."""
+        return self._published(f"SELECT {', '.join(_quoted(c) for c in columns) if columns else '*'} FROM current_embeddings{_of_category(category)}")
+
+    def sql(self, query: str) -> pa.Table:
+        """Rows of a query (DataFusion's SQL) over the tables and views of `sql/`: see `tgq tables`.
+
+        Raises:
+            UsageError: the query cannot be run; says why.
+        """
+        return self.stream(query).read_all()
+
+    def stream(self, query: str) -> pa.RecordBatchReader:
+        """As `sql`, batch by batch."""
+        try:
+            batches = pa.RecordBatchReader.from_stream(self._session().execute(query))
+        except Exception as error:  # delta-rs and DataFusion raise classes of their own
+            raise UsageError(f"SQL: {' '.join(str(error).split())[:300]}", "see the tables and views in the reference") from None
+        schema = pa.schema([_plain(field) for field in batches.schema])
+        return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
+
+    def _session(self) -> QueryBuilder:
+        from deltalake import DeltaTable, QueryBuilder
+        from deltalake.exceptions import TableNotFoundError
+
+        session, made = QueryBuilder(), self.published
+        for name in TABLES:
+            try:
+                session.register(name, DeltaTable(f"{self.root}/{name}", storage_options=self._options))
+            except TableNotFoundError:
+                continue
+        for view, (table, condition) in PUBLISHED.items():
+            version = made.tables[table] if made else None
+            session.register(f"{view}_pinned", DeltaTable(f"{self.root}/{table}", version=version, storage_options=self._options))
+            where = condition.format(model=made.model_version) if made else "false"
+            _create(session, view, f"SELECT * FROM {view}_pinned WHERE {where}")
+        for file in sorted((data_folder("sql") / "views").glob("*.sql")):
+            _create(session, file.stem, file.read_text().partition(" AS\n")[2].strip().removesuffix(";"))
+        return session
+
+    def _need_published(self) -> Manifest:
+        if self.published is None:
+            raise WarehouseError(f"nothing is published in {self.root}", "run `tgq nightly` first, and open the warehouse again")
+        return self.published
+
+    def _published(self, query: str) -> pa.Table:
+        self._need_published()
+        return self.sql(query)
+
+    def _columns(self, columns: Sequence[str] | None, table: str, without: str) -> str:
+        from deltalake import DeltaTable
+
+        if columns:
+            return ", ".join(_quoted(c) for c in columns)
+        names = [field.name for field in DeltaTable(f"{self.root}/{table}", storage_options=self._options).schema().fields]
+        return ", ".join(_quoted(name) for name in names if name != without)
+
+
+def open_warehouse(path: str | Path = "warehouse", storage_options: dict[str, str] | None = None) -> Warehouse:
+    """Open a warehouse for reading, without Spark.
+
+    Args:
+        path: folder or URI, as `tgq nightly --warehouse` was given.
+        storage_options: of the object store, as delta-rs takes them.
+
+    Raises:
+        WarehouseError: there is none.
+
+    >>> import tgq
+    >>> warehouse = tgq.open_warehouse("warehouse")  # doctest: +SKIP
+    >>> warehouse.search(text="red running shoe", k=3).to_pandas()  # doctest: +SKIP
+    """
+    return Warehouse(path, storage_options)
+
+
+def _create(session: QueryBuilder, name: str, query: str) -> None:
+    session.execute(f"CREATE VIEW {name} AS {query}").read_all()
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _of_category(category: str | None) -> str:
+    """A condition for a category and all that lies under it."""
+    if category is None:
+        return ""
+    return f" WHERE category = {_text(category)} OR starts_with(category, {_text(category + ' > ')})"
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Views of strings and bytes as the types that every library reads."""
+    kinds: dict[Any, pa.DataType] = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return pa.field(field.name, kinds.get(field.type, field.type), field.nullable)
