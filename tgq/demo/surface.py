@@ -79,7 +79,7 @@ def shade(colour: RGB, by: float) -> RGB:
 def turned(colour: RGB, hue: float, saturation: float = 1.0) -> RGB:
     """The colour with its hue turned by a share of the circle and its saturation scaled."""
     h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in colour))
-    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v))  # type: ignore
+    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v))  # type: ignore[return-value]  # three of them
 
 
 @functools.lru_cache(maxsize=64)
