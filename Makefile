@@ -12,7 +12,7 @@ CONF ?= $(if $(filter demo,$(CATALOG)),local catalogs/demo,local)
 OPTIONS ?=
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-airflow setup java clean doctor
+.PHONY: nightly test lint test-wheel test-airflow setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -46,6 +46,16 @@ demo/catalog.parquet: | setup
 
 doctor: setup
 	@$(TGQ) doctor
+
+# style, types and the direction of imports; the type checker reads mypy.ini
+lint: $(VENV)/.installed
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+# the built wheel, installed into a fresh environment outside the checkout
+test-wheel: setup
+	@PYTHON=$(VENV)/bin/python .ci/test-wheel
 
 # Airflow pins many packages, so it lives in an environment of its own
 test-airflow: .venv-airflow/.installed

@@ -13,6 +13,14 @@ setup(
     long_description=(here / "README.md").read_text() if (here / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.10",
     packages=[*find_packages(include=["tgq", "tgq.*"]), "tgq.conf", "tgq.conf.catalogs", "tgq.sql"],
     package_dir={"tgq.conf": "conf", "tgq.conf.catalogs": "conf/catalogs", "tgq.sql": "sql"},
@@ -52,6 +60,7 @@ setup(
         "dev": [
             "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
             "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
+            "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],

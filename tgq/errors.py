@@ -18,7 +18,8 @@ class TgqError(Exception):
         self.found, self.do = found, do
         super().__init__(f"{found}: {do}" if do else found)
 
-    def __reduce__(self):  # the default would rebuild from the joined message and lose `do` on its way from a worker
+    # the default would rebuild from the joined message and lose `do` on its way from a worker
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.found, self.do)
 
 

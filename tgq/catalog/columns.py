@@ -63,7 +63,7 @@ def text_column(raw: DataFrame, name: str) -> Column:
 def category_levels(raw: DataFrame, name: str | None, separator: str) -> tuple[Column, str]:
     """A category as text, and what separates its levels: in an array something that no level holds."""
     kind = raw.schema[name].dataType if name else T.StringType()
-    if isinstance(kind, T.ArrayType):
+    if name and isinstance(kind, T.ArrayType):
         return F.array_join(_column(name).cast("array<string>"), "\x1f"), "\x1f"
     if isinstance(kind, (T.StructType, T.MapType, T.BinaryType)):
         raise SourceError(f"the category column '{name}' is of type {kind.simpleString()}", "map a text or an array of levels")

@@ -173,7 +173,7 @@ def _standing(night: Night) -> tuple[int, int]:
         F.count_if("is_active").alias("active"), F.count_if(~F.col("is_active")).alias("inactive")
     )  # fmt: skip
     active = F.when(F.col("group_id").isNotNull(), F.col("active"))
-    row = groups.agg(F.sum("inactive").alias("inactive"), F.max(active).alias("largest")).first()
+    row = groups.agg(F.sum("inactive").alias("inactive"), F.max(active).alias("largest")).collect()[0]
     return row["inactive"] or 0, row["largest"] or 0
 
 
@@ -212,7 +212,7 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
         .whenNotMatchedBySourceUpdate("t.is_active", gone)
         .execute()
     )  # fmt: skip
-    metrics = warehouse.delta("catalog_items").history(1).select("operationMetrics").first()[0]
+    metrics = warehouse.delta("catalog_items").history(1).select("operationMetrics").collect()[0][0]
     return int(metrics.get("numTargetRowsNotMatchedBySourceUpdated", 0))
 
 
@@ -220,5 +220,5 @@ def last_ingest(night: Night) -> datetime | None:
     """When the run before this one began that ingested; its snapshot is where what vanishes now was seen last."""
     runs = night.warehouse.read("pipeline_runs").where(F.col("run_id") != night.run_id)
     ingested = runs.where("step = 'ingest' AND status = 'done'").select("run_id")
-    last = runs.where(F.col("step") == RUN_STEP).join(ingested, "run_id", "left_semi").agg(F.max("started_at").alias("at")).first()["at"]
+    last = runs.where(F.col("step") == RUN_STEP).join(ingested, "run_id", "left_semi").agg(F.max("started_at").alias("at")).collect()[0]["at"]
     return last and last.astimezone(timezone.utc)

@@ -108,6 +108,7 @@ class _Store:
     """The few questions that `locate` has, answered by Hadoop's file systems: local, HDFS and object stores alike."""
 
     def __init__(self, spark: SparkSession, path: str):
+        assert spark._jvm is not None  # an open session has one
         self._path = spark._jvm.org.apache.hadoop.fs.Path
         self._fs = self._path(self.uri(path)).getFileSystem(spark._jsc.hadoopConfiguration())
 

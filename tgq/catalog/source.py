@@ -39,11 +39,11 @@ def read_source(spark: SparkSession, catalog: CatalogSettings, location: Locatio
     columns = mapped_columns(raw, catalog)
     levels, separator = category_levels(raw, columns.get("category"), catalog.category_separator)
 
-    @F.arrow_udf("string")
+    @F.arrow_udf("string")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
     def category_udf(values: pa.Array) -> pa.Array:
         return pa.array([category_path(v, separator) for v in values.to_pylist()], pa.string())
 
-    @F.arrow_udf("map<string,string>")
+    @F.arrow_udf("map<string,string>")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
     def attributes_udf(values: pa.Array) -> pa.Array:
         maps = (flat_attributes(v) for v in values.to_pylist())
         return pa.array([None if m is None else list(m.items()) for m in maps], pa.map_(pa.string(), pa.string()))
@@ -109,4 +109,3 @@ def _load(spark: SparkSession, catalog: CatalogSettings, location: Location) -> 
     if location.format == "jsonl":
         return reader.json(location.table)
     return reader.format(location.format).load(location.table)
-

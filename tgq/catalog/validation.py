@@ -80,7 +80,7 @@ def catalog_figures(night: Night) -> dict[str, Any]:
           coalesce(try_divide(uncategorised, active_items), 0) AS uncategorised_share,
           coalesce(try_divide(pictureless, active_items), 0) AS pictureless_share
         FROM figures""")
-    return found.first().asDict()
+    return found.collect()[0].asDict()
 
 
 def write_results(

@@ -55,4 +55,3 @@ def pace(done: int, seconds: float) -> str:
     if not done or seconds <= 0:
         return ""
     return f"{done / seconds:.1f}/s" if done >= seconds else f"{seconds / done:.1f} s each"
-

@@ -70,12 +70,13 @@ def tables(
         store = Warehouse(spark, settings.warehouse, create=False)
         views = define_views(spark, store)
         register_udf(spark, settings, published_folder(settings, manifest.load_current(store.root)))
-        if sql is None and file is None:
+        text = file.read_text() if file else sql
+        if text is None:
             rows = [[name, store.read(name).count(), store.version(name), store.location(name)] for name in TABLES]
             rows += [[view, None, None, "view"] for view in views]
             out.print(table("Tables", ["name", "rows", "version", "place"], rows))
             return
-        for statement in statements(file.read_text() if file else sql):
+        for statement in statements(text):
             frame = spark.sql(statement)
             if frame.columns:
                 rows = [[_short(v) for v in row] for row in frame.limit(limit).collect()]

@@ -51,7 +51,7 @@ def train(
     from tgq.encoder.model import EncoderConfig
     from tgq.storage.session import open_session
     from tgq.training.trainer import TrainConfig
-    from tgq.training_job.job import Source, train_encoder
+    from tgq.training_job.job import Launcher, Source, train_encoder
 
     if help_options:
         for kind, flag in ((EncoderConfig, "--model"), (TrainConfig, "--option")):
@@ -61,6 +61,7 @@ def train(
         raise UsageError("nothing to train on was named", "give --warehouse FOLDER, or --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
     if launcher not in ("torchrun", "spark"):
         raise UsageError(f"no launcher named '{launcher}'", "choose torchrun or spark")
+    starter: Launcher = "spark" if launcher == "spark" else "torchrun"
     short = [f"{key}={value}" for key, value in (("head", head), ("llm", llm)) if value]
     shape = dataclass_of(EncoderConfig, [*short, *(model or ())], "--model")
     how = dataclass_of(TrainConfig, [f"seed={seed}", *([f"steps={steps}"] if steps else []), *(option or ())], "--option")
@@ -69,7 +70,7 @@ def train(
     sources += [Source.of_warehouse(settings)] if warehouse else []
     spark = open_session(settings)
     try:
-        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, launcher, device, views, cache)
+        result = train_encoder(spark, out_folder, sources, shape, how, max_items, tracking_uri, ConsoleProgress(err), processes, starter, device, views, cache)
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -96,7 +96,7 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
                     out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)
 
 
-def write_summary(path: str, report: dict) -> None:
+def write_summary(path: str, report: Mapping[str, Any]) -> None:
     """Write the figures, whole or not at all: a scheduler on another machine reads them."""
     from tgq.storage.files import Files
 

@@ -97,7 +97,7 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
             return "-"
         value = f"{100 * figure['value']:.1f}"
         low, high = figure.get("ci_low"), figure.get("ci_high")
-        return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None else value
+        return f"{value} [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else value
 
     systems = list(metrics)
     names = list(dict.fromkeys(name for system in systems for name in metrics[system]))

@@ -36,7 +36,7 @@ def background(r: random.Random, size: int) -> tuple[Image.Image, str]:
 
 def _colour(r: random.Random, low: int, high: int, spread: int = 40) -> RGB:
     base = r.randint(low, high)
-    return tuple(min(255, max(0, base + r.randint(-spread, spread))) for _ in range(3))  # type: ignore[return-value]
+    return tuple(min(255, max(0, base + r.randint(-spread, spread))) for _ in range(3))  # type: ignore[return-value]  # of fixed length
 
 
 def _none(r: random.Random, size: int) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image, ImageChops, ImageDraw
 
@@ -149,9 +150,8 @@ class Canvas:
 
     def mark(self, x: float, y: float, size: float, paint: str | RGB | None = None) -> None:
         """The brand's mark, centred at x, y."""
-        under = self.colour.getpixel(
-            (min(max(int(x * self.px), 0), self.px - 1), min(max(int(y * self.px), 0), self.px - 1))
-        )
+        at = min(max(int(x * self.px), 0), self.px - 1), min(max(int(y * self.px), 0), self.px - 1)
+        under = cast(RGB, self.colour.getpixel(at))
         brand = self.look.brand
         far = sum(abs(a - b) for a, b in zip(under, brand.colour, strict=True)) > 160
         colour = self.rgb(paint) if paint else brand.colour if far else contrast(under)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 
 def unit_of(*key: object) -> Callable[[str], float]:
@@ -45,7 +43,7 @@ class Shape:
         """A whole number from low to high, both included."""
         return low + min(int(self._unit(name) * (high - low + 1)), high - low)
 
-    def pick(self, name: str, options: Sequence[T]) -> T:
+    def pick(self, name: str, options: Sequence[Any]) -> Any:
         """One of the options."""
         return options[self.count(name, 0, len(options) - 1)]
 

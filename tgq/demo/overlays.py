@@ -102,7 +102,7 @@ def _price(r: random.Random, image: Image.Image) -> None:
         anchor="mm",
     )
     sticker = sticker.rotate(r.uniform(-18, 18), Image.Resampling.BICUBIC, expand=True)
-    at = tuple(r.randrange(max(1, size - side)) for side in sticker.size)
+    at = r.randrange(max(1, size - sticker.width)), r.randrange(max(1, size - sticker.height))
     image.paste(sticker, at, sticker)
 
 

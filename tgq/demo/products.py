@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tgq.demo.canvas import Canvas
 from tgq.demo.draws import Shape
@@ -51,13 +52,13 @@ _REGISTER: dict[str, Product] = {}
 
 
 def product(
-    path: str, nouns: Sequence[str], materials: Sequence[str], price: tuple[float, float], **more: object
+    path: str, nouns: Sequence[str], materials: Sequence[str], price: tuple[float, float], **more: Any
 ) -> Callable[[Drawing], Drawing]:
     """Registers the decorated drawing as a product type named after the last level of its category path."""
 
     def register(draw: Drawing) -> Drawing:
         name = path.split(" > ")[-1]
-        _REGISTER[name] = Product(name, path, tuple(nouns), tuple(materials), price, draw, **more)  # type: ignore
+        _REGISTER[name] = Product(name, path, tuple(nouns), tuple(materials), price, draw, **more)
         return draw
 
     return register

@@ -111,8 +111,8 @@ def photograph(
 
 def _place(r: random.Random, size: int, item: tuple[int, int], close: bool) -> tuple[int, int]:
     if close:  # the middle of the item stays in the middle third
-        return tuple(round(size * r.uniform(0.4, 0.6) - side / 2) for side in item)  # type: ignore[return-value]
-    return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]
+        return tuple(round(size * r.uniform(0.4, 0.6) - side / 2) for side in item)  # type: ignore[return-value]  # of fixed length
+    return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]  # of fixed length
 
 
 def _group(
@@ -175,7 +175,7 @@ def _patch() -> Image.Image:
 
 def _clip(x: int, y: int, item: tuple[int, int], size: int) -> Box:
     edges = (x, y, x + item[0], y + item[1])
-    return tuple(min(max(e / size, 0.0), 1.0) for e in edges)  # type: ignore[return-value]
+    return tuple(min(max(e / size, 0.0), 1.0) for e in edges)  # type: ignore[return-value]  # of fixed length
 
 
 def _expose(r: random.Random, image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import cast
 
 from tgq.demo.canvas import MARKS, Brand, Look
 from tgq.demo.draws import Shape, unit_of
@@ -126,7 +127,7 @@ def style(seed: int, index: int) -> Style:
         main = (
             COLOURS[colour]
             if sized
-            else tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour])
+            else cast(RGB, tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour]))
         )
         other = {
             "white": COLOURS["white"],

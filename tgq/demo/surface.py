@@ -73,13 +73,13 @@ TEXTURES = {  # material -> the tile that is multiplied onto it
 def shade(colour: RGB, by: float) -> RGB:
     """Lighter (by > 0) or darker (by < 0), from -1 (black) to 1 (white)."""
     goal = 255 if by > 0 else 0
-    return tuple(round(v + (goal - v) * abs(by)) for v in colour)  # type: ignore[return-value]
+    return tuple(round(v + (goal - v) * abs(by)) for v in colour)  # type: ignore[return-value]  # of fixed length
 
 
 def turned(colour: RGB, hue: float, saturation: float = 1.0) -> RGB:
     """The colour with its hue turned by a share of the circle and its saturation scaled."""
     h, s, v = colorsys.rgb_to_hsv(*(x / 255 for x in colour))
-    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v))  # type: ignore
+    return tuple(round(255 * x) for x in colorsys.hsv_to_rgb((h + hue) % 1, min(1, s * saturation), v))  # type: ignore[return-value]  # of fixed length
 
 
 @functools.lru_cache(maxsize=64)

@@ -74,7 +74,7 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
             count(refused_ & F.col("embedded_by").isNull() & in_snapshot, "quarantined_in_snapshot"),
             count(in_snapshot, "snapshot"),
         )
-        .first()
+        .collect()[0]
     )
     if row["active"] != row["embedded"] + row["unchanged"] + row["quarantined"]:
         raise AccountingError(

@@ -35,7 +35,7 @@ def need_model(night: Night) -> tuple[str, str]:
     from tgq.inference.device import choose_device
     from tgq.registry.loading import versions_of
 
-    if night.spark.sparkContext.master.startswith("local"):
+    if (night.spark.sparkContext.master or "").startswith("local"):
         choose_device(night.settings.encoder.device)
     return versions_of(night.model_folder)
 
@@ -71,4 +71,3 @@ def embed(night: Night) -> StepResult:
     night.progress.finish()
     remove_folder(night.staging("embed"))
     return account(night, plan, model_version, read, measured, time.perf_counter() - clock)
-

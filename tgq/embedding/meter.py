@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from pyspark import Accumulator
+
 from tgq.run.night import Night
 
 
@@ -12,10 +14,10 @@ from tgq.run.night import Night
 class Counters:
     """Spark accumulators of the running step; a task's share arrives when it ends."""
 
-    rows: object
-    fresh: object  # of them, those for which a tower ran and gave something to keep
-    wait_s: object
-    model_s: object
+    rows: Accumulator[int]
+    fresh: Accumulator[int]  # of them, those for which a tower ran and gave something to keep
+    wait_s: Accumulator[float]
+    model_s: Accumulator[float]
 
 
 class Meter:

@@ -25,7 +25,7 @@ def register_udf(spark: SparkSession, settings: Settings, model_folder: str, nam
     """
     worker = EmbedWorker.of(settings, model_folder, None)
 
-    @pandas_udf("array<float>")
+    @pandas_udf("array<float>")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
     def tgq_embed(batches: Iterator[tuple[pd.Series, pd.Series, pd.Series]]) -> Iterator[pd.Series]:
         engine = worker.engine()
         for series in batches:

@@ -86,4 +86,4 @@ def embedding_figures(night: Night, model_version: str, width: int) -> dict[str,
           (SELECT count(*) FROM keys WHERE times > 1) AS duplicate_keys,
           coalesce(try_divide(covered_items, active_items), 0) AS coverage
         FROM summed CROSS JOIN covered""")
-    return found.first().asDict()
+    return found.collect()[0].asDict()

@@ -41,6 +41,17 @@ class Anchor(nn.Module):
     leaves them even.
     """
 
+    names: Tensor
+    directions: Tensor
+    image_map: Tensor
+    image_shift: Tensor
+    text_map: Tensor
+    text_shift: Tensor
+    correlation: Tensor
+    trust: Tensor
+    close_trust: Tensor  # None without close-ups
+    strength: Tensor
+
     def __init__(self, classes: int, image_width: int, text_width: int, closeups: int = 0):
         super().__init__()
         self.closeups = closeups
@@ -67,10 +78,12 @@ class Anchor(nn.Module):
     def logits(self, named: Tensor, related: Tensor, strength: Tensor | float) -> Tensor:
         """What `by_vocabulary` and `by_correlation` say `[B, N]`, as one: see the class."""
         sources, grid = (named, related), named.shape[1] - self.closeups
-        spread = standard(sum(trust * standard(smooth(source[:, :grid])) for trust, source in zip(self.trust, sources, strict=True)))
+        spread = standard(
+            sum((trust * standard(smooth(source[:, :grid])) for trust, source in zip(self.trust, sources, strict=True)), torch.zeros(()))
+        )
         if not self.closeups:
             return strength * spread
-        near = sum(trust * source[:, grid:] for trust, source in zip(self.close_trust, sources, strict=True))
+        near = sum((trust * source[:, grid:] for trust, source in zip(self.close_trust, sources, strict=True)), torch.zeros(()))
         return strength * torch.cat([spread, near], dim=1)
 
     def by_vocabulary(self, tokens: Tensor, text: Tensor) -> Tensor:

@@ -53,6 +53,8 @@ class GuidedPooling(nn.Module):
     the first stream that has tokens; in a second one they have none, or they would count twice.
     """
 
+    share: Tensor  # None without close-ups
+
     def __init__(self, width: int, heads: int, closeups: int = 0, head_width: int = 32):
         super().__init__()
         self.heads, self.head_width, self.closeups = heads, head_width, closeups

@@ -20,6 +20,9 @@ class PlainFusion(nn.Module):
     groups say. A side that is missing is a learned vector.
     """
 
+    image_mean: Tensor
+    text_mean: Tensor
+
     def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True):
         super().__init__()
         self.image_root = image_root

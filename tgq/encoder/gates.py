@@ -35,7 +35,7 @@ class DualGates(nn.Module):
 
 
 def _gate(inputs: int, hidden: int, width: int) -> nn.Sequential:
-    gate = nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, width))
-    nn.init.zeros_(gate[-1].weight)
-    nn.init.zeros_(gate[-1].bias)
-    return gate
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(first, nn.GELU(), last)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 
 from tgq.encoder.anchor import Anchor
 from tgq.encoder.connectors import connector_class
@@ -137,6 +138,7 @@ class TGQFormer(nn.Module):
         self.gates = DualGates(config.width, v.pooled_width) if design.gated else None
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
+        self.head: LightHead | LLMHead
         if config.head == "light":
             self.head = LightHead(config, v.width, v.pooled_width, t.pooled_width, v.n_closeups, design.fusion)
         else:
@@ -151,8 +153,8 @@ class TGQFormer(nn.Module):
         """Tower features of B items to embeddings and what the losses need."""
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
-        pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
-        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.where)
+        anchored, exploratory = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
+        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams.where)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """All that the head reads beside the towers' features, and S_title `[B]`."""
@@ -197,7 +199,7 @@ class TGQFormer(nn.Module):
 
     @torch.no_grad()
     def features(
-        self, seen: tuple[Tensor, Tensor] | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str],
+        self, seen: tuple[Tensor, Tensor] | None, image_index: Tensor, metadata: Sequence[str], titles: Sequence[str],
         known: Mapping[int, StoredText] = MappingProxyType({}),
     ) -> Features:  # fmt: skip
         """B items after the towers. The text tower runs once per unique text; see `encode` for the arguments.
@@ -214,7 +216,7 @@ class TGQFormer(nn.Module):
         has_image, at = image_index >= 0, image_index.clamp(min=0)
         return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *self._texts(metadata, titles, known), tuple(metadata))
 
-    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, StoredText]) -> tuple[Tensor, ...]:
+    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, StoredText]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens, mask and pooled feature of the metadata, and the pooled feature of the title, a row per item."""
         t, device, items = self.text, self.null_image.device, len(metadata)
         shapes = (items, t.max_length, t.width), (items, t.max_length), (items, t.pooled_width), (items, t.pooled_width)
@@ -236,13 +238,13 @@ class TGQFormer(nn.Module):
 
     @torch.no_grad()
     def encode(
-        self, pixels: Tensor | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str]
+        self, pixels: Tensor | None, image_index: Tensor, metadata: Sequence[str], titles: Sequence[str]
     ) -> EncoderOutput:
         """Embed B items whose U unique pictures are preprocessed.
 
         Args:
             pixels: `[U, 3, H, W]` from `vision.preprocess`, or None where no item has a picture.
-            image_index: `[B]`, the item's picture in `pixels`, -1 for none.
+            image_index: `[B]` int64, the item's picture in `pixels`, -1 for none.
             metadata: B texts of `metadata_text`, '' for none.
             titles: B titles, '' for none.
         """
@@ -285,7 +287,7 @@ class TGQFormer(nn.Module):
         return digest.hexdigest()[:16]
 
     def _llm_sha(self) -> str:
-        files = hub.weight_files(self.head.folder) if self.config.head == "llm" else []
+        files = hub.weight_files(self.head.folder) if isinstance(self.head, LLMHead) else []
         return "".join(hub.sha256_of(file) for file in files)
 
     def save_pretrained(self, path: str | Path) -> None:
@@ -299,12 +301,12 @@ class TGQFormer(nn.Module):
             raise ModelError("an encoder with merged adapters cannot be saved", "save it before merge()")
         save_file(state, folder / WEIGHTS, {"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; workers may be another user
-        moved = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
+        moved: dict[str, Any] = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
         (folder / CONFIG).write_text(json.dumps(asdict(replace(self.config, **moved)), indent=1) + "\n")
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> TGQFormer:
         """Load an encoder folder, in eval mode; `"default"` is the one that ships with tgq.
 

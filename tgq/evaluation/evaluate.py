@@ -37,7 +37,8 @@ def evaluate(night: Night) -> StepResult:
     clock, options = time.perf_counter(), night.settings.evaluate
     pool = write_pool(night)
     totals = write_queries(night, pool, evaluated_pairs(night), night.staging("evaluate", "queries"))
-    rows, figures = [coverage_row(pool)], {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split}
+    rows = [coverage_row(pool)]
+    figures: dict[str, Any] = {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split}
     if totals.queries:
         scored, more = score(night, pool, totals)
         rows += scored

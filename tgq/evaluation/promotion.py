@@ -82,7 +82,7 @@ def rehearse(night: Night, rivals: Rivals) -> Iterator[str]:
     limit = night.settings.evaluate.min_slice_queries
     yield f"candidate: model {rivals.candidate} in {rivals.candidate_folder}"
     yield f"champion: model {rivals.champion} in {rivals.champion_folder}"
-    asked = validation_queries(night).agg(F.count("*").alias("queries"), F.countDistinct("group_id").alias("groups")).first()
+    asked = validation_queries(night).agg(F.count("*").alias("queries"), F.countDistinct("group_id").alias("groups")).collect()[0]
     active = night.warehouse.read("catalog_items").where("is_active").count()
     yield f"queries: {asked['queries']} of {asked['groups']} validation groups, over a pool of {active} active items"
     for name, folder in (("candidate", rivals.candidate_folder), ("champion", rivals.champion_folder)):
@@ -207,9 +207,10 @@ def too_few(night: Night, queries: int) -> EvidenceError:
 
 def coverage(night: Night, pool: Pool) -> Difference:
     """Share of the active items that each has a vector of: what a candidate cannot embed, it must not gain by."""
-    have = [pool_members(night, pool.versions, version).count() / pool.active for version in (pool.model_version, pool.rival)]
-    exact = have[0] - have[1]
-    return Difference(ALL, "coverage", *have, exact, exact, pool.active)
+    assert pool.rival is not None  # a promotion's pool holds both models' vectors
+    candidate, champion = (pool_members(night, pool.versions, version).count() / pool.active for version in (pool.model_version, pool.rival))
+    exact = candidate - champion
+    return Difference(ALL, "coverage", candidate, champion, exact, exact, pool.active)
 
 
 def paired(rows: list[Row], rivals: Rivals) -> list[Difference]:
@@ -219,8 +220,8 @@ def paired(rows: list[Row], rivals: Rivals) -> list[Difference]:
     out = []
     for name in slices:
         for metric in METRICS:
-            candidate, champion, between = (found.get((system, name, metric)) for system in (rivals.candidate, rivals.champion, MINUS + rivals.champion))
-            if between:
+            if between := found.get((MINUS + rivals.champion, name, metric)):
+                candidate, champion = (found[system, name, metric] for system in (rivals.candidate, rivals.champion))
                 out.append(Difference(name, metric, candidate["value"], champion["value"], between["ci_low"], between["ci_high"], between["n_queries"]))
     return out
 

@@ -100,7 +100,7 @@ def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Tota
             F.percentile_approx(F.when(asked, F.size("positives")), 0.5).alias("median_positives"),
             F.percentile_approx(F.nanvl("agreement", F.lit(None).cast("float")), DECILES).alias("deciles"),
         )
-        .first()
+        .collect()[0]
     )
     counts = {name: row[name] or 0 for name in Totals.__dataclass_fields__ if name != "deciles"}
     return Totals(**counts, deciles=tuple(row["deciles"] or ()))
@@ -116,7 +116,7 @@ def large_slices(queries: DataFrame, options: EvaluateSettings) -> tuple[tuple[s
     """Slices with at least `min_slice_queries` queries ("all" always), sorted, and the number of slices left out."""
     sizes = queries.select(F.explode("memberships").alias("slice")).groupBy("slice").count()
     kept = (F.col("count") >= options.min_slice_queries) | (F.col("slice") == ALL)
-    row = sizes.agg(F.collect_list(F.when(kept, F.col("slice"))).alias("kept"), F.sum((~kept).cast("long")).alias("small")).first()
+    row = sizes.agg(F.collect_list(F.when(kept, F.col("slice"))).alias("kept"), F.sum((~kept).cast("long")).alias("small")).collect()[0]
     return tuple(sorted(row["kept"])), row["small"] or 0
 
 

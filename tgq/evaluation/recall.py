@@ -40,11 +40,12 @@ def shard_recall(night: Night, pool: Pool, shards: Sequence[ShardFile]) -> np.nd
                                                  ["is_exact", "positions", "scores", "true_scores"])  # fmt: skip
 
     rows = night.spark.range(0, len(jobs), 1, len(jobs)).mapInArrow(run, PARTS).collect()
-    exact, approximate = [], []
+    exact: list[tuple[np.ndarray, ...]] = []
+    approximate: list[tuple[np.ndarray, ...]] = []
     for row in rows:
         positions = np.frombuffer(row["positions"], np.int64).reshape(len(sample), -1)
-        scores, true = (np.frombuffer(row[name], np.float32).reshape(len(sample), -1) for name in ("scores", "true_scores"))
-        (exact if row["is_exact"] else approximate).append((scores, positions, true))
+        scores, true_scores = (np.frombuffer(row[name], np.float32).reshape(len(sample), -1) for name in ("scores", "true_scores"))
+        (exact if row["is_exact"] else approximate).append((scores, positions, true_scores))
     best_scores, best = merge_top([(scores, positions) for scores, positions, _ in exact], k)
     scores, positions, true = (np.concatenate(parts, axis=1) for parts in zip(*approximate, strict=True))
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]

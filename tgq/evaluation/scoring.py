@@ -87,7 +87,8 @@ class Scoring:
         same = found.category == category[found.rows]
         ignored_same = ignored.where(ignored.category == category[ignored.rows])
         in_pool = positives.position >= 0
-        out, columns = [], ()
+        out: list[np.ndarray] = []
+        columns: tuple[Metric, ...] = ()
         for system in self.systems:
             vectors = gather_vectors(self.pool, system, at) if asking is None else asking
             listed, asked = ignored.with_vectors(self.pool, system), found.with_vectors(self.pool, system)
@@ -209,7 +210,8 @@ def _members(memberships: pa.ChunkedArray, slices: tuple[str, ...]) -> dict[str,
 
 def _without(block: Block, hidden: np.ndarray) -> Block:
     keep = ~np.isin(block.positions, hidden, assume_unique=True)
-    return Block(block.vectors[keep], block.positions[keep], block.images[keep], block.categories[keep])
+    images, categories = (None if codes is None else codes[keep] for codes in (block.images, block.categories))
+    return Block(block.vectors[keep], block.positions[keep], images, categories)
 
 
 def _sums_batch(name: str, queries: int, sums: Sums) -> pa.RecordBatch:

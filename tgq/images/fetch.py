@@ -38,7 +38,7 @@ class Fetcher:
         return self.options
 
     def __setstate__(self, options: FetchOptions) -> None:
-        self.__init__(options)
+        Fetcher.__init__(self, options)
 
     def read(self, uri: str) -> bytes:
         """The bytes at `uri`.

@@ -72,6 +72,7 @@ class Batch:
         fresh = [i for i in used.tolist() if i not in self.stored]
         parts = []
         if fresh:  # their pixels lie side by side, in the order of their numbers
+            assert self.pixels is not None  # some were decoded
             before = sum(i not in self.stored for i in range(fresh[0]))
             parts.append((fresh, *encoder.see(self.pixels[before : before + len(fresh)])))
         if kept := [i for i in used.tolist() if i in self.stored]:
@@ -119,5 +120,6 @@ class Window:
             self._held -= len(part.rows)
             if not group.rows:
                 self._groups.popleft()
-                self._by_key.pop(key, None)
+                if key is not None:
+                    self._by_key.pop(key, None)
         return taken

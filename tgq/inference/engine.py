@@ -119,7 +119,11 @@ class EmbeddingEngine:
             if row.stored_image:
                 return StoredImage.unpack(*row.stored_image, self.encoder.vision.width)
             stored = row.source.column("image_bytes")[row.index] if row.has_bytes else None
-            data = self.read(row.uri) if stored is None else stored.as_py()
+            if stored is None:
+                assert row.uri is not None  # a row without a picture is not submitted
+                data = self.read(row.uri)
+            else:
+                data = stored.as_py()
             image = decode_image(data, self.options.limits, target=self.encoder.vision.input_size)
             return self.encoder.vision.preprocess(image).numpy()
         except ImageError as error:
@@ -176,6 +180,7 @@ class EmbeddingEngine:
         start, n = 0, len(batch.rows)
         while start < n:
             stop = min(n, start + self.batch_rows)
+            features: Features | None
             try:
                 features = batch.features(self.encoder, start, stop)
                 out = self.encoder.embed(features)
@@ -185,7 +190,7 @@ class EmbeddingEngine:
                 features = out = None  # and leave this block: the traceback keeps the failed batch's tensors alive
             if out is not None:
                 record_results(batch.rows[start:stop], out)
-                if self.options.keep:
+                if self.options.keep and features is not None:
                     self._keep(batch.rows[start:stop], batch.image_index[start:stop], features)
                 start = stop
                 continue
@@ -215,4 +220,3 @@ class EmbeddingEngine:
 
 def _packed_text(tokens: np.ndarray, mask: np.ndarray, title: np.ndarray) -> tuple[bytes, bytes, bytes]:
     return pack_tokens(tokens[mask]), pack_mask(mask), pack(title)
-

@@ -68,8 +68,3 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
         facts=figures.run_facts(night, summary),
         settings=figures.changed_settings(night.settings),
     )
-
-
-
-
-

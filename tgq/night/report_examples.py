@@ -15,7 +15,7 @@ from tgq.errors import SourceError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.images.fetch import Fetcher
 from tgq.images.permitted import FetchOptions
-from tgq.report.data import Card, Refused, Strip, StripGroup
+from tgq.report.data import Card, Mark, Refused, Strip, StripGroup
 from tgq.report.page import picture_uri
 from tgq.run.night import Night
 from tgq.storage import artifacts
@@ -75,7 +75,7 @@ def example_strips(night: Night, pictures: Pictures) -> list[StripGroup]:
     cards = _cards(night, ids, pictures)
 
     def strip(row: Row) -> Strip:
-        marks = {True: "hit", False: "miss"} if row["relevant"] else {}
+        marks: dict[bool, Mark] = {True: "hit", False: "miss"} if row["relevant"] else {}
         nearest = [_marked(cards, n["neighbor_id"], n["score"], marks.get(n["hit"], "")) for n in row["nearest"]]
         return Strip(cards.get(row["item_id"], Card(row["item_id"])), nearest, row["found"], row["relevant"])
 
@@ -149,7 +149,7 @@ def _caption(row: Mapping[str, Any] | Row) -> str:
     return " · ".join(part for part in (row["brand"], leaf) if part)
 
 
-def _marked(cards: Mapping[str, Card], item_id: str, score: float, mark: str) -> Card:
+def _marked(cards: Mapping[str, Card], item_id: str, score: float, mark: Mark) -> Card:
     card = cards.get(item_id, Card(item_id))
     return Card(item_id, card.title, card.caption, card.picture, score, mark)
 

@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from tgq.night.report_examples import neighbors_of
-from tgq.report.data import ENCODER, Figure, Histogram, SliceRow, Step
+from tgq.report.data import ENCODER, STATUS, Figure, Histogram, SliceRow, Step
 from tgq.report.data import Night as TrendNight
 from tgq.run.night import RUN_STEP, Night
 from tgq.run.records import git_commit
@@ -23,7 +23,7 @@ TREND_NIGHTS, SLICE_VALUES, SHARDS = 30, 25, 40
 BINS = 40
 
 
-def run_status(summary: Mapping[str, Any], gate: Mapping[str, Any], steps: Mapping[str, Any]) -> str:
+def run_status(summary: Mapping[str, Any], gate: Mapping[str, Any], steps: Mapping[str, Any]) -> STATUS:
     if summary.get("published"):
         return "published"
     if gate and not gate.get("passed", True):

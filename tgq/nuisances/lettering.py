@@ -6,6 +6,7 @@ import random
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -63,7 +64,7 @@ def writable(title: str) -> str:
 
 def font(px: int) -> ImageFont.FreeTypeFont:
     """Pillow's own typeface: the same on every machine."""
-    return ImageFont.load_default(size=px)
+    return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=px))  # another type only where Pillow lacks FreeType
 
 
 def contrast(colour: RGB) -> RGB:

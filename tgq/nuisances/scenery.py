@@ -55,8 +55,8 @@ def plain_background(image: Image.Image) -> np.ndarray | None:
     Returns bool [H, W], or None where it is less than LEAST_PLAIN or more than MOST_PLAIN of the picture. White parts inside the
     product are not of it. Cost: a few passes over the picture, one for each turn of a winding outline.
     """
-    white = (np.asarray(image) >= NEAR_WHITE).all(axis=2)
-    reached = np.zeros_like(white)
+    white: np.ndarray = np.all(np.asarray(image) >= NEAR_WHITE, axis=2)
+    reached: np.ndarray = np.zeros_like(white)
     reached[[0, -1]] = white[[0, -1]]
     reached[:, [0, -1]] = white[:, [0, -1]]
     found, now = -1, int(reached.sum())

@@ -155,7 +155,7 @@ def with_shard(night: Night, pool: Pool, wanted: Sequence[Wanted]) -> DataFrame:
     if all(w.of == 1 for w in wanted):
         return members.join(F.broadcast(plan), "category")
 
-    @F.arrow_udf("int")
+    @F.arrow_udf("int")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
     def number(item_id: pa.Array, of: pa.Array) -> pa.Array:
         counts = of.to_numpy()
         numbers = np.zeros(len(counts), np.int32)

@@ -124,6 +124,7 @@ def _search(night: Night, pool: Pool) -> None:
 def neighbor_rows(pool: Pool, number: int, rows: slice, k: int, exclude_same_image: bool) -> list[pa.RecordBatch]:
     """The neighbours of some rows of one block, as rows of `item_neighbors`."""
     own = read_block(pool, pool.blocks[number])
+    assert own.images is not None  # a pool block has them
     exclude = Exclude(own.positions[rows], own.images[rows] if exclude_same_image else None)
     scores, found = search_blocks(own.vectors[rows], read_blocks(pool), k, exclude)
     query, rank = np.nonzero(found >= 0)

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +86,7 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     versions = night.warehouse.versions(*TABLES)
     versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
     folder, block_rows = night.staging("pool"), night.settings.neighbors.block_rows
-    made_from = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
+    made_from: dict[str, Any] = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
     found = _read(folder)
     if found and all(getattr(found, name) == value for name, value in made_from.items()):
         return found

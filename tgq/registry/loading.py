@@ -60,11 +60,12 @@ def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
         DeviceError: a GPU was asked for and is absent.
         ModelError: as `versions_of`.
     """
+    from tgq.encoder.heads import LLMHead
     from tgq.encoder.model import TGQFormer
     from tgq.inference.device import choose_device, choose_dtype
 
     place = choose_device(device)
     encoder = TGQFormer.from_pretrained(local_folder(folder), device=place, dtype=choose_dtype(place, dtype))
-    if encoder.config.head == "llm":
+    if isinstance(encoder.head, LLMHead):
         encoder.head.merge()  # nothing is trained here: the adapters cost time only
     return encoder

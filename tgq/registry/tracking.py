@@ -83,12 +83,12 @@ class Tracker:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:
-                return self.client.create_experiment(name, artifact_location=self.artifacts)
+                return str(self.client.create_experiment(name, artifact_location=self.artifacts))
             except MlflowException:  # another process was first
                 found = self.client.get_experiment_by_name(name)
         if found.lifecycle_stage == "deleted":
             raise TrackingError(f"the MLflow experiment '{name}' was deleted", "restore it, or set another tracking.experiment")
-        return found.experiment_id
+        return str(found.experiment_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Parameters, flat. The first value of a name stands: MLflow's parameters never change, also for a night taken up again."""
@@ -173,7 +173,8 @@ class Tracker:
                 client.set_registered_model_alias(name, CHAMPION, number)
             return str(number)
 
-        return self._tell(register)
+        number: str | None = self._tell(register)
+        return number
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""

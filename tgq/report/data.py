@@ -12,6 +12,7 @@ LABELS = {
     ENCODER: "encoder", "frozen_image": "frozen image", "frozen_text": "frozen text", "frozen_concat": "frozen image + text",
 }  # fmt: skip
 STATUS = Literal["published", "refused", "failed", "not published"]
+Mark = Literal["hit", "miss", ""]  # of a neighbour: relevant, not relevant, not judged
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Card:
     caption: str = ""
     picture: str | None = None  # data URI
     score: float | None = None
-    mark: Literal["hit", "miss", ""] = ""
+    mark: Mark = ""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Block:
     images: np.ndarray | None = None
     categories: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(self.vectors)
         for name in ("positions", "images", "categories"):
             column = getattr(self, name)
@@ -201,7 +201,7 @@ def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Itera
         yield first, np.matmul(queries, columns.T, out=tile)
 
 
-def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndarray) -> None:
+def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray) -> None:
     """Merges one block into `best` (keys [q, k], ascending, changed in place)."""
     k, noise = best.shape[1], noise_bound(queries, vectors)
     # A heap starts at the value that an item must reach to matter, so later blocks touch it rarely.
@@ -221,7 +221,7 @@ def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndar
         columns[:, 0] >= 0, values[:, 0], -np.inf
     )  # a heap's top is its least: all that it let go is below
     if width < len(vectors):
-        for row in np.flatnonzero(dropped + noise >= unpack(best[:, -1])[0]):
+        for row in map(int, np.flatnonzero(dropped + noise >= unpack(best[:, -1])[0])):
             if dropped[row] > -np.inf:
                 _search_row(
                     queries[row : row + 1],
@@ -235,7 +235,7 @@ def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndar
 
 
 def _search_row(
-    query, vectors, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float
+    query: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float
 ) -> None:
     """The same for a single query, with no limit on the number of candidates."""
     for first, tile in product_tiles(query, vectors, QUERY_TILE):
@@ -246,7 +246,8 @@ def _search_row(
 
 
 def _merge(
-    queries, vectors, block: Block, exclude: Exclude, columns: np.ndarray, best: np.ndarray, rows: np.ndarray
+    queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude,
+    columns: np.ndarray, best: np.ndarray, rows: np.ndarray,
 ) -> None:
     """Adds candidates (columns int64 [q, m] of `block`, -1: none) to best[rows]."""
     keys = pack(score_pairs(queries, vectors, columns), block.positions[columns])

@@ -199,7 +199,7 @@ def _point(files: Files, generation: str, manifest: bytes) -> None:
 
 def _pointer(text: bytes) -> dict[str, Any]:
     try:
-        pointer = json.loads(text)
+        pointer: dict[str, Any] = json.loads(text)
         if set(pointer) == {"generation", "sha256"} and all(
             isinstance(value, str) for value in pointer.values()
         ):
@@ -219,8 +219,8 @@ def _check_name(generation: str) -> None:
 def _check_shards(files: Files, manifest: Manifest) -> None:
     """Presence and size; contents are checked by their sha256 when they are read."""
     for shard in manifest.shards:
-        sizes = [files.size(path) for path in (shard.path, shard.ids_path)]
-        if None in sizes or sum(sizes) != shard.bytes:
+        index_size, ids_size = files.size(shard.path), files.size(shard.ids_path)
+        if index_size is None or ids_size is None or index_size + ids_size != shard.bytes:
             raise WarehouseError(
                 f"shard {shard.path} of generation {manifest.generation} is missing or cut short",
                 "choose another generation or index again",

@@ -162,6 +162,7 @@ class _Tile:
             keys = np.sort(_row_keys(row, value))
             total += _count_over(keys, rows, high)
             if in_category is not None:
+                assert self.categories is not None and block.categories is not None
                 same = self.categories[row] == block.categories[column]
                 in_category += _count_over(np.sort(_row_keys(row[same], value[same])), rows, high)
 
@@ -170,10 +171,10 @@ class _Tile:
                 keys, _row_keys(rows, low)
             )
             starts = np.searchsorted(row, np.arange(len(products) + 1))
-            for pair in np.flatnonzero(near):
+            for pair in map(int, np.flatnonzero(near)):
                 span = slice(starts[rows[pair]], starts[rows[pair] + 1])
                 within = span.start + np.flatnonzero((value[span] >= low[pair]) & (value[span] <= high[pair]))
-                above = within[self._above(pair, rows[pair], block, pool, column[within])]
+                above = within[self._above(pair, int(rows[pair]), block, pool, column[within])]
                 total[pair] += len(above)
                 if in_category is not None:
                     in_category[pair] += np.count_nonzero(same[above])

@@ -29,7 +29,7 @@ class Sample:
 
 
 def draw_sample(
-    vectors: np.ndarray, ids: Sequence[str], k: int = 10, size: int = 256, seed: int = 0
+    vectors: np.ndarray, ids: Sequence[str] | np.ndarray, k: int = 10, size: int = 256, seed: int = 0
 ) -> Sample:
     """A seeded sample for judging the shard that `build_shard` makes of these vectors and ids; costs S * n *
     D."""
@@ -73,7 +73,7 @@ def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tup
 
 
 def verify_shard(
-    root: str | Path, file: ShardFile, ids: Sequence[str], sample: Sample, target: float = 0.95
+    root: str | Path, file: ShardFile, ids: Sequence[str] | np.ndarray, sample: Sample, target: float = 0.95
 ) -> ShardFile:
     """Reads a written shard back and judges it: sha256, count, its ids, recall. Returns its record with the
     search parameters and the recall that was measured (which may be under the target: that is for the gate to

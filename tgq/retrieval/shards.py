@@ -95,7 +95,7 @@ def members_digest(ids: Sequence[str], content_hashes: Sequence[str]) -> str:
 
 
 
-def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int) -> tuple[Shard, str]:
+def build_shard(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, factory: str, seed: int) -> tuple[Shard, str]:
     """Trains and fills an index; rows are ordered by id, so the input's order does not matter.
 
     Args:
@@ -142,8 +142,9 @@ def write_shard(
     """
     data = memoryview(faiss.serialize_index(shard.index))
     table = pa.table({"item_id": pa.array(shard.ids, pa.string())})
-    for name in () if details is None else details.column_names:
-        table = table.append_column(name, details[name])
+    if details is not None:
+        for name in details.column_names:
+            table = table.append_column(name, details[name])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -248,16 +249,15 @@ def search_shards(
         -inf and None where there are fewer. Ties: by category, then shard, then id.
     """
     queries = as_matrix(queries, "queries")
-    scores, ids = (
-        [np.full((len(queries), k), -np.inf, np.float32)],
-        [np.full((len(queries), k), None, object)],
-    )
+    scores: list[np.ndarray] = [np.full((len(queries), k), -np.inf, np.float32)]
+    ids: list[np.ndarray] = [np.full((len(queries), k), None, object)]
     for file, shard in sorted(shards, key=lambda opened: (opened.file.category, opened.file.shard)):
         if category_filter is not None and file.category not in category_filter:
             continue
         found_scores, found = search_index(shard.index, queries, min(k, len(shard.ids)), file.search)
         scores.insert(-1, np.where(found < 0, -np.inf, found_scores))
-        ids.insert(-1, np.where(found < 0, None, shard.ids[found]))
+        found_ids: np.ndarray = np.where(found < 0, np.array(None, object), shard.ids[found])
+        ids.insert(-1, found_ids)
     joined = np.concatenate(scores, axis=1)
     order = np.argsort(-joined, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(joined, order, axis=1), np.take_along_axis(
@@ -275,4 +275,5 @@ def search_index(
         parameters = faiss.SearchParametersIVF(nprobe=search["nprobe"])
     elif "efSearch" in search:
         parameters = faiss.SearchParametersHNSW(efSearch=max(search["efSearch"], k))
-    return index.search(queries, k, params=parameters)
+    scores, positions = index.search(queries, k, params=parameters)
+    return scores, positions

@@ -151,7 +151,7 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     write_cast(items.join(places, "item_id", "left_semi"), night.staging("cast"), plan.seed)
 
     sample = night.spark.read.parquet(folder)
-    counts = sample.agg(F.count("*").alias("items"), F.count(F.when(has_picture, 1)).alias("pictures")).first()
+    counts = sample.agg(F.count("*").alias("items"), F.count(F.when(has_picture, 1)).alias("pictures")).collect()[0]
     if not counts["items"]:
         raise WarehouseError(f"generation {plan.published.generation} has no items", "publish a night with items first")
     if not counts["pictures"] and any(nuisance.disturbs == "picture" for nuisance in plan.nuisances):

@@ -63,7 +63,7 @@ class Studio:
             return None
         image = decode_image(data, self.limits, target=self.side)
         scale = 2 * self.side / min(image.size)
-        return image if scale >= 1 else image.resize(tuple(round(scale * length) for length in image.size), Image.Resampling.BICUBIC)
+        return image if scale >= 1 else image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
 
 
 def write_cast(items: DataFrame, path: str, seed: int) -> None:
@@ -87,5 +87,4 @@ def _same_product(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _item(row: dict[str, Any], image: Image.Image | None) -> Item:
-    words = (row[name] or "" for name in ("title", "brand", "category"))
-    return Item(row["item_id"], image, *words, dict(row["attributes"] or {}))
+    return Item(row["item_id"], image, row["title"] or "", row["brand"] or "", row["category"] or "", dict(row["attributes"] or {}))

@@ -87,7 +87,7 @@ class _Views:
         rows = [self._row(CLEAN, item, seen, item)]
         for name in self.viewer.names:
             view = apply(name, item, others, self.viewer.seed)
-            read = view and self._as_read(view)
+            read = self._as_read(view) if view else ("", "")
             if view is None or (view.image is item.image and read == seen) or (view.image is None and not read[0]):
                 self.refused.append((item.item_id, name, NOT_APPLICABLE, None))
             else:

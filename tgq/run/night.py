@@ -58,4 +58,3 @@ class Night:
     def model_folder(self) -> str:
         """The encoder's folder, or its URI where the warehouse is on an object store: `local_folder` fetches it."""
         return model_folder(self.settings)
-

@@ -32,7 +32,7 @@ class Silent:
 
 
 @contextmanager
-def job_progress(night: Night, label: str, total: int) -> Iterator[Accumulator]:
+def job_progress(night: Night, label: str, total: int) -> Iterator[Accumulator[int]]:
     """Yields the accumulator that the job's tasks add to; a task's share arrives when it ends."""
     done, ended = night.spark.sparkContext.accumulator(0), threading.Event()
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -71,7 +71,7 @@ def load_settings(
         for key in _leaves(OmegaConf.to_container(layer)):
             origins[key] = origin
         try:
-            merged = OmegaConf.merge(merged, layer)
+            merged = cast(DictConfig, OmegaConf.merge(merged, layer))
         except OmegaConfBaseException as e:
             raise ConfigError(f"{origin}: {str(e).splitlines()[0]}", "give this key the same shape as in conf/base.yaml") from e
     try:
@@ -159,10 +159,11 @@ def dataclass_of(kind: type, overrides: Iterable[str], flag: str) -> Any:
         ConfigError: a key that it has not, or a value of another type; names the flag.
     """
     values: dict[str, str] = {}
+    known = [field.name for field in fields(kind)]
     for text in overrides:
         key, mark, value = text.partition("=")
-        if not mark or key not in kind.__dataclass_fields__:
-            raise ConfigError(f"{flag} {text}: no such key", f"write KEY=VALUE with one of {', '.join(kind.__dataclass_fields__)}")
+        if not mark or key not in known:
+            raise ConfigError(f"{flag} {text}: no such key", f"write KEY=VALUE with one of {', '.join(known)}")
         values[key] = value
     try:
         return TypeAdapter(kind).validate_python(values)

@@ -229,4 +229,3 @@ class Settings(Section):
         if unknown:
             raise ValueError(f"catalog.optional_columns: no such field {unknown}; fields are {list(ColumnMapping.model_fields)}")
         return self
-

@@ -35,7 +35,8 @@ class Files:
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError when it is not there."""
-        return self.fs.cat_file(self.resolve(path))
+        content: bytes = self.fs.cat_file(self.resolve(path))
+        return content
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Writes a file whole or not at all; replaces what was there."""
@@ -70,7 +71,7 @@ class Files:
     def size(self, path: str) -> int | None:
         """Bytes, or None when there is no such file."""
         try:
-            return self.fs.info(self.resolve(path))["size"]
+            return int(self.fs.info(self.resolve(path))["size"])
         except FileNotFoundError:
             return None
 

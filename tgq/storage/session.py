@@ -19,6 +19,7 @@ DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 def _need_delta() -> None:
     """Under spark-submit the driver's class path is settled before Python runs, so Delta must have come with the submission."""
     SparkContext._ensure_initialized()
+    assert SparkContext._jvm is not None  # the call above started it
     try:
         SparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
     except Py4JJavaError:
@@ -35,12 +36,12 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     Raises:
         MachineError: no Java, or no Delta JARs.
     """
-    metastore, settings = settings.warehouse.metastore_schema is not None, settings.spark
+    metastore, spark = settings.warehouse.metastore_schema is not None, settings.spark
     java_version()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if (settings.master or "").startswith("local") else None
-    builder = SparkSession.builder.appName(settings.app_name)
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if (spark.master or "").startswith("local") else None
+    builder = SparkSession.builder.appName(spark.app_name)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM: its master and memory stand
     defaults = {
         "spark.sql.extensions": DELTA_CLASS,
@@ -59,15 +60,15 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     if submitted:
         _need_delta()
     else:
-        defaults["spark.driver.memory"] = settings.driver_memory
-        if settings.master:
-            builder = builder.master(settings.master)
-    for key, value in (defaults | settings.conf | (extra or {})).items():
-        if submitted and key in ("spark.jars", "spark.driver.extraJavaOptions") and key not in settings.conf:
+        defaults["spark.driver.memory"] = spark.driver_memory
+        if spark.master:
+            builder = builder.master(spark.master)
+    for key, value in (defaults | spark.conf | (extra or {})).items():
+        if submitted and key in ("spark.jars", "spark.driver.extraJavaOptions") and key not in spark.conf:
             continue
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    partitions = settings.shuffle_partitions or 2 * session.sparkContext.defaultParallelism
+    partitions = spark.shuffle_partitions or 2 * session.sparkContext.defaultParallelism
     session.conf.set("spark.sql.shuffle.partitions", partitions)
     return session

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
+from typing import cast
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
@@ -103,7 +104,7 @@ class Warehouse:
 
     def version(self, name: str) -> int:
         """The table's current Delta version."""
-        return self.delta(name).history(1).select("version").first()[0]
+        return int(self.delta(name).history(1).select("version").collect()[0][0])
 
     def versions(self, *names: str) -> dict[str, int]:
         """Current Delta versions by table."""
@@ -132,10 +133,9 @@ def ddl(name: str) -> str:
 @functools.cache
 def schema_of(name: str) -> StructType:
     """The columns that `sql/ddl/<name>.sql` declares."""
-    return StructType.fromDDL(ddl(name).partition("(")[2].partition("\n)")[0])
+    return cast(StructType, StructType.fromDDL(ddl(name).partition("(")[2].partition("\n)")[0]))
 
 
 def sql_string(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-

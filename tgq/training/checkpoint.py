@@ -61,8 +61,8 @@ def load(path: Path, identity: str, optimizer: torch.optim.Optimizer) -> tuple[P
         kept = {name: tensors[f"optimizer/{at}/{name}"] for name in MOMENTS if f"optimizer/{at}/{name}" in tensors}
         if kept:
             optimizer.state[parameter] = {name: value if name == "step" else value.to(parameter.device) for name, value in kept.items()}
-    parts = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
-    return Progress(told["step"], told["best"], told["worse"], told["history"]), *parts
+    now, of_best = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
+    return Progress(told["step"], told["best"], told["worse"], told["history"]), now, of_best
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

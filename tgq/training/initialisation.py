@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> dict[st
     chosen = {} if anchor is None else {"strength": float(anchor.strength)}
     if not isinstance(encoder.head, LightHead):
         return chosen
-    where = named if anchor is None else anchor.logits(named, _related(encoder, rows), anchor.strength)
+    where = named if anchor is None else anchor.logits(named, _scores(encoder, rows, anchor.by_correlation), anchor.strength)
     share = float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0
     (image,) = _moved(encoder, rows, where, [share])
     group, catalog, text = _labels(rows, image.device)
@@ -86,7 +86,7 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[n
     groups that neither correlation nor base has seen, each half by what was read of the other. A correlation knows too well where to
     look for the texts that it was learned from, and a base that was fitted to few rows brings them near to each other and to all else.
     What there is nothing to choose by stays as it stands."""
-    anchor, pooling = encoder.anchor, encoder.head.pooling
+    anchor, pooling = encoder.anchor, _light(encoder).pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
     floors = FLOORS if config.base_floor is None else [config.base_floor]
@@ -112,13 +112,14 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[n
 
 
 def _pooled(
-    encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], strengths: list[float], shares: list[float]
+    encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[np.ndarray], read: list[Moments], strengths: Sequence[float], shares: Sequence[float]
 ) -> Iterator[tuple[tuple[float, float], list[Tensor]]]:  # fmt: skip
     """By anchor's strength and close-ups' share: the pooled pictures `[R, Dg]`, once for each half that is asked for."""
     where: dict[float, list[Tensor]] = {s: [] for s in strengths}
     for known in reversed(read) if any(strengths) else ():
         _correlate(encoder, known)
-        related = _related(encoder, rows)
+        assert encoder.anchor is not None  # without one every strength is 0
+        related = _scores(encoder, rows, encoder.anchor.by_correlation)
         for s in filter(None, strengths):
             where[s].append(encoder.anchor.logits(named, related, s))
     for strength in strengths:
@@ -140,7 +141,7 @@ def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: li
     found = []
     for image, asked in zip(images, halves, strict=True):
         learning = torch.from_numpy(~asked).to(image.device)
-        vectors = encoder.head.base.tried(image, text, learning, group, catalog, weight, floor, leading)
+        vectors = _light(encoder).base.tried(image, text, learning, group, catalog, weight, floor, leading)
         found.append(mean_reciprocal(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, asked))
     return float(np.mean(found))
 
@@ -177,11 +178,6 @@ def _moments(encoder: TGQFormer, rows: TrainingSet, named: Tensor, chosen: np.nd
     return Moments.of(batches())
 
 
-def _related(encoder: TGQFormer, rows: TrainingSet) -> Tensor | None:
-    """What the correlation says `[R, N]`."""
-    return None if encoder.anchor is None else _scores(encoder, rows, encoder.anchor.by_correlation)
-
-
 def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """`[R, N]`: what one of the anchor's sources says of tokens and texts."""
     features = (rows.features(part).to(encoder.null_image.device) for part in _batches(np.arange(len(rows))))
@@ -191,7 +187,8 @@ def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Ten
 def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, shares: list[float]) -> list[Tensor]:
     """f_img `[R, Dg]` where nothing moves it but logits `[R, N]` and the close-ups' share, for each of these shares; no token is
     read where there is nothing to move it."""
-    head, pooling = encoder.head, encoder.head.pooling
+    head = _light(encoder)
+    pooling = head.pooling
     if not where.any() and not any(shares):
         return [torch.from_numpy(rows.image[rows.image_index]).to(where.device)]
     image: list[list[Tensor]] = [[] for _ in shares]
@@ -202,6 +199,11 @@ def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, shares: list[fl
                 pooling.share.fill_(share)
             found.append(head.moved(f, streams))
     return [torch.cat(found) for found in image]
+
+
+def _light(encoder: TGQFormer) -> LightHead:
+    assert isinstance(encoder.head, LightHead)
+    return encoder.head
 
 
 def _batches(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -22,6 +22,7 @@ def info_nce(
     logits, target = logits.masked_fill(known, float("-inf")), torch.arange(len(logits), device=logits.device)
     forth = logits
     if hard is not None and len(hard):
+        assert hard_known is not None
         forth = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_known, float("-inf"))], dim=1)
     return (F.cross_entropy(forth, target) + F.cross_entropy(logits.T, target)) / 2
 

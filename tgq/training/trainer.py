@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tgq.encoder.features import Features
 from tgq.encoder.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
@@ -181,7 +182,7 @@ class _Batches:
         self.processes.share_gradients(p for p in self.objective.parameters() if p.requires_grad and id(p) not in scales)
         return values
 
-    def _chunks(self, step: int, both: np.ndarray) -> Iterator[tuple[int, object]]:
+    def _chunks(self, step: int, both: np.ndarray) -> Iterator[tuple[int, Features]]:
         """The batch's features as they are seen this time: a view of the metadata each, some without picture or metadata."""
         c, draw = self.config, np.random.default_rng([self.config.seed, step, 1])
         view = draw.integers(0, self.rows.metadata_index.shape[1], len(both))
@@ -191,7 +192,7 @@ class _Batches:
             features = self.rows.features(both[part], view[part])
             yield at, features.without((lost[0] & ~lost[1])[part], lost[1][part])
 
-    def _outputs(self, step: int, at: int, features) -> Outputs:
+    def _outputs(self, step: int, at: int, features: Features) -> Outputs:
         torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, at]).generate_state(1)[0]))
         features = features.to(self.encoder.null_image.device)
         with self._precision(features.image.device):

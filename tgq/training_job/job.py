@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -186,7 +186,7 @@ def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, 
     elif launcher == "spark":
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        local = spark.sparkContext.master.startswith("local")
+        local = (spark.sparkContext.master or "").startswith("local")
         try:
             TorchDistributor(num_processes=processes, local_mode=local, use_gpu=device.startswith("cuda")).run(worker.run, str(work))
         except RuntimeError as error:
@@ -244,7 +244,7 @@ def _finish(
     """Move the encoder to its place, say what made it, tell MLflow, and clear the work away; the configuration comes last."""
     history, model = worker.curve_of(work), TGQFormer.from_pretrained(work / worker.RESULT)
     best = max(history, key=lambda values: values["validation_mrr"])
-    record = {
+    record: dict[str, Any] = {
         "model_version": model.model_version, "sources": [source.name for source in sources], "items": len(rows),
         "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "pairs": len(rows.pairs), "max_items": max_items,
         "gflops_per_item": round(gflops(model), 3), "training": asdict(options),

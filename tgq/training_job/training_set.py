@@ -81,13 +81,13 @@ def _rows(frame: DataFrame) -> Iterator[tuple]:
 
 
 def _row(night: Night, item: dict, catalog: str, encoder: TGQFormer) -> Row:
-    image = [item[name] for name in IMAGE]
-    text = [item[name] for name in TEXT]
+    tokens, pooled = (item[name] for name in IMAGE)
+    text_tokens, mask, text, title = (item[name] for name in TEXT)
     fields = {name: item[name] for name in ("title", "brand", "category")} | {"attributes": dict(item["attributes"] or ())}
     return Row(
         item["item_id"], item["unit"], catalog, item["image_hash"],
-        StoredImage.unpack(*image, encoder.vision.width) if image[0] is not None else None,
-        StoredText.unpack(*text, encoder.text.width) if text[0] is not None else None,
+        StoredImage.unpack(tokens, pooled, encoder.vision.width) if tokens is not None else None,
+        StoredText.unpack(text_tokens, mask, text, title, encoder.text.width) if text_tokens is not None else None,
         item["metadata_text"] or "", readable_fields(fields, night.settings.metadata),
     )  # fmt: skip
 

@@ -84,7 +84,7 @@ def flower_pot(c: Canvas, s: Shape) -> None:
     kind = s.trait("form", ("tapered", "round", "cylinder", "square"))
     belly = {"tapered": (rim + foot) / 2, "round": rim * 1.12, "cylinder": rim, "square": rim}[kind]
     low = foot if kind in ("tapered", "round") else rim * 0.97
-    side = curve([(rim, top), (belly, (top + bottom) / 2), (low, bottom)], closed=False)
+    wall = curve([(rim, top), (belly, (top + bottom) / 2), (low, bottom)], closed=False)
     if s.chance("saucer", 0.4):
         c.part(box(0.5 - low - 0.06, bottom - 0.015, 0.5 + low + 0.06, bottom + 0.03, 0.015), "second",
             "tube")
@@ -92,7 +92,7 @@ def flower_pot(c: Canvas, s: Shape) -> None:
         for x in (-0.7, 0.7):
             c.part(limb((0.5 + x * low, bottom - 0.01), (0.5 + x * low * 1.15, bottom + 0.07), 0.035, 0.02),
                 "wood", "round")
-    c.part([(0.5 + x, y) for x, y in side] + [(0.5 - x, y) for x, y in reversed(side)], "main",
+    c.part([(0.5 + x, y) for x, y in wall] + [(0.5 - x, y) for x, y in reversed(wall)], "main",
         "flat" if kind == "square" else "round")
     if s.chance("rim", 0.6):
         c.part(box(0.5 - rim - 0.02, top - 0.02, 0.5 + rim + 0.02, top + s.num("rim height", 0.03, 0.08),

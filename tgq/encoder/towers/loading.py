@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: Path) -> Any:
     """A transformers checkpoint from its safetensors, float32; ModelError where it cannot be had whole."""
     from transformers import AutoModel
 

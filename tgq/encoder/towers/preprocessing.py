@@ -60,7 +60,7 @@ class Preprocessing:
         """An RGB picture as float32 `[3, height, width]`, normalised."""
         fitted = _pad(image, self) if self.fit == "pad" else _crop(image, self)
         array = np.asarray(fitted, dtype=np.float32) * np.float32(self.rescale)
-        array = (array - np.float32(self.mean)) / np.float32(self.std)
+        array = (array - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -19,6 +20,10 @@ class Tower(nn.Module):
         reference: what `hub.resolve` takes.
         relative_to: where a relative path starts (the encoder's folder).
     """
+
+    model: Any  # transformers' models share no type that says what they have
+    width: int
+    pooled_width: int
 
     def __init__(self, reference: str, relative_to: Path | None = None):
         super().__init__()

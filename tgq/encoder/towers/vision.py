@@ -95,7 +95,10 @@ class VisionTower(Tower):
 
     def class_directions(self) -> Tensor:
         """`[C, Dv]`: for each class of the vocabulary, the direction in token space that its classifier looks along."""
-        file, name = self._classifier()
+        found = self._classifier()
+        if found is None:
+            raise ModelError(f"the checkpoint in {self.folder} has no classifier", "choose a checkpoint with named classes")
+        file, name = found
         with safe_open(file, "pt") as tensors:
             return tensors.get_tensor(name).float()
 
@@ -148,4 +151,3 @@ class VisionTower(Tower):
             return tokens, tokens.mean(1)
         pooler = self.model.config.model_type.startswith("siglip")
         return tokens, out.pooler_output if pooler else tokens[:, 0]
-

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ class Row:
     image: StoredImage | None = None
     text: StoredText | None = None
     metadata: str = ""  # the text that was read
-    fields: Mapping[str, object] = field(default_factory=dict)  # title, brand, category, attributes: what it was made of
+    fields: Mapping[str, Any] = field(default_factory=dict)  # title, brand, category, attributes: what it was made of
 
     def careless(self, draw: random.Random) -> str:
         """The metadata as a careless shop would have written it: fields dropped at random."""
@@ -78,7 +79,7 @@ class TrainingSet:
             torch.from_numpy(self.image_tokens[at]).float(), torch.from_numpy(self.image[at]) * seen[:, None], seen,
             torch.from_numpy(self.text_tokens[said]).float(), torch.from_numpy(self.text_mask[said]),
             torch.from_numpy(self.text[said]), torch.from_numpy(self.title[self.title_index[rows]]),
-            tuple(self.texts[i] for i in said), torch.from_numpy(self.where[rows, view]) if guided else None,
+            tuple(self.texts[i] for i in said), torch.from_numpy(self.where[rows, view]) if guided and self.where is not None else None,
         )
 
     @torch.no_grad()
@@ -114,7 +115,9 @@ class TrainingSet:
 
         The text tower runs here for the careless view of each row's metadata, and for what was not kept.
         """
-        draw, images, titles = random.Random(seed), {}, {}
+        draw = random.Random(seed)
+        images: dict[str | None, tuple[int, StoredImage]] = {}
+        titles: dict[bytes, int] = {}
         texts: dict[str, StoredText | None] = {"": None}
         columns: dict[str, list] = {name: [] for name in PER_ROW}
         vision, text = encoder.vision, encoder.text
@@ -135,13 +138,14 @@ class TrainingSet:
         blank = StoredImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
         at = {item: n for n, item in enumerate(columns["item"])}
         known = [(at[q], at[p], weight) for q, p, weight in pairs if q in at and p in at]
+        labels = {name: np.array(columns[name], dtype=str) for name in LABELS}
+        judged, unjudged = (np.array([(q, p) for q, p, weight in known if (weight > 0) == kept], int).reshape(-1, 2) for kept in (True, False))
         return cls(
             np.stack([image.tokens for image in seen or [blank]]), np.stack([image.pooled for image in seen or [blank]]).astype(np.float32),
             *_read(encoder, texts), tuple(texts),
             np.stack([np.frombuffer(title, "<f2") for title in titles] or [np.zeros(text.pooled_width)]).astype(np.float32),
             np.array(columns["image_index"], int), np.array([[place[view] for view in views] for views in columns["metadata_index"]], int).reshape(-1, 2),
-            np.array(columns["title_index"], int), *(np.array(columns[name], dtype=str) for name in LABELS),
-            *(np.array([(q, p) for q, p, weight in known if (weight > 0) == judged], int).reshape(-1, 2) for judged in (True, False)),
+            np.array(columns["title_index"], int), labels["group"], labels["catalog"], labels["item"], judged, unjudged,
             _hard([[at[n] for n in neighbors.get(item, ()) if n in at] for item in columns["item"]]),
         )  # fmt: skip
 
