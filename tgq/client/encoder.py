@@ -79,7 +79,7 @@ class Encoder:
             vectors[done - out.num_rows : done] = block
         return vectors
 
-    def _rows(self, images: Sequence | None, texts: Sequence | None, items: Sequence | None) -> list[dict[str, Any]]:
+    def _rows(self, images: Sequence[Any] | None, texts: Sequence[Any] | None, items: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
         if items is not None:
             if images is not None or texts is not None:
                 raise UsageError("items were given beside images or texts", "put title and image into the items")
@@ -133,7 +133,9 @@ def _no_uri(uri: str) -> bytes:
     raise AssertionError(f"{uri}: pictures come as bytes here")
 
 
-def load_encoder(path: str | Path = "default", *, device: str = "auto", dtype: str = "auto", metadata: MetadataSettings | Mapping | None = None) -> Encoder:
+def load_encoder(
+    path: str | Path = "default", *, device: str = "auto", dtype: str = "auto", metadata: MetadataSettings | Mapping[str, Any] | None = None
+) -> Encoder:
     """Load an encoder.
 
     Args:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +89,9 @@ def _with_width(batches: pa.RecordBatchReader) -> pa.RecordBatchReader:
     fields = [f.with_type(pa.list_(pa.float32(), width)) if f.name == "embedding" else f for f in batches.schema]
     schema = pa.schema(fields)
 
-    def fixed():
-        for batch in (first, *()) if first is not None else ():
-            yield convert(batch)
+    def fixed() -> Iterator[pa.RecordBatch]:
+        if first is not None:
+            yield convert(first)
         for batch in batches:
             if batch.num_rows:
                 yield convert(batch)
@@ -107,7 +107,7 @@ def _with_width(batches: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
 
 def _counted(batches: pa.RecordBatchReader, progress: Callable[[int], None]) -> pa.RecordBatchReader:
-    def run():
+    def run() -> Iterator[pa.RecordBatch]:
         done = 0
         for batch in batches:
             yield batch

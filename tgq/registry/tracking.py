@@ -203,7 +203,7 @@ def pyfunc_description(folder: Path) -> str:
     inputs = Schema([*columns, ColSpec("binary", "image", required=False)])
     model = Model(signature=ModelSignature(inputs, Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])))
     mlflow.pyfunc.add_to_model(model, loader_module="tgq.client.pyfunc", data=".")
-    return model.to_yaml()
+    return str(model.to_yaml())
 
 
 def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
