@@ -251,7 +251,7 @@ class Narrow(torch.nn.Module):
         super().__init__()
         self.encoder, self.room, self.error, self.tried = encoder, room, error, []
         self.vision, self.text, self.null_image = encoder.vision, encoder.text, encoder.null_image
-        self.see, self.embed = encoder.see, encoder.embed
+        self.encode_image, self.embed = encoder.encode_image, encoder.embed
 
     def features(self, seen, image_index, metadata, titles, known):
         self.tried.append(len(metadata))

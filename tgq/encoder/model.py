@@ -179,7 +179,7 @@ class TGQFormer(nn.Module):
         return self.anchor(f.image_tokens, f.text, known) if f.where is None else f.where.masked_fill(~known[:, None], 0.0)
 
     @torch.no_grad()
-    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """U preprocessed pictures `[U, 3, H, W]` through the vision tower: tokens `[U, N, Dv]`, pooled `[U, Dg]`.
 
         float32 at float16's precision, which is what a cache of features keeps: fresh or kept, the numbers are the same.
@@ -189,8 +189,8 @@ class TGQFormer(nn.Module):
         return tuple(value.half().float() for value in seen)
 
     @torch.no_grad()
-    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """T texts through the text tower: tokens `[T, L, Dt]`, mask `[T, L]`, pooled `[T, Dp]`; rounded as in `see`."""
+    def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """T texts through the text tower: tokens `[T, L, Dt]`, mask `[T, L]`, pooled `[T, Dp]`; rounded as in `encode_image`."""
         with self._autocast():
             tokens, mask, pooled = self.text(list(texts))
         return tokens.half().float(), mask, pooled.half().float()
@@ -203,7 +203,7 @@ class TGQFormer(nn.Module):
         """B items after the towers. The text tower runs once per unique text; see `encode` for the arguments.
 
         Args:
-            seen: what `see` gives for the U unique pictures, or what was kept of it; None where no item has one.
+            seen: what `encode_image` gives for the U unique pictures, or what was kept of it; None where no item has one.
             known: by item, what was kept of its texts.
         """
         device, v = self.null_image.device, self.vision
@@ -225,7 +225,7 @@ class TGQFormer(nn.Module):
             place = {value: at for at, value in enumerate(unique)}
             rows, said, titled = (torch.tensor(x, device=device) for x in
                                   (fresh, [place[metadata[i]] for i in fresh], [place[titles[i]] for i in fresh]))
-            read = self.read(unique)
+            read = self.encode_text(unique)
             tokens[rows], mask[rows], pooled[rows], title[rows] = *(value[said] for value in read), read[2][titled]
         for i, text in known.items():
             kept = torch.from_numpy(text.mask.copy()).to(device)
@@ -246,7 +246,7 @@ class TGQFormer(nn.Module):
             metadata: B texts of `metadata_text`, '' for none.
             titles: B titles, '' for none.
         """
-        seen = self.see(pixels) if pixels is not None and len(pixels) else None
+        seen = self.encode_image(pixels) if pixels is not None and len(pixels) else None
         return self.embed(self.features(seen, image_index, metadata, titles))
 
     @torch.no_grad()

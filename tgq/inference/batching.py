@@ -73,7 +73,7 @@ class Batch:
         parts = []
         if fresh:  # their pixels lie side by side, in the order of their numbers
             before = sum(i not in self.stored for i in range(fresh[0]))
-            parts.append((fresh, *encoder.see(self.pixels[before : before + len(fresh)])))
+            parts.append((fresh, *encoder.encode_image(self.pixels[before : before + len(fresh)])))
         if kept := [i for i in used.tolist() if i in self.stored]:
             parts.append((kept, *(torch.from_numpy(np.stack([getattr(self.stored[i], name) for i in kept])).to(encoder.null_image.device).float()
                                   for name in ("tokens", "pooled"))))  # fmt: skip

@@ -270,7 +270,7 @@ def gflops(model: TGQFormer) -> float:
     text, blank = "a text of some words | of a brand | in a category", Image.new("RGB", (64, 64))
     counter = FlopCounterMode(display=False)
     with counter:  # torch's counter cannot follow a module whose parameters want gradients into a pass without them
-        model.eval()(model.features(model.see(model.vision.preprocess(blank)[None]), torch.tensor([0]), [text], [text]))
+        model.eval()(model.features(model.encode_image(model.vision.preprocess(blank)[None]), torch.tensor([0]), [text], [text]))
     return counter.get_total_flops() / 1e9
 
 

@@ -194,5 +194,5 @@ def _read(encoder: TGQFormer, texts: Mapping[str, StoredText | None]) -> tuple[n
     fresh = sorted((i for i, kept in enumerate(texts.values()) if kept is None), key=lambda i: len(names[i]))
     for start in range(0, len(fresh), TOWER_BATCH):
         part = fresh[start : start + TOWER_BATCH]
-        tokens[part], mask[part], pooled[part] = (x.cpu().numpy() for x in encoder.read([names[i] for i in part]))
+        tokens[part], mask[part], pooled[part] = (x.cpu().numpy() for x in encoder.encode_text([names[i] for i in part]))
     return tokens, mask, pooled
