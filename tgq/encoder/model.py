@@ -21,7 +21,7 @@ from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
 from tgq.encoder.gates import DualGates
 from tgq.encoder.heads import LightHead, LLMHead, Streams
-from tgq.encoder.packing import StoredText
+from tgq.encoder.packing import CachedText
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
 from tgq.encoder.towers.vision import VisionTower
@@ -198,7 +198,7 @@ class TGQFormer(nn.Module):
     @torch.no_grad()
     def features(
         self, seen: tuple[Tensor, Tensor] | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str],
-        known: Mapping[int, StoredText] = MappingProxyType({}),
+        known: Mapping[int, CachedText] = MappingProxyType({}),
     ) -> Features:  # fmt: skip
         """B items after the towers. The text tower runs once per unique text; see `encode` for the arguments.
 
@@ -214,7 +214,7 @@ class TGQFormer(nn.Module):
         has_image, at = image_index >= 0, image_index.clamp(min=0)
         return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *self._texts(metadata, titles, known), tuple(metadata))
 
-    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, StoredText]) -> tuple[Tensor, ...]:
+    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, CachedText]) -> tuple[Tensor, ...]:
         """Tokens, mask and pooled feature of the metadata, and the pooled feature of the title, a row per item."""
         t, device, items = self.text, self.null_image.device, len(metadata)
         shapes = (items, t.max_length, t.width), (items, t.max_length), (items, t.pooled_width), (items, t.pooled_width)

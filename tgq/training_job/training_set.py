@@ -15,7 +15,7 @@ from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
 from tgq.embedding.feature_cache import IMAGE, TEXT, with_kept
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.packing import StoredImage, StoredText
+from tgq.encoder.packing import CachedImage, CachedText
 from tgq.errors import SourceError
 from tgq.registry.loading import towers_of
 from tgq.retrieval import manifest
@@ -86,8 +86,8 @@ def _row(night: Night, item: dict, catalog: str, encoder: TGQFormer) -> Row:
     fields = {name: item[name] for name in ("title", "brand", "category")} | {"attributes": dict(item["attributes"] or ())}
     return Row(
         item["item_id"], item["unit"], catalog, item["image_hash"],
-        StoredImage.unpack(*image, encoder.vision.width) if image[0] is not None else None,
-        StoredText.unpack(*text, encoder.text.width) if text[0] is not None else None,
+        CachedImage.unpack(*image, encoder.vision.width) if image[0] is not None else None,
+        CachedText.unpack(*text, encoder.text.width) if text[0] is not None else None,
         item["metadata_text"] or "", readable_fields(fields, night.settings.metadata),
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 
 from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.packing import StoredImage, StoredText
+from tgq.encoder.packing import CachedImage, CachedText
 from tgq.encoder.text import metadata_text
 
 TOWER_BATCH = 64
@@ -30,8 +30,8 @@ class Row:
     group: str  # the unit that is held out as one: its group, or itself
     catalog: str = ""  # a batch's negatives come from the same catalog
     image_hash: str | None = None  # rows with the same one show the same picture
-    image: StoredImage | None = None
-    text: StoredText | None = None
+    image: CachedImage | None = None
+    text: CachedText | None = None
     metadata: str = ""  # the text that was read
     fields: Mapping[str, object] = field(default_factory=dict)  # title, brand, category, attributes: what it was made of
 
@@ -115,7 +115,7 @@ class TrainingSet:
         The text tower runs here for the careless view of each row's metadata, and for what was not kept.
         """
         draw, images, titles = random.Random(seed), {}, {}
-        texts: dict[str, StoredText | None] = {"": None}
+        texts: dict[str, CachedText | None] = {"": None}
         columns: dict[str, list] = {name: [] for name in PER_ROW}
         vision, text = encoder.vision, encoder.text
         for row in rows:
@@ -132,7 +132,7 @@ class TrainingSet:
                 columns[name].append(getattr(row, name))
         place = {name: at for at, name in enumerate(texts)}
         seen = [image for _, image in images.values()]
-        blank = StoredImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
+        blank = CachedImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
         at = {item: n for n, item in enumerate(columns["item"])}
         known = [(at[q], at[p], weight) for q, p, weight in pairs if q in at and p in at]
         return cls(
@@ -180,7 +180,7 @@ def _hard(neighbors: list[list[int]]) -> np.ndarray:
     return np.array([row + [-1] * (width - len(row)) for row in neighbors], int).reshape(len(neighbors), width)
 
 
-def _read(encoder: TGQFormer, texts: Mapping[str, StoredText | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _read(encoder: TGQFormer, texts: Mapping[str, CachedText | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens, mask and pooled feature of each text; what was not kept goes through the tower, longest last, so that a batch is padded little."""
     tower = encoder.text
     tokens = np.zeros((len(texts), tower.max_length, tower.width), np.float16)
