@@ -109,9 +109,9 @@ class Trials:
             chosen = start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
-            tests = {name: rows.guided(encoder, views=1) for name, rows in self.tests.items()}
+            tests = {name: rows.with_attention_logits(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size
-            self.starts[key] = Start(state, self.rows.guided(encoder, views=None if often else 1), tests, chosen)
+            self.starts[key] = Start(state, self.rows.with_attention_logits(encoder, views=None if often else 1), tests, chosen)
         return self.starts[key]
 
 

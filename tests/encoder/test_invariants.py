@@ -116,11 +116,11 @@ def test_an_open_gate_lets_the_anchor_move_the_picture_and_a_shut_one_does_not(t
     where = torch.zeros(5, features.image_tokens.shape[1])
     where[:, 3] = 50.0  # all on one token
     streams = Streams.untrained(where, tiny.config.width)
-    moved = tiny.head.moved(features, streams)
+    moved = tiny.head.shifted_image(features, streams)
     mean = features.image_tokens.mean(1)
     torch.testing.assert_close(moved - features.image, features.image_tokens[:, 3] - mean, atol=1e-4, rtol=0)
     shut = replace(streams, gate_metadata=torch.zeros_like(streams.gate_metadata))
-    torch.testing.assert_close(tiny.head.moved(features, shut), features.image)
+    torch.testing.assert_close(tiny.head.shifted_image(features, shut), features.image)
 
 
 @settings(max_examples=20, deadline=None)

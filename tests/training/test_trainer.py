@@ -125,17 +125,17 @@ def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder,
 def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
     rows = drawn(encoder)
     start(encoder, rows, CONFIG)
-    guided = rows.guided(encoder)
+    guided = rows.with_attention_logits(encoder)
     np.testing.assert_allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-6)
     encoder.anchor.strength.zero_()
     assert not np.allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-3), "it was not asked again"
-    only_first, mixed = rows.guided(encoder, views=1), np.array([0, 1])
-    assert only_first.features(np.array([5, 2])).where is not None
-    assert only_first.features(np.array([5, 2]), mixed).where is None, "the anchor is asked for a view that it was not asked of"
+    only_first, mixed = rows.with_attention_logits(encoder, views=1), np.array([0, 1])
+    assert only_first.features(np.array([5, 2])).attention_logits is not None
+    assert only_first.features(np.array([5, 2]), mixed).attention_logits is None, "the anchor is asked for a view that it was not asked of"
     part = guided.subset(np.array([5, 2]))
-    np.testing.assert_array_equal(part.where, guided.where[[5, 2]])
+    np.testing.assert_array_equal(part.attention_logits, guided.attention_logits[[5, 2]])
     part.save(tmp_path / "rows.npz")
-    assert TrainingSet.load(tmp_path / "rows.npz").where is None, "an anchor's, not the catalog's"
+    assert TrainingSet.load(tmp_path / "rows.npz").attention_logits is None, "an anchor's, not the catalog's"
 
 
 def test_training_validates_its_start_first_and_returns_float16_weights(encoder):

@@ -91,7 +91,7 @@ class Forward:
     exploratory: Tensor  # [B, D] pooled E~_rnd
     gate_metadata: Tensor  # [B, D]
     gate_exploratory: Tensor  # [B, D]
-    where: Tensor  # [B, N] the anchor's logits
+    attention_logits: Tensor  # [B, N] the anchor's logits
 
 
 class Alignment(nn.Module):
@@ -152,7 +152,7 @@ class TGQFormer(nn.Module):
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
         pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
-        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.where)
+        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.attention_logits)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """All that the head reads beside the towers' features, and S_title `[B]`."""
@@ -168,15 +168,15 @@ class TGQFormer(nn.Module):
             on_metadata = on_exploratory = tokens.new_ones(len(tokens), self.config.width)
         else:
             anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
-        return Streams(projected, anchored, exploratory, on_metadata, on_exploratory, self.where(f)), agreement
+        return Streams(projected, anchored, exploratory, on_metadata, on_exploratory, self.attention_logits(f)), agreement
 
-    def where(self, features: Features) -> Tensor:
+    def attention_logits(self, features: Features) -> Tensor:
         """`[B, N]` logits of the anchor: zero without one, and for items that lack a side."""
         f = features
         if self.anchor is None:
             return f.image_tokens.new_zeros(f.image_tokens.shape[:2])
         known = f.has_image & f.has_text
-        return self.anchor(f.image_tokens, f.text, known) if f.where is None else f.where.masked_fill(~known[:, None], 0.0)
+        return self.anchor(f.image_tokens, f.text, known) if f.attention_logits is None else f.attention_logits.masked_fill(~known[:, None], 0.0)
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -200,7 +200,7 @@ def _moved(encoder: TGQFormer, rows: TrainingSet, where: Tensor, shares: list[fl
         for share, found in zip(shares, image, strict=True):
             if pooling.closeups:
                 pooling.share.fill_(share)
-            found.append(head.moved(f, streams))
+            found.append(head.shifted_image(f, streams))
     return [torch.cat(found) for found in image]
 
 

@@ -72,7 +72,7 @@ def train(
     or several, stopped and resumed or not, the curve is the same but for the order in which floats are added.
 
     Args:
-        rows: train groups only; where they are `guided`, by this encoder.
+        rows: train groups only; where they are `with_attention_logits`, by this encoder.
         started: the encoder has its closed-form start already.
         checkpoint: written at each evaluation; where it exists, training goes on from it.
         processes: those that share the work; every one is given the same rows.
@@ -98,9 +98,9 @@ def train(
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler, known = PairSampler(learning, config.seed), Known(learning)
     chosen = {} if started else start(encoder, learning, config)
-    if rows.where is None:  # validation asks of every row as it is more than once, training perhaps of every view
+    if rows.attention_logits is None:  # validation asks of every row as it is more than once, training perhaps of every view
         often = 2 * config.steps * config.pairs > rows.metadata_index.size
-        rows = rows.guided(encoder, views=None if often else 1)
+        rows = rows.with_attention_logits(encoder, views=None if often else 1)
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)

@@ -17,7 +17,7 @@ from tgq.encoder.packing import CachedImage, CachedText
 from tgq.encoder.text import metadata_text
 
 TOWER_BATCH = 64
-GUIDED_BATCH = 256
+LOGITS_BATCH = 256
 LABELS = ("group", "catalog", "item")  # a row's strings
 PER_ROW = ("image_index", "metadata_index", "title_index", *LABELS)
 
@@ -64,7 +64,7 @@ class TrainingSet:
     pairs: np.ndarray  # [P, 2] int: row, and a row that answers it
     unjudged: np.ndarray  # [Q, 2] int: row, and one that is neither hit nor miss (weight 0)
     hard: np.ndarray  # [R, H] int: rows that a published model took for this one's neighbours, -1 for none
-    where: np.ndarray | None = None  # [R, up to V, N] float32, see `guided`
+    attention_logits: np.ndarray | None = None  # [R, up to V, N] float32, see `with_attention_logits`
 
     def __len__(self) -> int:
         return len(self.group)
@@ -73,26 +73,27 @@ class TrainingSet:
         """The tower features of some rows, float32 on CPU; `view` chooses each row's metadata text."""
         at, seen = np.maximum(self.image_index[rows], 0), torch.from_numpy(self.image_index[rows] >= 0)
         said = self.metadata_index[rows, view]
-        guided = self.where is not None and np.max(view, initial=0) < self.where.shape[1]
+        guided = self.attention_logits is not None and np.max(view, initial=0) < self.attention_logits.shape[1]
         return Features(
             torch.from_numpy(self.image_tokens[at]).float(), torch.from_numpy(self.image[at]) * seen[:, None], seen,
             torch.from_numpy(self.text_tokens[said]).float(), torch.from_numpy(self.text_mask[said]),
             torch.from_numpy(self.text[said]), torch.from_numpy(self.title[self.title_index[rows]]),
-            tuple(self.texts[i] for i in said), torch.from_numpy(self.where[rows, view]) if guided else None,
+            tuple(self.texts[i] for i in said), torch.from_numpy(self.attention_logits[rows, view]) if guided else None,
         )
 
     @torch.no_grad()
-    def guided(self, encoder: TGQFormer, views: int | None = None) -> TrainingSet:
+    def with_attention_logits(self, encoder: TGQFormer, views: int | None = None) -> TrainingSet:
         """The same, with what the encoder's anchor says of each row and of the first `views` of its metadata (none: all), which no
         training changes: half the cost of a pass. For encoders with this anchor only."""
         if encoder.anchor is None:
-            return replace(self, where=None)
+            return replace(self, attention_logits=None)
         views = views or self.metadata_index.shape[1]
-        where = np.zeros((len(self), views, encoder.vision.tokens_per_image), np.float32)
-        for rows in np.array_split(np.arange(len(self)), -(-len(self) // GUIDED_BATCH)):
+        logits = np.zeros((len(self), views, encoder.vision.tokens_per_image), np.float32)
+        fresh = replace(self, attention_logits=None)
+        for rows in np.array_split(np.arange(len(self)), -(-len(self) // LOGITS_BATCH)):
             for view in range(views):
-                where[rows, view] = encoder.where(replace(self, where=None).features(rows, view).to(encoder.null_image.device)).cpu()
-        return replace(self, where=where)
+                logits[rows, view] = encoder.attention_logits(fresh.features(rows, view).to(encoder.null_image.device)).cpu()
+        return replace(self, attention_logits=logits)
 
     def subset(self, rows: np.ndarray) -> TrainingSet:
         """Some of the rows (each once), over the same pictures and texts; pairs and neighbours that lose an end are dropped."""
@@ -102,8 +103,8 @@ class TrainingSet:
         for name in ("pairs", "unjudged"):
             ends = place[getattr(self, name)]
             kept[name] = ends[(ends >= 0).all(1)]
-        where = None if self.where is None else self.where[rows]
-        return replace(self, **kept, hard=place[self.hard[rows]], where=where)
+        attention_logits = None if self.attention_logits is None else self.attention_logits[rows]
+        return replace(self, **kept, hard=place[self.hard[rows]], attention_logits=attention_logits)
 
     @classmethod
     def build(
@@ -163,7 +164,7 @@ class TrainingSet:
     def save(self, path: str | Path) -> None:
         """Write to an uncompressed `.npz`, whole or not at all."""
         partial = Path(path).with_suffix(".partial.npz")
-        arrays = {name: value for name, value in self.__dict__.items() if name != "where"}
+        arrays = {name: value for name, value in self.__dict__.items() if name != "attention_logits"}
         np.savez(partial, **{**arrays, "texts": np.array(self.texts, dtype=str)})
         partial.replace(path)
 
