@@ -104,7 +104,7 @@ class Trials:
 
     def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
         asked = tuple(getattr(options, f.name) for f in fields(StartConfig))
-        key = (encoder.anchor is not None, encoder.connector.looks, type(encoder.head.base).__name__, asked)
+        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(encoder.head.base).__name__, asked)
         if key not in self.starts:
             chosen = start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")

@@ -64,8 +64,8 @@ def start(encoder: TGQFormer, rows: TrainingSet, config: StartConfig) -> dict[st
     named = torch.zeros(len(rows), tower.tokens_per_image, device=encoder.null_image.device)
     if anchor is not None:
         if config.vocabulary and tower.vocabulary:
-            anchor.learn_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
-        named = _scores(encoder, rows, anchor.by_vocabulary)
+            anchor.set_vocabulary(tower.vocabulary, tower.class_directions(), lambda names: encoder.text(names)[2])
+        named = _scores(encoder, rows, anchor.vocabulary_scores)
     halves = _halves(rows)
     read = [_moments(encoder, rows, named, half, config) for half in halves]
     floor = _choose(encoder, rows, named, halves, read, config) if isinstance(encoder.head, LightHead) else 0.0
@@ -88,7 +88,7 @@ def _choose(encoder: TGQFormer, rows: TrainingSet, named: Tensor, halves: list[n
     What there is nothing to choose by stays as it stands."""
     anchor, pooling = encoder.anchor, encoder.head.pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
-    shares = [0.0] if not (pooling.closeups and encoder.connector.looks) else SHARES if config.closeup_share is None else [config.closeup_share]
+    shares = [0.0] if not (pooling.closeups and encoder.connector.has_tokens) else SHARES if config.closeup_share is None else [config.closeup_share]
     floors = FLOORS if config.base_floor is None else [config.base_floor]
     judged = all(half.any() for half in halves)
     chosen, floor, best, pictures = (strengths[0], shares[0]), floors[0], -1.0, []
@@ -140,7 +140,7 @@ def _mrr(encoder: TGQFormer, rows: TrainingSet, images: list[Tensor], halves: li
     found = []
     for image, asked in zip(images, halves, strict=True):
         learning = torch.from_numpy(~asked).to(image.device)
-        vectors = encoder.head.base.tried(image, text, learning, group, catalog, weight, floor, leading)
+        vectors = encoder.head.base.fit_and_project(image, text, learning, group, catalog, weight, floor, leading)
         found.append(mean_reciprocal(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, asked))
     return float(np.mean(found))
 
@@ -155,7 +155,7 @@ def _labels(rows: TrainingSet, device: torch.device) -> tuple[Tensor, Tensor, Te
 def _correlate(encoder: TGQFormer, read: Moments) -> None:
     if encoder.anchor is not None:
         encoder.anchor.correlation.zero_()
-        encoder.anchor.correlate(read)
+        encoder.anchor.fit_correlation(read)
 
 
 def _moments(encoder: TGQFormer, rows: TrainingSet, named: Tensor, chosen: np.ndarray, config: StartConfig) -> Moments:
@@ -179,7 +179,7 @@ def _moments(encoder: TGQFormer, rows: TrainingSet, named: Tensor, chosen: np.nd
 
 def _related(encoder: TGQFormer, rows: TrainingSet) -> Tensor | None:
     """What the correlation says `[R, N]`."""
-    return None if encoder.anchor is None else _scores(encoder, rows, encoder.anchor.by_correlation)
+    return None if encoder.anchor is None else _scores(encoder, rows, encoder.anchor.correlation_scores)
 
 
 def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
