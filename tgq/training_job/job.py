@@ -218,7 +218,7 @@ def following(work: Path, steps: int, tracker: Tracker, progress: Progress) -> I
 
     def show() -> None:
         nonlocal told
-        curve = worker.curve_of(work)
+        curve = worker.read_curve(work)
         for values in curve[told:]:
             tracker.log_metrics({name: value for name, value in values.items() if name != "step"}, int(values["step"]))
         told = len(curve)
@@ -242,7 +242,7 @@ def _finish(
     out: Path, work: Path, rows: TrainingSet, sources: Sequence[Source], max_items: int, options: TrainConfig, tracker: Tracker, progress: Progress,
 ) -> Trained:  # fmt: skip
     """Move the encoder to its place, say what made it, tell MLflow, and clear the work away; the configuration comes last."""
-    history, model = worker.curve_of(work), TGQFormer.from_pretrained(work / worker.RESULT)
+    history, model = worker.read_curve(work), TGQFormer.from_pretrained(work / worker.RESULT)
     best = max(history, key=lambda values: values["validation_mrr"])
     record = {
         "model_version": model.model_version, "sources": [source.name for source in sources], "items": len(rows),
