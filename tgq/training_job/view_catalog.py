@@ -42,7 +42,7 @@ class _ViewTask:
 
     fetch: FetchOptions
     limits: ImageLimits
-    cast: str
+    donors: str  # Parquet folder of the items whose titles and images some nuisances copy
     views: int
     seed: int
     side: int
@@ -53,7 +53,7 @@ class _ViewTask:
         The nuisances are drawn at random from the item id and the seed. An item whose image cannot be read has no views; the
         warehouse's own run quarantines it with its reason.
         """
-        studio = Studio(self.fetch, self.limits, self.side, self.cast, self.seed)
+        studio = Studio(self.fetch, self.limits, self.side, self.donors, self.seed)
         for batch in batches:
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():
@@ -82,11 +82,11 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
         views: views per item; fewer if fewer nuisances apply.
         side: pixels per side of the vision tower's input.
     """
-    cast, total = night.staging("cast"), items.count()
-    write_cast(items, cast, seed)
+    donors, total = night.staging("cast"), items.count()
+    write_cast(items, donors, seed)
     images = night.settings.images
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
-    task = _ViewTask(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed, side)
+    task = _ViewTask(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, donors, views, seed, side)
     rows = items.withColumn("group_id", split_unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
     with job_progress(night, "views", total) as done:
 
