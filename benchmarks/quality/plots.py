@@ -131,7 +131,7 @@ def _shuffled(rows: TrainingSet) -> TrainingSet:
     order = np.argsort(np.random.default_rng(0).permutation(len(names))[number], kind="stable")
     other = np.empty_like(order)
     other[order] = np.roll(order, sizes.max())
-    return replace(rows, metadata_index=rows.metadata_index[other], title_index=rows.title_index[other], where=None)
+    return replace(rows, metadata_index=rows.metadata_index[other], title_index=rows.title_index[other], attention_logits=None)
 
 
 def _streams(encoder: TGQFormer, test: TrainingSet, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -140,7 +140,7 @@ def _streams(encoder: TGQFormer, test: TrainingSet, rows: np.ndarray) -> dict[st
     for part in np.array_split(rows, max(1, len(rows) // 128)):
         f = test.features(part).to(encoder.null_image.device)
         s, _ = encoder.streams(f)
-        for name, tokens, where in (("anchored", s.anchored, s.where), ("exploratory", s.exploratory, torch.zeros_like(s.where))):
+        for name, tokens, where in (("anchored", s.anchored, s.attention_logits), ("exploratory", s.exploratory, torch.zeros_like(s.attention_logits))):
             weights = encoder.head.pooling.weights(s.projected, tokens, where, first=name == "anchored")
             parts[name].append(_on_grid(weights.mean(1), encoder.vision.tiles).cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}

@@ -12,9 +12,9 @@ import torch
 
 from tgq.encoder.model import EncoderConfig, TGQFormer
 from tgq.training.data.dataset import TrainingSet
-from tgq.training.initialisation import StartConfig, start
+from tgq.training.initialisation import InitialisationConfig, initialise
 from tgq.training.ranking import first_ranks
-from tgq.training.trainer import TrainConfig, embed, train, validation
+from tgq.training.trainer import TrainConfig, embed, train, validation_rows
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,22 @@ class Trials:
         encoder = untrained(design)
         shared = self._start(encoder, design, options)
         encoder.load_state_dict(shared.state, strict=False)
-        history = train(encoder, shared.rows, replace(options, seed=seed), started=True)
+        history = train(encoder, shared.rows, replace(options, seed=seed), initialised=True)
         best = max(history, key=lambda values: values["validation_mrr"])
         found = {name: ranks(encoder, rows) for name, rows in shared.tests.items()}
         return encoder, found, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
                                 "started_at": history[0]["validation_mrr"], **shared.chosen}  # fmt: skip
 
     def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
-        asked = tuple(getattr(options, f.name) for f in fields(StartConfig))
-        key = (encoder.anchor is not None, encoder.connector.looks, type(encoder.head.base).__name__, asked)
+        asked = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
+        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(encoder.head.base).__name__, asked)
         if key not in self.starts:
-            chosen = start(encoder, self.rows.subset(np.flatnonzero(~validation(self.rows, options))), options)
+            chosen = initialise(encoder, self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options))), options)
             kept = ("anchor.", "head.base.", "head.pooling.share")
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
-            tests = {name: rows.guided(encoder, views=1) for name, rows in self.tests.items()}
+            tests = {name: rows.with_attention_logits(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size
-            self.starts[key] = Start(state, self.rows.guided(encoder, views=None if often else 1), tests, chosen)
+            self.starts[key] = Start(state, self.rows.with_attention_logits(encoder, views=None if often else 1), tests, chosen)
         return self.starts[key]
 
 

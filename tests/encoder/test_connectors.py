@@ -37,7 +37,7 @@ def tokens_of(encoder, features):
 
 
 def test_it_starts_as_its_fusion_and_has_an_anchor_only_for_anchored_queries(encoder):
-    f = encoder.features(encoder.see(pixels(encoder)), PICTURES, METADATA, METADATA)
+    f = encoder.features(encoder.encode_image(pixels(encoder)), PICTURES, METADATA, METADATA)
     base = encoder.head.base(f.image, f.has_image, f.text, f.has_text)
     torch.testing.assert_close(encoder(f).embedding, F.normalize(base, dim=-1), atol=1e-6, rtol=0)
     assert (encoder.anchor is None) == (encoder.connector.n_anchored == 0)
@@ -51,14 +51,14 @@ def test_an_embedding_depends_on_neither_its_batch_nor_on_masked_text(stirred):
     whole = encode(list(range(5)))
     torch.testing.assert_close(torch.cat([encode([4, 2]), encode([0])]), whole[[4, 2, 0]], atol=1e-4, rtol=0)
     torch.testing.assert_close(whole.norm(dim=-1), torch.ones(5))
-    f = stirred.features(stirred.see(pixels(stirred)), PICTURES, METADATA, METADATA)
+    f = stirred.features(stirred.encode_image(pixels(stirred)), PICTURES, METADATA, METADATA)
     noise = torch.randn_like(f.text_tokens) * ~f.text_mask[..., None]
     noisy = type(f)(**{**f.__dict__, "text_tokens": f.text_tokens + noise})
     torch.testing.assert_close(stirred(noisy).embedding, stirred(f).embedding, atol=1e-6, rtol=0)
 
 
 def test_tokens_follow_the_picture_and_the_metadata_as_the_design_says(stirred):
-    f = stirred.features(stirred.see(pixels(stirred)), torch.tensor([0, 0, 1]), ["red shirt", "home mug", "red shirt"], [""] * 3)
+    f = stirred.features(stirred.encode_image(pixels(stirred)), torch.tensor([0, 0, 1]), ["red shirt", "home mug", "red shirt"], [""] * 3)
     tokens = tokens_of(stirred, f)
     if not tokens.shape[1]:
         return
@@ -68,7 +68,7 @@ def test_tokens_follow_the_picture_and_the_metadata_as_the_design_says(stirred):
 
 def test_a_training_step_reaches_every_weight_of_its_own(stirred):
     stirred.train()
-    f = stirred.features(stirred.see(pixels(stirred)), PICTURES, METADATA, METADATA)
+    f = stirred.features(stirred.encode_image(pixels(stirred)), PICTURES, METADATA, METADATA)
     (stirred(f).embedding * torch.randn(5, stirred.dim)).sum().backward()
     asleep = {n.split(".")[0] for n, p in stirred.named_parameters() if p.requires_grad and p.grad is None}
     tokenless = {"anchor", "image_in", "null_image", "position", "head"} if not tokens_of(stirred, f).shape[1] else set()

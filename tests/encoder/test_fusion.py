@@ -63,7 +63,7 @@ def test_what_a_fit_would_make_has_its_cosines_and_learns_from_those_it_may(lead
     base = PlainFusion(6, 5, dim)
     base.fit(image[learning], text[learning], group[learning], catalog[learning], 0.4, 0.2)
     meant = torch.nn.functional.normalize(base(image, everyone, text, everyone).detach(), dim=-1)
-    found = torch.nn.functional.normalize(base.tried(image, text, learning, group, catalog, 0.4, 0.2, leading), dim=-1)
+    found = torch.nn.functional.normalize(base.fit_and_project(image, text, learning, group, catalog, 0.4, 0.2, leading), dim=-1)
     torch.testing.assert_close(found @ found.T, meant @ meant.T, rtol=0, atol=2e-5)
 
 

@@ -25,7 +25,7 @@ def pixels(tiny):
 
 @pytest.fixture
 def features(tiny, pixels):
-    return tiny.features(tiny.see(pixels), PICTURES, METADATA, TITLES)
+    return tiny.features(tiny.encode_image(pixels), PICTURES, METADATA, TITLES)
 
 
 def test_an_untrained_light_head_is_plain_fusion(tiny, features):
@@ -43,7 +43,7 @@ def test_gates_start_open_and_stay_between_zero_and_two(tiny, stirred, features)
 
 def test_anchored_queries_follow_the_metadata_and_exploratory_ones_do_not(stirred, pixels):
     index = torch.tensor([0, 0])
-    f = stirred.features(stirred.see(pixels), index, ["red shirt", "green mug"], ["red shirt", "green mug"])
+    f = stirred.features(stirred.encode_image(pixels), index, ["red shirt", "green mug"], ["red shirt", "green mug"])
     projected = stirred.image_in(f.image_tokens) + stirred.position
     tokens = stirred.connector(projected, f.text_tokens, f.text_mask)
     anchored, exploratory = tokens.tensor_split([stirred.connector.n_anchored], dim=1)
@@ -52,7 +52,7 @@ def test_anchored_queries_follow_the_metadata_and_exploratory_ones_do_not(stirre
 
 
 def test_both_streams_follow_the_picture(stirred, pixels):
-    f = stirred.features(stirred.see(pixels), torch.tensor([0, 1]), ["mug"] * 2, ["mug"] * 2)
+    f = stirred.features(stirred.encode_image(pixels), torch.tensor([0, 1]), ["mug"] * 2, ["mug"] * 2)
     out = stirred(f)
     assert (out.anchored[0] - out.anchored[1]).abs().max() > 1e-3
     assert (out.exploratory[0] - out.exploratory[1]).abs().max() > 1e-3
@@ -116,11 +116,11 @@ def test_an_open_gate_lets_the_anchor_move_the_picture_and_a_shut_one_does_not(t
     where = torch.zeros(5, features.image_tokens.shape[1])
     where[:, 3] = 50.0  # all on one token
     streams = Streams.untrained(where, tiny.config.width)
-    moved = tiny.head.moved(features, streams)
+    moved = tiny.head.shifted_image(features, streams)
     mean = features.image_tokens.mean(1)
     torch.testing.assert_close(moved - features.image, features.image_tokens[:, 3] - mean, atol=1e-4, rtol=0)
     shut = replace(streams, gate_metadata=torch.zeros_like(streams.gate_metadata))
-    torch.testing.assert_close(tiny.head.moved(features, shut), features.image)
+    torch.testing.assert_close(tiny.head.shifted_image(features, shut), features.image)
 
 
 @settings(max_examples=20, deadline=None)

@@ -68,7 +68,7 @@ def test_text_picture_and_both_missing(model):
 
 
 def test_training_lowers_the_loss_and_touches_the_adapters_only(model):
-    features = model.features(model.see(pixels(6)), torch.arange(6), TEXTS, TEXTS)
+    features = model.features(model.encode_image(pixels(6)), torch.arange(6), TEXTS, TEXTS)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     model.train()
@@ -80,7 +80,7 @@ def test_training_lowers_the_loss_and_touches_the_adapters_only(model):
 
 
 def test_save_load_and_merge_give_the_same_vectors(model, tmp_path):
-    features = model.features(model.see(pixels(6)), torch.arange(6), TEXTS, TEXTS)
+    features = model.features(model.encode_image(pixels(6)), torch.arange(6), TEXTS, TEXTS)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(3):
         step(model, optimizer, features)

@@ -251,7 +251,7 @@ class Narrow(torch.nn.Module):
         super().__init__()
         self.encoder, self.room, self.error, self.tried = encoder, room, error, []
         self.vision, self.text, self.null_image = encoder.vision, encoder.text, encoder.null_image
-        self.see, self.embed = encoder.see, encoder.embed
+        self.encode_image, self.embed = encoder.encode_image, encoder.embed
 
     def features(self, seen, image_index, metadata, titles, known):
         self.tried.append(len(metadata))
@@ -406,7 +406,7 @@ def test_what_was_kept_gives_the_same_vectors_without_its_tower(watched, images,
     encoder, seen = watched
     read_texts = []
     hook = encoder.text.register_forward_hook(lambda module, inputs, output: read_texts.append(len(inputs[0])))
-    engine = EmbeddingEngine(encoder, read, EngineOptions(batch_tokens=tokens(encoder, 4), keep=True))
+    engine = EmbeddingEngine(encoder, read, EngineOptions(batch_tokens=tokens(encoder, 4), output_tower_features=True))
     rows = [item | {"image_hash": item["image_hash"] or item["image_uri"] or None} for item in MIXED]
     first = [item for batch in engine.run(batches(rows, 10)) for item in batch.to_pylist()]
     kept_images = {r["image_hash"]: (o["image_tokens"], o["image_features"]) for r, o in zip(rows, first, strict=True) if o["image_tokens"]}
@@ -489,14 +489,14 @@ def test_device_by_name():
 
 
 def test_an_absent_gpu_is_an_error_and_not_a_cpu_run():
-    with pytest.raises(DeviceError, match="cuda:99 was asked for") as caught:
+    with pytest.raises(DeviceError, match="cuda:99 was requested") as caught:
         choose_device("cuda:99")
     assert caught.value.do and "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_any_gpu_is_absent_here():
-    with pytest.raises(DeviceError, match="cuda was asked for"):
+    with pytest.raises(DeviceError, match="cuda was requested"):
         choose_device("cuda")
 
 

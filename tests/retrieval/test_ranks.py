@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tgq.retrieval import ranks
 from tgq.retrieval.exact import Block, Exclude, search_blocks
-from tgq.retrieval.ranks import Positives, count_above, hidden_pairs, listed_above
+from tgq.retrieval.ranks import Positives, count_above, excluded_pairs, listed_above
 
 
 def plain_above(queries, pool, positions, positives, own, images, query_images, categories, query_categories):
@@ -149,7 +149,7 @@ def test_listed_items_taken_off_are_as_if_they_were_not_in_the_pool():
 
 
 def test_pairs_of_one_item_or_one_picture_are_no_relevance():
-    hidden = hidden_pairs(
+    hidden = excluded_pairs(
         np.array([1, 2, 3, 4]), np.array([1, 5, 6, 7]), np.array([8, 9, 0, 3]), np.array([8, 9, 0, 4])
     )
     assert hidden.tolist() == [True, True, False, False]

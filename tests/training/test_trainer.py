@@ -11,10 +11,10 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.data.dataset import TrainingSet
-from tgq.training.initialisation import start
+from tgq.training.initialisation import initialise
 from tgq.training.processes import Processes
 from tgq.training.ranking import first_ranks
-from tgq.training.trainer import TrainConfig, embed, mean_reciprocal_rank, rate, train, validation
+from tgq.training.trainer import TrainConfig, embed, learning_rate_factor, mean_reciprocal_rank, train, validation_rows
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
@@ -62,18 +62,18 @@ def reciprocal(vectors, rows):
 
 def test_the_start_finds_the_item_that_the_text_names(encoder, folder):
     rows = drawn(encoder)
-    start(encoder, rows, CONFIG)
+    initialise(encoder, rows, CONFIG)
     assert float(encoder.anchor.strength) > 0, "chosen, for it helps"
     anchored = reciprocal(embed(encoder, rows), rows)
     start_without = TGQFormer(replace(encoder.config, anchor=False), folder)
-    start(start_without, rows, CONFIG)
+    initialise(start_without, rows, CONFIG)
     plain = reciprocal(embed(start_without, rows), rows)
     assert start_without.anchor is None and anchored > plain + 0.05
 
 
 def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_it_only_harms(encoder):
     rows = drawn(encoder)
-    start(encoder, rows, replace(CONFIG, strength=0.5))
+    initialise(encoder, rows, replace(CONFIG, strength=0.5))
     assert float(encoder.anchor.strength) == 0.5
     draw = np.random.default_rng(1)
     # every text points at a token that shows anything but the group's product, which fills the rest of the frame
@@ -83,7 +83,7 @@ def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_i
         tokens[i, :] = np.random.default_rng(int(g[1:])).normal(size=tokens.shape[2]) * 3
         tokens[i, 5] = loud[0] + draw.normal(size=tokens.shape[2]) * 6
     misled = replace(rows, image_tokens=tokens.astype(np.float16), image=tokens.astype(np.float32).mean(1))
-    start(encoder, misled, CONFIG)
+    initialise(encoder, misled, CONFIG)
     assert float(encoder.anchor.strength) == 0.0
 
 
@@ -103,9 +103,9 @@ def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_pat
             tokens[:, :-4] = np.stack([looks[g] for g in rows.group])[:, None]
             tokens[:, -4:] = 9 * draw.normal(size=tokens[:, -4:].shape)
         rows = replace(rows, image_tokens=tokens.astype(np.float16), image=tokens[:, :-4].mean(1))
-        start(encoder, rows, CONFIG)
+        initialise(encoder, rows, CONFIG)
         assert (float(encoder.head.pooling.share) > 0) == (name == "clear")
-    start(encoder, rows, replace(CONFIG, closeup_share=0.25))
+    initialise(encoder, rows, replace(CONFIG, closeup_share=0.25))
     assert float(encoder.head.pooling.share) == 0.25
 
 
@@ -118,24 +118,24 @@ def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder,
     look, said = (draw.normal(size=(groups, width))[here] + draw.normal(size=(len(here), width)) for _ in "it")
     tokens = np.repeat(look[:, None], rows.image_tokens.shape[1], 1)
     rows = replace(rows, image_tokens=tokens.astype(np.float16), image=look.astype(np.float32), text=said.astype(np.float32))
-    chosen = start(encoder, rows, replace(CONFIG, base_floor=given))
+    chosen = initialise(encoder, rows, replace(CONFIG, base_floor=given))
     assert floors == [found] == [chosen["base_floor"]] and chosen["strength"] == float(encoder.anchor.strength)
 
 
 def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
     rows = drawn(encoder)
-    start(encoder, rows, CONFIG)
-    guided = rows.guided(encoder)
+    initialise(encoder, rows, CONFIG)
+    guided = rows.with_attention_logits(encoder)
     np.testing.assert_allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-6)
     encoder.anchor.strength.zero_()
     assert not np.allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-3), "it was not asked again"
-    only_first, mixed = rows.guided(encoder, views=1), np.array([0, 1])
-    assert only_first.features(np.array([5, 2])).where is not None
-    assert only_first.features(np.array([5, 2]), mixed).where is None, "the anchor is asked for a view that it was not asked of"
+    only_first, mixed = rows.with_attention_logits(encoder, views=1), np.array([0, 1])
+    assert only_first.features(np.array([5, 2])).attention_logits is not None
+    assert only_first.features(np.array([5, 2]), mixed).attention_logits is None, "the anchor is asked for a view that it was not asked of"
     part = guided.subset(np.array([5, 2]))
-    np.testing.assert_array_equal(part.where, guided.where[[5, 2]])
+    np.testing.assert_array_equal(part.attention_logits, guided.attention_logits[[5, 2]])
     part.save(tmp_path / "rows.npz")
-    assert TrainingSet.load(tmp_path / "rows.npz").where is None, "an anchor's, not the catalog's"
+    assert TrainingSet.load(tmp_path / "rows.npz").attention_logits is None, "an anchor's, not the catalog's"
 
 
 def test_training_validates_its_start_first_and_returns_float16_weights(encoder):
@@ -158,7 +158,7 @@ def test_steps_that_harm_are_not_kept(encoder):
     rows, wild = drawn(encoder), replace(CONFIG, lr=3.0, base_lr=3.0)
     history = [values["validation_mrr"] for values in train(encoder, rows, wild)]
     assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, and this test says nothing"
-    assert mean_reciprocal_rank(encoder, rows, validation(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "but for the rounding to float16"
+    assert mean_reciprocal_rank(encoder, rows, validation_rows(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "but for the rounding to float16"
 
 
 def test_training_ends_early_where_nothing_gets_better(encoder):
@@ -167,7 +167,7 @@ def test_training_ends_early_where_nothing_gets_better(encoder):
 
 
 def test_the_rate_warms_up_in_a_line_and_falls_in_half_a_cosine():
-    rates = [rate(step, TrainConfig(steps=100, warmup=0.1)) for step in range(1, 101)]
+    rates = [learning_rate_factor(step, TrainConfig(steps=100, warmup=0.1)) for step in range(1, 101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(90) / 90))
 
@@ -226,7 +226,7 @@ def test_a_training_that_was_broken_off_ends_as_one_that_was_not(folder, tmp_pat
     resumed, again = weights(folder, config, path, lambda step, values: seen.append(step))
     assert seen == [0, 2, 4, 6] and all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert [values["loss"] for values in again[1:]] == [values["loss"] for values in history[1:]]
-    with pytest.raises(ModelError, match="checkpoint .* is of another configuration"):
+    with pytest.raises(ModelError, match="checkpoint .* was written with another configuration or other data"):
         weights(folder, replace(config, lr=1e-3), path)
     path.write_bytes(b"cut off")
     with pytest.raises(ModelError, match="cannot be read"):
@@ -248,10 +248,10 @@ def test_a_loss_that_is_no_number_is_one_line(encoder):
 def test_features_that_are_no_numbers_are_one_line(encoder):
     rows = drawn(encoder)
     rows.image_tokens[7, 3] = np.nan
-    with pytest.raises(TgqError, match="no numbers"):
+    with pytest.raises(TgqError, match="not finite numbers"):
         train(encoder, rows, CONFIG)
 
 
 def test_too_few_groups_are_one_line(encoder):
-    with pytest.raises(SourceError, match="too few to train and validate"):
+    with pytest.raises(SourceError, match="too few for training and validation"):
         train(encoder, drawn(encoder).subset(np.arange(4)), CONFIG)

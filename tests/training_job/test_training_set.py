@@ -30,7 +30,7 @@ def test_hard_negatives_are_published_neighbours_of_the_same_category_among_the_
 def test_groups_of_one_item_are_not_pairs_and_the_error_says_so(make_night, items, warehouse):
     night, data = make_night(catalog={"columns": {"group_id": "style"}}), items(n=6, styles=6)
     data.write(night)
-    with pytest.raises(SourceError, match="no group of .* on the train side has two items.*catalog.columns.group_id, now style"):
+    with pytest.raises(SourceError, match="no group of .* on the train side has a positive pair of items.*catalog.columns.group_id, now style"):
         items_of_side(night)
     night.spark.sql("UPDATE tgq.catalog_items SET group_id = NULL")
     with pytest.raises(SourceError, match="has no pairs of items on the train side.*name the column of groups"):

@@ -55,7 +55,7 @@ class EmbedWorker:
             decode_threads=self.decode_threads or cores,
             model_threads=cores,
             limits=self.limits,
-            keep=self.keep,
+            output_tower_features=self.keep,
         )
         return EmbeddingEngine(encoder, Fetcher(self.fetch).read, options)
 

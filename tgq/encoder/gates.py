@@ -1,4 +1,4 @@
-"""Dual gates: how much each stream of connector tokens counts, per channel and per item."""
+"""Dual gates: they scale each stream of connector tokens, per channel and per item."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 class DualGates(nn.Module):
     """`beta = 2 sigmoid(G(u)) - 1`, `E~ = E (1 + beta)`, one gate per stream (arXiv 2605.17366).
 
-    The metadata gate sees `[S_title, f_img, summary(E_txt), summary(E_rnd)]`, the exploratory gate
-    `[f_img, summary(E_rnd)]`; a summary is the stream's mean. Each G ends in zeros, so training starts at the identity
-    (ours). `f_img` enters at unit length, an unknown `S_title` as 0.
+    The input u of the metadata gate is `[S_title, f_img, summary(E_txt), summary(E_rnd)]`, that of the exploratory gate
+    `[f_img, summary(E_rnd)]`. The summary of a stream is the mean of its tokens. The last layer of each G is initialised to
+    zero, so both gates start as the identity (ours). `f_img` enters at unit length, and an unknown `S_title` enters as 0.
     """
 
     def __init__(self, width: int, image_width: int, hidden: int = 64):
@@ -23,13 +23,20 @@ class DualGates(nn.Module):
     def forward(
         self, anchored: Tensor, exploratory: Tensor, image: Tensor, agreement: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Streams `[B, n, D]`, `f_img [B, Dg]`, `S_title [B]` to both modulated streams and both gates `[B, D]`.
+        """Scale both streams.
 
-        The gates are `1 + beta`, in (0, 2).
+        Args:
+            anchored: `[B, n, D]`, E_txt.
+            exploratory: `[B, m, D]`, E_rnd.
+            image: `[B, Dg]`, f_img.
+            agreement: `[B]`, S_title; nan if unknown.
+
+        Returns:
+            The scaled anchored and exploratory streams, then the metadata and exploratory gates `1 + beta`, `[B, D]` in (0, 2).
         """
-        image, known = F.normalize(image, dim=-1), agreement.nan_to_num(0.0)[:, None]
+        image, agreement = F.normalize(image, dim=-1), agreement.nan_to_num(0.0)[:, None]
         e_txt, e_rnd = anchored.mean(1), exploratory.mean(1)
-        on_metadata = 2 * torch.sigmoid(self.metadata(torch.cat([known, image, e_txt, e_rnd], dim=-1)))
+        on_metadata = 2 * torch.sigmoid(self.metadata(torch.cat([agreement, image, e_txt, e_rnd], dim=-1)))
         on_exploratory = 2 * torch.sigmoid(self.exploratory(torch.cat([image, e_rnd], dim=-1)))
         return anchored * on_metadata[:, None], exploratory * on_exploratory[:, None], on_metadata, on_exploratory
 

@@ -1,4 +1,4 @@
-"""Heads: from the connector's tokens to one unit vector per item."""
+"""Heads: they map connector tokens and pooled tower features to one embedding per item."""
 
 from __future__ import annotations
 
@@ -18,68 +18,72 @@ from tgq.errors import ModelError
 
 @dataclass(frozen=True)
 class Streams:
-    """What the connector and the gates say of B items."""
+    """Output of the connector and the gates for B items: metadata-anchored and exploratory stream."""
 
-    projected: Tensor  # [B, N, D] the picture as the connector saw it
-    anchored: Tensor  # [B, n, D] modulated tokens
-    exploratory: Tensor  # [B, m, D]
+    projected: Tensor  # [B, N, D] visual tokens at the connector's width
+    anchored: Tensor  # [B, n, D] tokens, scaled by the gate
+    exploratory: Tensor  # [B, m, D] tokens, scaled by the gate
     gate_metadata: Tensor  # [B, D] in (0, 2)
-    gate_exploratory: Tensor  # [B, D]
-    where: Tensor  # [B, N] the anchor's logits
+    gate_exploratory: Tensor  # [B, D] in (0, 2)
+    attention_logits: Tensor  # [B, N] of the anchor
 
     @classmethod
-    def untrained(cls, where: Tensor, width: int) -> Streams:
-        """Those of a connector that says nothing yet: only the anchor's logits `[B, N]` have a say."""
-        items, nothing = len(where), where.new_zeros(len(where), 1, width)
-        gate = where.new_ones(items, width)
-        return cls(where.new_zeros(*where.shape, width), nothing, nothing[:, :0], gate, gate, where)
+    def untrained(cls, attention_logits: Tensor, width: int) -> Streams:
+        """Streams of a connector before training: tokens of zero and gates of one, so that only the anchor's logits `[B, N]`
+        affect the pooling."""
+        items, token = len(attention_logits), attention_logits.new_zeros(len(attention_logits), 1, width)
+        gate = attention_logits.new_ones(items, width)
+        return cls(attention_logits.new_zeros(*attention_logits.shape, width), token, token[:, :0], gate, gate, attention_logits)
 
     @property
     def tokens(self) -> Tensor:
-        """`[B, n + m, D]`."""
+        """The tokens of both streams, `[B, n + m, D]`."""
         return torch.cat([self.anchored, self.exploratory], dim=1)
 
 
 class LightHead(nn.Module):
-    """Plain fusion of f_txt and of an f_img that the connector has moved; no language model.
+    """Linear fusion of f_txt and of an f_img that the connector has shifted; no language model.
 
-    Modulated tokens and anchor say where to look: they shift f_img towards the grid cells that they point at
-    (`GuidedPooling`, ours). Without an anchor the shift starts at exactly zero, so an untrained light head is its plain
-    fusion. The tokens themselves are not mapped into the embedding, as the paper's head does: that fits the catalogs that it is
-    trained on, and loses on catalogs that it has not seen.
+    The anchor's logits and the gated tokens are used as attention over the picture: they shift f_img towards the visual tokens
+    that they attend to (`GuidedPooling`, ours). Without an anchor the shift starts at exactly zero, so an untrained light head
+    equals its linear base. The paper's head also maps the connector tokens into the embedding. This head does not, because
+    such a map fits the catalogs it is trained on and loses quality on other catalogs.
     """
 
     def __init__(self, config, image_width: int, pooled_width: int, text_width: int, closeups: int, fusion: type[PlainFusion] = PlainFusion):
         super().__init__()
         self.base = fusion(pooled_width, text_width, config.dim, config.image_root)
         self.pooling = GuidedPooling(config.width, config.pooling_heads, closeups)
-        same = image_width == pooled_width  # a pair's pooled feature lives in another space than its tokens
+        same = image_width == pooled_width  # the pooled feature of a CLIP-like pair is in another space than its tokens
         self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
-        """`[B, De]`, not normalised."""
-        return self.base(self.moved(features, streams), features.has_image, features.text, features.has_text)
+        """Embeddings `[B, De]`, not normalised."""
+        return self.base(self.shifted_image(features, streams), features.has_image, features.text, features.has_text)
 
-    def moved(self, features: Features, s: Streams) -> Tensor:
-        """f_img `[B, Dg]` after the shift."""
-        nowhere = torch.zeros_like(s.where)
-        streams = ((s.anchored, s.where, s.gate_metadata), (s.exploratory, nowhere, s.gate_exploratory))
+    def shifted_image(self, features: Features, s: Streams) -> Tensor:
+        """f_img plus the shift, `[B, Dg]`."""
+        no_logits = torch.zeros_like(s.attention_logits)
+        streams = ((s.anchored, s.attention_logits, s.gate_metadata), (s.exploratory, no_logits, s.gate_exploratory))
         return features.image + self.shift(self.pooling(features.image_tokens, s.projected, streams))
 
 
 class LLMHead(nn.Module):
-    """Connector tokens next to metadata tokens in a language model with LoRA; the state at the last one is mapped.
+    """A language model with LoRA over connector tokens and metadata tokens; its last hidden state is mapped to the embedding.
 
-    The sequence is `[visual tokens, metadata tokens, end]`, padded on the right of a causal model, so that neither
-    padding nor neighbours in the batch reach the position that is read. Base weights stay frozen and outside of what
-    is saved. Cost grows with the LLM's: B * (n + text length) tokens.
+    The sequence is `[connector tokens, metadata tokens, end token]`. The model is causal and the padding is on the right, so
+    neither padding nor other items of the batch affect the state at the end token. The base weights stay frozen and are not
+    saved with the encoder. Cost: a pass of the language model over B * (n + text length) tokens.
+
+    Raises:
+        ModelError: the configuration names no language model, or its tokenizer has no end token.
     """
 
     def __init__(self, config, relative_to: Path | None = None):
         super().__init__()
         from peft import LoraConfig, get_peft_model
         if not config.llm:
-            raise ModelError("head 'llm' without a language model", "set llm to a model folder or hub name")
+            raise ModelError("the head is 'llm' but no language model is set", "set llm to a model folder or hub name")
         self.folder, self.text_length = hub.resolve(config.llm, relative_to), config.text_length
         self.tokenizer, model = load_tokenizer(self.folder), load_model(self.folder)
         if self.tokenizer.eos_token_id is None:
@@ -90,7 +94,7 @@ class LLMHead(nn.Module):
         self.out = nn.Linear(model.config.hidden_size, config.dim)
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
-        """Modulated tokens and the metadata texts to `[B, De]`, not normalised."""
+        """Embeddings `[B, De]`, not normalised."""
         visual = self.visual_in(streams.tokens)
         ids, mask = self._tokenize(features.metadata, visual.device)
         embeds = torch.cat([visual, self.llm.get_input_embeddings()(ids).to(visual.dtype)], dim=1)
@@ -108,5 +112,5 @@ class LLMHead(nn.Module):
         return ids.to(device), (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)
 
     def merge(self) -> None:
-        """Fold the adapters into the base weights: faster, and for inference only."""
+        """Fold the adapters into the base weights. Inference is faster, but the encoder can no longer be trained or saved."""
         self.llm = self.llm.merge_and_unload()

@@ -1,4 +1,4 @@
-"""TGQ-Former, top to bottom: frozen towers, hybrid-query connector, dual gates, head (arXiv 2605.17366)."""
+"""The TGQ-Former encoder: frozen towers, hybrid-query connector, dual gates and head (arXiv 2605.17366)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
 from tgq.encoder.gates import DualGates
 from tgq.encoder.heads import LightHead, LLMHead, Streams
-from tgq.encoder.packing import StoredText
+from tgq.encoder.packing import CachedText
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
 from tgq.encoder.towers.vision import VisionTower
@@ -34,70 +34,80 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is made of. References: a bundled tower, a folder (relative to the encoder's), or a hub name."""
+    """The configuration of an encoder, saved as `config.json`.
+
+    `vision`, `text` and `llm` are references: the name of a bundled tower, a folder (relative to the encoder's) or a hub name.
+    """
 
     vision: str = "efficientnet-lite0"
     text: str = "all-minilm-l6-v2"
-    fit: str = "pad"  # pad: the whole picture on white; crop: as the vision checkpoint crops
-    image_size: int = 320  # pixels a side of the whole picture that the vision tower is shown; 0: the checkpoint's own
-    closeups: int = 2  # and each part of a grid of so many a side by itself, at the checkpoint's own size; 0: none
-    text_length: int = 64  # tokens of metadata that are read, and padded to
+    fit: str = "pad"  # pad: the whole image on a white square; crop: the resize and crop of the vision checkpoint
+    image_size: int = 320  # pixels per side of the whole image at the vision tower's input; 0: the checkpoint's own size
+    closeups: int = 2  # close-ups per side: the cells of a closeups x closeups grid, each encoded at the checkpoint's own size; 0: none
+    text_length: int = 64  # tokens of the metadata text, truncated and padded to this length
     dim: int = 768  # De, width of an item embedding
     connector: str = "tgq"  # a name in tgq.encoder.connectors
-    anchor: bool = True  # light head: the pooling looks where the metadata points in the picture
+    anchor: bool = True  # light head: the metadata guides the pooling of the image
     width: int = 128  # Dq, width of connector tokens
     heads: int = 4  # attention heads in the connector
     depth: int = 2  # cross-attention blocks in the connector
-    anchored_queries: int = 8  # from the metadata
-    exploratory_queries: int = 8  # learned
-    dropout: float = 0.1  # in the connector, while training
-    alignment_dim: int = 64  # width of the learned image-title space, where the towers are no aligned pair
-    head: str = "light"  # light: linear base + connector; llm: language model with LoRA
+    anchored_queries: int = 8  # queries computed from the metadata
+    exploratory_queries: int = 8  # learned queries
+    dropout: float = 0.1  # in the connector, during training
+    alignment_dim: int = 64  # width of the learned image-title space; not used if the towers are an aligned pair
+    head: str = "light"  # light: linear base and guided pooling; llm: language model with LoRA
     image_root: bool = True  # light head: signed square root of f_img before the linear base
-    pooling_heads: int = 4  # light head: channel shares of the tower's feature that are pooled apart
-    llm: str = ""  # llm head: the language model's reference
+    pooling_heads: int = 4  # light head: the vision tower's channels are split into this many parts, each pooled on its own
+    llm: str = ""  # llm head: reference of the language model
     lora_rank: int = 16  # llm head: rank of the adapters
 
     @classmethod
     def read(cls, folder: Path) -> EncoderConfig:
-        """From an encoder folder; ModelError for a missing file or an unknown key."""
+        """Read the configuration of an encoder folder.
+
+        Raises:
+            ModelError: the folder has no `config.json`, or the file has an unknown key.
+        """
         path = folder / CONFIG
         if not path.is_file():
             raise ModelError(f"encoder folder {folder} has no {CONFIG}", "give a folder written by save_pretrained")
         values = json.loads(path.read_text())
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
-            raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train it again with this version")
-        return cls(**{"image_size": 0, "closeups": 0} | values)  # an encoder from before there was a choice
+            raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train the encoder again with this version")
+        return cls(**{"image_size": 0, "closeups": 0} | values)  # defaults of encoders saved before these keys existed
 
 
 @dataclass
 class EncoderOutput:
-    """Per item of a batch, float32 on CPU."""
+    """The encoder's output for B items, float32 on CPU."""
 
     embedding: Tensor  # [B, De], unit length
-    image: Tensor  # [B, Dg] frozen f_img, zeros where missing
-    text: Tensor  # [B, Dp] frozen f_txt, zeros where empty
-    agreement: Tensor  # [B] S_title, nan where a side is missing
+    image: Tensor  # [B, Dg] frozen f_img, zeros if the image is missing
+    text: Tensor  # [B, Dp] frozen f_txt, zeros if the text is empty
+    agreement: Tensor  # [B] S_title, nan if image or title is missing
     gate_metadata: Tensor  # [B] mean of 1 + beta over channels, in (0, 2)
-    gate_exploratory: Tensor  # [B]
+    gate_exploratory: Tensor  # [B] likewise
 
 
 @dataclass
 class Forward:
-    """What one pass of the trainable part gives, with what the losses need."""
+    """Output of the trainable part for B items, including the intermediate values that the losses need."""
 
     embedding: Tensor  # [B, De], unit length
-    agreement: Tensor  # [B] S_title, nan where a side is missing
-    anchored: Tensor  # [B, D] pooled E~_txt
-    exploratory: Tensor  # [B, D] pooled E~_rnd
-    gate_metadata: Tensor  # [B, D]
-    gate_exploratory: Tensor  # [B, D]
-    where: Tensor  # [B, N] the anchor's logits
+    agreement: Tensor  # [B] S_title, nan if image or title is missing
+    anchored: Tensor  # [B, D] mean over tokens of E~_txt
+    exploratory: Tensor  # [B, D] mean over tokens of E~_rnd
+    gate_metadata: Tensor  # [B, D] 1 + beta, in (0, 2)
+    gate_exploratory: Tensor  # [B, D] likewise
+    attention_logits: Tensor  # [B, N] of the anchor
 
 
 class Alignment(nn.Module):
-    """`S_title = cos(f_img, f_title)`. Towers that are no aligned pair get two learned projections, trained
-    image-title contrastively beside the connector; a pair's own projections are used as they are."""
+    """The shared space of `S_title = cos(f_img, f_title)`.
+
+    The towers of an aligned pair such as CLIP share a space already, so their features are used as they are. For other towers
+    two projections are learned with a contrastive image-title loss, together with the connector.
+    """
 
     def __init__(self, image_width: int, text_width: int, dim: int, learned: bool):
         super().__init__()
@@ -105,20 +115,22 @@ class Alignment(nn.Module):
         self.title = nn.Linear(text_width, dim, bias=False) if learned else nn.Identity()
 
     def forward(self, image: Tensor, title: Tensor) -> tuple[Tensor, Tensor]:
-        """Both sides in the shared space, unit length (zero where missing)."""
+        """Image `[B, Dg]` and title `[B, Dp]` in the shared space, `[B, A]` each, unit length; a missing one is zero."""
         image, title = self.image(F.normalize(image, dim=-1)), self.title(F.normalize(title, dim=-1))
         return F.normalize(image, dim=-1), F.normalize(title, dim=-1)
 
 
 class TGQFormer(nn.Module):
-    """Item encoder. `forward` is the trainable part over tower features, `encode` the whole from pixels and text.
+    """Item encoder. `encode` maps pixels and texts to embeddings; `forward` is its trainable part, over tower features.
+
+    Shapes: B items, U unique images, N visual tokens, L text positions, n anchored and m exploratory tokens.
 
     Args:
         config: see EncoderConfig.
-        relative_to: where relative tower paths start.
+        relative_to: the folder that relative tower paths start at.
 
     Raises:
-        ModelError: a tower, connector or head that is not there.
+        ModelError: a tower, connector or head of the configuration does not exist.
     """
 
     def __init__(self, config: EncoderConfig, relative_to: Path | None = None):
@@ -150,89 +162,100 @@ class TGQFormer(nn.Module):
         return self.config.dim
 
     def forward(self, features: Features) -> Forward:
-        """Tower features of B items to embeddings and what the losses need."""
+        """Embeddings of B items from their tower features, with the intermediate values that the losses need."""
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
-        anchored, exploratory = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # a stream may be empty
-        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams.where)
+        pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # max: a stream may be empty
+        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.attention_logits)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
-        """All that the head reads beside the towers' features, and S_title `[B]`."""
+        """Output of connector and gates, and S_title `[B]`."""
         f = features
-        seen_or_null = torch.where(f.has_image[:, None, None], self.image_in(f.image_tokens), self.null_image)
-        projected = seen_or_null + self.position
-        seen, titled = self.alignment(f.image, f.title)
-        agreement = (seen * titled).sum(-1).masked_fill(~(f.has_image & f.has_title), float("nan"))
+        image_or_null = torch.where(f.has_image[:, None, None], self.image_in(f.image_tokens), self.null_image)
+        projected = image_or_null + self.position
+        image, title = self.alignment(f.image, f.title)
+        agreement = (image * title).sum(-1).masked_fill(~(f.has_image & f.has_title), float("nan"))
 
         tokens = self.connector(projected, f.text_tokens, f.text_mask)
         anchored, exploratory = tokens[:, : self.connector.n_anchored], tokens[:, self.connector.n_anchored :]
         if self.gates is None:
-            on_metadata = on_exploratory = tokens.new_ones(len(tokens), self.config.width)
+            gate_metadata = gate_exploratory = tokens.new_ones(len(tokens), self.config.width)
         else:
-            anchored, exploratory, on_metadata, on_exploratory = self.gates(anchored, exploratory, f.image, agreement)
-        return Streams(projected, anchored, exploratory, on_metadata, on_exploratory, self.where(f)), agreement
+            anchored, exploratory, gate_metadata, gate_exploratory = self.gates(anchored, exploratory, f.image, agreement)
+        return Streams(projected, anchored, exploratory, gate_metadata, gate_exploratory, self.attention_logits(f)), agreement
 
-    def where(self, features: Features) -> Tensor:
-        """`[B, N]` logits of the anchor: zero without one, and for items that lack a side."""
+    def attention_logits(self, features: Features) -> Tensor:
+        """The anchor's attention logits `[B, N]`; zero without an anchor and for items without image or metadata."""
         f = features
         if self.anchor is None:
             return f.image_tokens.new_zeros(f.image_tokens.shape[:2])
-        known = f.has_image & f.has_text
-        return self.anchor(f.image_tokens, f.text, known) if f.where is None else f.where.masked_fill(~known[:, None], 0.0)
+        present = f.has_image & f.has_text
+        if f.attention_logits is not None:
+            return f.attention_logits.masked_fill(~present[:, None], 0.0)
+        return self.anchor(f.image_tokens, f.text, present)
 
     @torch.no_grad()
-    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """U preprocessed pictures `[U, 3, H, W]` through the vision tower: tokens `[U, N, Dv]`, pooled `[U, Dg]`.
+    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the vision tower on U preprocessed images `[U, 3, H, W]`: tokens `[U, N, Dv]` and pooled features `[U, Dg]`.
 
-        float32 at float16's precision, which is what a cache of features keeps: fresh or kept, the numbers are the same.
+        The results are float32 values rounded to float16, which is the precision of the feature cache. Fresh and cached
+        features are therefore equal.
         """
         with self._autocast():
-            seen = self.vision(pixels.to(self.null_image.device, non_blocking=True))
-        return tuple(value.half().float() for value in seen)
+            features = self.vision(pixels.to(self.null_image.device, non_blocking=True))
+        return tuple(value.half().float() for value in features)
 
     @torch.no_grad()
-    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """T texts through the text tower: tokens `[T, L, Dt]`, mask `[T, L]`, pooled `[T, Dp]`; rounded as in `see`."""
+    def encode_text(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the text tower on T texts: tokens `[T, L, Dt]`, mask `[T, L]` and pooled features `[T, Dp]`.
+
+        The results are rounded as in `encode_image`.
+        """
         with self._autocast():
             tokens, mask, pooled = self.text(list(texts))
         return tokens.half().float(), mask, pooled.half().float()
 
     @torch.no_grad()
     def features(
-        self, seen: tuple[Tensor, Tensor] | None, image_index: Tensor, metadata: Sequence[str], titles: Sequence[str],
-        known: Mapping[int, StoredText] = MappingProxyType({}),
+        self, image_features: tuple[Tensor, Tensor] | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str],
+        cached_texts: Mapping[int, CachedText] = MappingProxyType({}),
     ) -> Features:  # fmt: skip
-        """B items after the towers. The text tower runs once per unique text; see `encode` for the arguments.
+        """Tower features of B items. The text tower runs once per unique text that is not cached.
 
         Args:
-            seen: what `see` gives for the U unique pictures, or what was kept of it; None where no item has one.
-            known: by item, what was kept of its texts.
+            image_features: tokens and pooled features of the U unique images, fresh from `encode_image` or cached; None if no item
+                has an image.
+            image_index: `[B]`, the row of each item's image in `image_features`; -1: no image.
+            metadata: B metadata texts, '' for none.
+            titles: B titles, '' for none.
+            cached_texts: cached text features by item number; the other items' texts go through the text tower.
         """
         device, v = self.null_image.device, self.vision
-        if seen is None:
-            seen = torch.zeros(1, v.tokens_per_image, v.width, device=device), torch.zeros(1, v.pooled_width, device=device)
-        tokens, pooled = seen
+        if image_features is None:
+            image_features = torch.zeros(1, v.tokens_per_image, v.width, device=device), torch.zeros(1, v.pooled_width, device=device)
+        tokens, pooled = image_features
         image_index = image_index.to(device)
         has_image, at = image_index >= 0, image_index.clamp(min=0)
-        return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *self._texts(metadata, titles, known), tuple(metadata))
+        texts = self._text_features(metadata, titles, cached_texts)
+        return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *texts, tuple(metadata))
 
-    def _texts(self, metadata: Sequence[str], titles: Sequence[str], known: Mapping[int, StoredText]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens, mask and pooled feature of the metadata, and the pooled feature of the title, a row per item."""
+    def _text_features(self, metadata: Sequence[str], titles: Sequence[str], cached_texts: Mapping[int, CachedText]) -> tuple[Tensor, ...]:
+        """Per item: metadata tokens `[B, L, Dt]`, mask `[B, L]` and pooled feature `[B, Dp]`, and the title's pooled feature `[B, Dp]`."""
         t, device, items = self.text, self.null_image.device, len(metadata)
         shapes = (items, t.max_length, t.width), (items, t.max_length), (items, t.pooled_width), (items, t.pooled_width)
         tokens, mask, pooled, title = (torch.zeros(shape, device=device) for shape in shapes)
         mask = mask.bool()
-        if fresh := [i for i in range(items) if i not in known]:
-            unique = list(dict.fromkeys([metadata[i] for i in fresh] + [titles[i] for i in fresh]))
+        if uncached := [i for i in range(items) if i not in cached_texts]:
+            unique = list(dict.fromkeys([metadata[i] for i in uncached] + [titles[i] for i in uncached]))
             place = {value: at for at, value in enumerate(unique)}
-            rows, said, titled = (torch.tensor(x, device=device) for x in
-                                  (fresh, [place[metadata[i]] for i in fresh], [place[titles[i]] for i in fresh]))
-            read = self.read(unique)
-            tokens[rows], mask[rows], pooled[rows], title[rows] = *(value[said] for value in read), read[2][titled]
-        for i, text in known.items():
-            kept = torch.from_numpy(text.mask.copy()).to(device)
-            mask[i] = kept
-            tokens[i, kept] = torch.from_numpy(text.tokens.astype(np.float32)).to(device)
+            rows, metadata_at, titles_at = (torch.tensor(x, device=device) for x in
+                                            (uncached, [place[metadata[i]] for i in uncached], [place[titles[i]] for i in uncached]))
+            encoded = self.encode_text(unique)
+            tokens[rows], mask[rows], pooled[rows], title[rows] = *(value[metadata_at] for value in encoded), encoded[2][titles_at]
+        for i, text in cached_texts.items():
+            unmasked = torch.from_numpy(text.mask.copy()).to(device)
+            mask[i] = unmasked
+            tokens[i, unmasked] = torch.from_numpy(text.tokens.astype(np.float32)).to(device)
             pooled[i], title[i] = (torch.from_numpy(x.astype(np.float32)).to(device) for x in (text.pooled, text.title))
         return tokens, mask, pooled, title
 
@@ -240,20 +263,27 @@ class TGQFormer(nn.Module):
     def encode(
         self, pixels: Tensor | None, image_index: Tensor, metadata: Sequence[str], titles: Sequence[str]
     ) -> EncoderOutput:
-        """Embed B items whose U unique pictures are preprocessed.
+        """Embed B items with U unique images.
 
         Args:
-            pixels: `[U, 3, H, W]` from `vision.preprocess`, or None where no item has a picture.
-            image_index: `[B]` int64, the item's picture in `pixels`, -1 for none.
-            metadata: B texts of `metadata_text`, '' for none.
+            pixels: `[U, 3, H, W]`, images after `vision.preprocess`; None if no item has an image.
+            image_index: `[B]`, the row of each item's image in `pixels`; -1: no image.
+            metadata: B texts made by `metadata_text`, '' for none.
             titles: B titles, '' for none.
+
+        Raises:
+            RuntimeError: the encoder is in training mode.
         """
-        seen = self.see(pixels) if pixels is not None and len(pixels) else None
-        return self.embed(self.features(seen, image_index, metadata, titles))
+        image_features = self.encode_image(pixels) if pixels is not None and len(pixels) else None
+        return self.embed(self.features(image_features, image_index, metadata, titles))
 
     @torch.no_grad()
     def embed(self, features: Features) -> EncoderOutput:
-        """Embed B items after the towers."""
+        """Embed B items from their tower features.
+
+        Raises:
+            RuntimeError: the encoder is in training mode.
+        """
         if self.training:
             raise RuntimeError("embed needs eval mode: call .eval() first")
         with self._autocast():
@@ -266,7 +296,7 @@ class TGQFormer(nn.Module):
         return torch.autocast(self.null_image.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def own_state(self) -> dict[str, Tensor]:
-        """The weights that are this encoder's own: neither the towers' nor the language model's frozen ones."""
+        """The encoder's own weights by name, without the frozen weights of the towers and of the language model."""
         return {
             name: value for name, value in self.state_dict().items()
             if not name.startswith(("vision.", "text.")) and not (name.startswith("head.llm.") and "lora_" not in name)
@@ -274,9 +304,10 @@ class TGQFormer(nn.Module):
 
     @property
     def model_version(self) -> str:
-        """16 hex digits over own weights, configuration and the towers' fingerprints (weights and preprocessing).
+        """16 hex digits that identify the model: a hash of its own weights, its configuration and the towers' fingerprints.
 
-        References are left out: the same towers in another folder are the same model.
+        A fingerprint covers weights and preprocessing. Tower references are left out of the hash, because the same towers in
+        another folder are the same model.
         """
         digest = hashlib.sha256()
         for name, value in sorted(self.own_state().items()):
@@ -291,37 +322,44 @@ class TGQFormer(nn.Module):
         return "".join(hub.sha256_of(file) for file in files)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` (own weights, float16 where that loses nothing) to a folder."""
+        """Write `config.json` and `model.safetensors` to a folder.
+
+        The weights are the encoder's own, in float16 if that is exact.
+
+        Raises:
+            ModelError: the LoRA adapters were merged into the language model.
+        """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu().contiguous() for name, value in self.own_state().items()}
         if all(torch.equal(value, value.half().float()) for value in state.values()):
             state = {name: value.half() for name, value in state.items()}
         if self.config.head == "llm" and not any("lora_" in name for name in state):
-            raise ModelError("an encoder with merged adapters cannot be saved", "save it before merge()")
+            raise ModelError("an encoder with merged adapters cannot be saved", "save it before the call of merge()")
         save_file(state, folder / WEIGHTS, {"format": "pt"})
-        (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone; workers may be another user
-        moved: dict[str, Any] = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
+        (folder / WEIGHTS).chmod(0o644)  # safetensors makes the file private to its owner, but workers may run as another user
+        moved = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
         (folder / CONFIG).write_text(json.dumps(asdict(replace(self.config, **moved)), indent=1) + "\n")
 
     @classmethod
     def from_pretrained(
         cls, path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
     ) -> TGQFormer:
-        """Load an encoder folder, in eval mode; `"default"` is the one that ships with tgq.
+        """Load an encoder folder, in eval mode.
 
         Args:
+            path: the folder; `"default"` is the encoder that ships with tgq.
             dtype: torch.float32, or torch.bfloat16 to run under autocast.
 
         Raises:
-            ModelError: no such folder, no weights, or weights of another configuration.
+            ModelError: the folder does not exist, has no weights, or has weights that do not fit its configuration.
         """
         folder = DEFAULT_ENCODER if str(path) == "default" else Path(path)
         if not folder.is_dir():
             raise ModelError(f"encoder folder {folder} does not exist", "give a folder written by save_pretrained")
         config = EncoderConfig.read(folder)
         if not (folder / WEIGHTS).is_file():
-            raise ModelError(f"encoder folder {folder} has no {WEIGHTS}", "train it, or copy the folder whole")
+            raise ModelError(f"encoder folder {folder} has no {WEIGHTS}", "train the encoder, or copy the whole folder")
         model = cls(config, relative_to=folder)
         try:
             state = load_file(folder / WEIGHTS)
@@ -331,7 +369,7 @@ class TGQFormer(nn.Module):
         shapes, found = ({name: value.shape for name, value in s.items()} for s in (wanted, state))
         if shapes != found:
             wrong = min(name for name in shapes | found if shapes.get(name) != found.get(name))
-            raise ModelError(f"{folder / WEIGHTS} does not fit its {CONFIG} at '{wrong}'",
+            raise ModelError(f"{folder / WEIGHTS} does not fit its {CONFIG} at weight '{wrong}'",
                              "use the config.json that was saved with these weights")
         model.load_state_dict(state, strict=False)
         model.dtype = dtype
@@ -339,7 +377,7 @@ class TGQFormer(nn.Module):
 
 
 def _moved(reference: str, relative_to: Path | None, folder: Path) -> str:
-    """A relative tower path as seen from the folder that is written now; every other reference stands."""
+    """A relative tower path, made relative to the folder that is being written; all other references are returned unchanged."""
     place = (relative_to or Path()) / reference
     if not reference or reference in hub.BUNDLED or Path(reference).is_absolute() or not place.is_dir():
         return reference

@@ -1,4 +1,4 @@
-"""A complete encoder that weighs nothing: random towers of a few thousand weights, for tests and dry runs."""
+"""A complete tiny encoder for tests and dry runs, with random towers of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ WORDS = (
 
 
 def write_tiny_encoder(folder: str | Path, seed: int = 0, **config) -> Path:
-    """Write an encoder with a random ViT (32 px, 17 tokens) and a random BERT in `folder/towers`, by relative paths.
+    """Write an encoder with a random ViT (32 px, 17 tokens) and a random BERT, both in `folder/towers` as relative paths.
 
     Args:
-        seed: another seed gives other weights, so another `model_version`.
+        seed: of the random weights; another seed gives another `model_version`.
         config: fields of EncoderConfig to set.
     """
     from transformers import BertConfig, BertModel
@@ -55,7 +55,7 @@ def write_tiny_llm(folder: str | Path, seed: int = 0) -> Path:
 
 
 def write_tiny_tokenizer(folder: str | Path) -> None:
-    """Write a word-piece tokenizer that can spell any ASCII word."""
+    """Write a WordPiece tokenizer that covers every ASCII word."""
     from transformers import BertTokenizerFast
 
     vocabulary = {token: i for i, token in enumerate(_vocabulary())}
@@ -78,7 +78,7 @@ def _write_vision(folder: Path) -> None:
 
 
 def write_preprocessor(folder: str | Path, size: dict[str, int]) -> None:
-    """Write a `preprocessor_config.json` that resizes to `size` and centres at a half."""
+    """Write a `preprocessor_config.json` that resizes to `size` and normalises with mean and standard deviation 0.5."""
     preprocessor = {
         "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": size, "resample": 2,
         "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,

@@ -1,8 +1,8 @@
-"""Bytes to an RGB picture, or to a named reason why not.
+"""Image decoding: bytes to an RGB image, or to an error with a named reason.
 
-A catalog's pictures come from strangers. Everything that shops really upload is handled (animated, CMYK,
-16-bit, palette, transparent, rotated); everything that would harm the night is refused from the header,
-before a pixel is allocated.
+A catalog's images are untrusted input. Every kind of image that shops really upload is decoded (animated, CMYK, 16-bit, palette,
+transparent, rotated). An image that would exhaust memory or time is refused on the basis of its header, before any pixel is
+allocated.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, features
 
-# Raster formats only: EPS, PDF, WMF and their kind start interpreters, and are never tried.
+# Raster formats only. EPS, PDF, WMF and similar formats start interpreters, so they are never opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features.check("avif") else ())
 
-# A real progressive JPEG has about ten scans. Each one costs a pass over the whole picture, so thousands of
-# empty ones in a small file keep a core busy for hours.
+# A normal progressive JPEG has about ten scans. Each scan costs a pass over the whole image, so a small file with thousands of
+# empty scans would keep a core busy for hours.
 MAX_JPEG_SCANS = 500
 
-# Pictures above this size are decoded one at a time in a process: sixteen threads with a gigabyte each would
-# kill the worker.
+# A process decodes images above this size one at a time, because sixteen threads with a gigabyte each would exceed the worker's
+# memory.
 LARGE_PIXELS = 16_000_000
-_one_large_picture = threading.Lock()
+_large_image_lock = threading.Lock()
 
-_TURN = {
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,29 +40,27 @@ _ORIENTATION = 274  # EXIF tag
 
 
 class ImageError(Exception):
-    """A picture that cannot be used.
+    """An image that cannot be used.
 
     Attributes:
         reason: one of 'unreadable', 'too_large', 'decompression_bomb', 'truncated', 'not_an_image',
             'unsupported_scheme', 'path_outside_catalog', 'host_not_allowed', 'not_found', 'timeout'.
-        detail: one line for the person who looks after the catalog.
+        detail: one line that tells the catalog's maintainer what was found.
     """
 
     def __init__(self, reason: str, detail: str):
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
-    def __reduce__(
-        self,
-    ):  # the default would rebuild from the joined message, and fail on its way from a worker
+    def __reduce__(self):  # the default would unpickle from the joined message, which fails on the way from a worker
         return type(self), (self.reason, self.detail)
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What a picture may weigh: `max_bytes` as stored, `max_pixels` (width x height) when decoded.
+    """The largest image that is decoded: `max_bytes` of the file, `max_pixels` (width x height) of the image.
 
-    Pillow's own ceiling (`PIL.Image.MAX_IMAGE_PIXELS` x 2, 179 megapixels) holds above `max_pixels`.
+    A `max_pixels` above Pillow's own limit (`PIL.Image.MAX_IMAGE_PIXELS` x 2, 179 megapixels) has no effect.
     """
 
     max_bytes: int = 20 * 1024 * 1024
@@ -70,50 +68,51 @@ class ImageLimits:
 
 
 def decode_image(data: bytes, limits: ImageLimits = ImageLimits(), target: int | None = None) -> Image.Image:
-    """Decode the first frame of `data` to an upright RGB picture, transparent parts on white. Thread-safe.
+    """Decode the first frame of `data` to an upright RGB image, with transparent parts on white. Thread-safe.
 
-    With `target`, a JPEG is scaled down by 2, 4 or 8 inside its DCT as far as both sides stay >= `target`
-    pixels, which is several times faster than decoding it whole; a picture already smaller than `target`
-    keeps its size.
+    Args:
+        target: with it, a JPEG is scaled down by 2, 4 or 8 during decoding as long as both sides stay at least `target` pixels.
+            This is several times faster than a full decode. An image smaller than `target` keeps its size.
 
     Raises:
-        ImageError: whatever is wrong with `data`, never anything else.
+        ImageError: for any problem with `data`; no other error is raised.
     """
     image, _ = _load(data, limits, target)
     try:
-        upright = _TURN.get(_orientation(image))
-        with _turn_of(image):
+        transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+        with _lock_for(image):
             rgb = _to_rgb(image)
-            return rgb.transpose(upright) if upright is not None else rgb
+            return rgb.transpose(transpose) if transpose is not None else rgb
     except Exception as error:
-        raise _named(error, data) from None
+        raise _as_image_error(error, data) from None
 
 
 def verify_image(data: bytes, limits: ImageLimits = ImageLimits()) -> tuple[int, int, str]:
-    """Check that `data` decodes, at the lowest cost: a JPEG at one eighth of its size.
+    """Check at the lowest cost that `data` decodes: a JPEG is decoded at one eighth of its size.
 
-    Returns (width, height, format): the sides as displayed, after EXIF rotation, and Pillow's name, e.g. 'JPEG'.
+    Returns:
+        (width, height, format): the sides as displayed, after EXIF rotation, and Pillow's format name, e.g. 'JPEG'.
 
     Raises:
-        ImageError: exactly where `decode_image` would.
+        ImageError: in the same cases as `decode_image`.
     """
     image, (width, height) = _load(data, limits, target=1)
     try:
         if image.mode not in _PLAIN_MODES:
-            _to_rgb(image.crop((0, 0, 1, 1)))  # a mode without a way to RGB is refused here too
-        # Pillow turns TIFFs by itself while loading them; their size in the header is already the turned one.
+            _to_rgb(image.crop((0, 0, 1, 1)))  # refuses a mode that cannot be converted to RGB
+        # Pillow rotates a TIFF while it loads it, and reports its size after the rotation.
         if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
     except Exception as error:
-        raise _named(error, data) from None
+        raise _as_image_error(error, data) from None
     return width, height, str(image.format)
 
 
 def verify_header(data: bytes, limits: ImageLimits = ImageLimits()) -> None:
-    """Check what the header says and no pixel: cheaper still, and a picture that ends early passes.
+    """Check the header only. This is cheaper than `verify_image`, but does not detect a truncated image.
 
     Raises:
-        ImageError: unknown format, too many bytes, pixels or scans.
+        ImageError: the format is unknown, or there are too many bytes, pixels or scans.
     """
     _load(data, limits, target=None, pixels=False)
 
@@ -121,7 +120,7 @@ def verify_header(data: bytes, limits: ImageLimits = ImageLimits()) -> None:
 def _load(
     data: bytes, limits: ImageLimits, target: int | None, pixels: bool = True
 ) -> tuple[ImageFile.ImageFile, tuple[int, int]]:
-    """The picture in its own mode, loaded if `pixels`, and the size in its header."""
+    """The image in its own mode, with its pixels loaded if `pixels`, and the size in its header."""
     if not data:
         raise ImageError("not_an_image", "the file is empty")
     if len(data) > limits.max_bytes:
@@ -131,19 +130,20 @@ def _load(
         size = image.size
         _check_header(image, data, limits)
         if target is not None:
-            image.draft(None, (target, target))  # only JPEG listens
+            image.draft(None, (target, target))  # has an effect on JPEG only
         if pixels:
-            with _turn_of(image):
+            with _lock_for(image):
                 image.load()
         return image, size
-    except Exception as error:  # Pillow's readers raise some fifteen classes on hostile bytes
-        raise _named(error, data) from None
+    except Exception as error:  # on malformed bytes Pillow raises about fifteen error classes
+        raise _as_image_error(error, data) from None
 
 
 def _check_header(image: ImageFile.ImageFile, data: bytes, limits: ImageLimits) -> None:
+    """Raise ImageError if the header exceeds a limit."""
     width, height = image.size
     if width < 1 or height < 1:
-        raise ImageError("unreadable", f"a picture of {width} x {height} pixels")
+        raise ImageError("unreadable", f"the header declares {width} x {height} pixels")
     if width * height > limits.max_pixels:
         raise ImageError(
             "decompression_bomb",
@@ -153,14 +153,15 @@ def _check_header(image: ImageFile.ImageFile, data: bytes, limits: ImageLimits) 
         raise ImageError("decompression_bomb", f"{scans:,} JPEG scans, above the limit of {MAX_JPEG_SCANS}")
 
 
-def _turn_of(image: Image.Image):
-    return _one_large_picture if image.width * image.height > LARGE_PIXELS else nullcontext()
+def _lock_for(image: Image.Image):
+    """The lock to hold while the image is decoded or converted; no lock for a small image."""
+    return _large_image_lock if image.width * image.height > LARGE_PIXELS else nullcontext()
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # broken EXIF says nothing about the pixels
+    except Exception:  # the pixels can be fine although EXIF is broken
         return 1
 
 
@@ -168,7 +169,7 @@ _PLAIN_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """A new RGB picture, detached from the file."""
+    """A new RGB image that no longer needs the file."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _deep_to_8_bit(image)
     if image.mode == "CMYK":
@@ -182,9 +183,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey on its full range; 32-bit and float, which have no agreed white, from lowest to highest.
+    """Scale an image with deep channels to 8 bit: 16-bit grey from its full range, 32-bit and float from minimum to maximum.
 
-    `Image.convert` would clip at 255 and leave a white page.
+    The latter have no agreed white level. `Image.convert` would clip all values at 255, which gives a white image.
     """
     values = np.asarray(image, dtype=np.float32)
     if image.mode.startswith("I;16"):
@@ -200,9 +201,9 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
-    """Through the picture's own ICC profile where it is usable, as browsers do; else by Pillow's formula.
+    """Convert with the image's own ICC profile if it is usable, as browsers do, else with Pillow's formula.
 
-    The inversion that Adobe writes into CMYK JPEGs is undone by Pillow's reader.
+    Pillow's reader already undoes the inversion that Adobe uses in CMYK JPEGs.
     """
     profile = image.info.get("icc_profile")
     if profile:
@@ -212,24 +213,25 @@ def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
             if rgb is not None:
                 return rgb
         except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a broken profile is no reason to lose the picture
+            pass  # with a broken profile the image is still usable
     return image.convert("RGB")
 
 
-def _named(error: Exception, data: bytes) -> ImageError:
+def _as_image_error(error: Exception, data: bytes) -> ImageError:
+    """An ImageError whose reason fits an error of Pillow and the bytes that caused it."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError("decompression_bomb", str(error))
     if isinstance(error, MemoryError):
-        return ImageError("too_large", "not enough memory to decode it")
+        return ImageError("too_large", "not enough memory to decode the image")
     name = _format_by_magic(data)
     if name is None:
         return ImageError("not_an_image", f"starts with {data[:12]!r}; known formats: {', '.join(FORMATS)}")
     if name not in FORMATS:
-        return ImageError("not_an_image", f"{name} is not read; known formats: {', '.join(FORMATS)}")
+        return ImageError("not_an_image", f"{name} is not supported; known formats: {', '.join(FORMATS)}")
     if _ends_early(name, data) or "truncated" in str(error).lower():
-        return ImageError("truncated", f"{name} ends early, after {len(data):,} bytes")
+        return ImageError("truncated", f"the {name} file ends early, after {len(data):,} bytes")
     return ImageError("unreadable", f"{name}: {' '.join(str(error).split()) or type(error).__name__}"[:300])
 
 
@@ -242,6 +244,7 @@ _MAGIC = (
 
 
 def _format_by_magic(data: bytes) -> str | None:
+    """The format that the first bytes indicate, None if they fit no known format."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp":
@@ -250,7 +253,7 @@ def _format_by_magic(data: bytes) -> str | None:
 
 
 def _ends_early(name: str, data: bytes) -> bool:
-    """Whether a file that failed to decode lacks the end its format prescribes."""
+    """Whether a file that failed to decode lacks the end marker or the length that its format prescribes."""
     if name == "JPEG":
         return b"\xff\xd9" not in data[-1024:]
     if name == "PNG":
@@ -261,7 +264,7 @@ def _ends_early(name: str, data: bytes) -> bool:
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if name == "BMP":
         return int.from_bytes(data[2:6], "little") > len(data)
-    if name == "AVIF":  # a chain of boxes, each with its length in front
+    if name == "AVIF":  # a sequence of boxes, each of which begins with its length
         at = 0
         while 0 <= at < len(data) and (length := int.from_bytes(data[at : at + 4], "big")) >= 8:
             at += length

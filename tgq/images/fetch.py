@@ -1,8 +1,7 @@
-"""Where a picture's bytes come from: local files, object stores, web servers. One door, one set of limits.
+"""Image fetching: bytes of an image from local files, object stores or web servers, with one set of limits.
 
-A catalog names its pictures, and a catalog comes from outside. So a local path must lie under a root that the
-operator named, a web host must be on the operator's list, and neither a symlink, a redirect nor a DNS answer
-leads around that.
+The URIs come from a catalog, which is untrusted input. A local path must therefore be in a folder that the operator allowed, and
+a web host must be on the operator's list. Symlinks, redirects and DNS answers cannot bypass these checks.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ T = TypeVar("T")
 
 
 class Fetcher:
-    """Reads URIs under `options`. Thread-safe, picklable: connections are opened on first use, in each process.
+    """Reads URIs within the limits of `options`. Thread-safe and picklable: each process opens its connections on first use.
 
-    Local paths are absolute, or `file://`: the caller resolves relative ones against the catalog's folder.
+    Local paths must be absolute or `file://` URIs. The caller resolves relative paths against the catalog's folder.
     """
 
     def __init__(self, options: FetchOptions):
@@ -45,41 +44,40 @@ class Fetcher:
 
         Raises:
             ImageError: 'too_large', 'unsupported_scheme', 'path_outside_catalog', 'host_not_allowed',
-                'not_found', 'timeout', 'truncated' (the connection ended early), or 'unreadable' with what
-                the server or system said.
+                'not_found', 'timeout', 'truncated' (the connection ended early), or 'unreadable' with the
+                message of the server or the system.
         """
-        return self._ask(uri, lambda source: source.read(uri))
+        return self._call(uri, lambda source: source.read(uri))
 
     def stat(self, uri: str) -> str:
-        """A cheap fingerprint, without reading the picture: it changes when the bytes do.
+        """A fingerprint that changes when the image's bytes change, obtained without reading them.
 
-        Empty when the server offers nothing to tell versions apart by; such a picture has to be read to know.
+        It is empty if the server provides no version information. Such an image has to be read to detect a change.
 
-        Local: size and mtime in ns. Object store: what the store lists about the object (size, ETag, mtime,
-            generation).
-        Web: ETag, Last-Modified and length of a HEAD; a server that gives neither of the first two yields ''.
+        Local file: size and mtime in ns. Object store: the store's metadata of the object (size, ETag, mtime, generation).
+        Web: ETag, Last-Modified and Content-Length of a HEAD request; empty without ETag and Last-Modified.
 
         Raises:
             ImageError: as `read`.
         """
-        return self._ask(uri, lambda source: source.stat(uri))
+        return self._call(uri, lambda source: source.stat(uri))
 
-    def _ask(self, uri: str, question: Callable[[LocalFiles | ObjectStores | WebServers], T]) -> T:
-        """One kind of source, asked again after what may pass; a local file answers the first time or never."""
+    def _call(self, uri: str, method: Callable[[LocalFiles | ObjectStores | WebServers], T]) -> T:
+        """Call `method` with the source of the URI's scheme. Calls to remote sources are retried, calls to local files are not."""
         scheme = scheme_of(uri)
         if scheme == "file":
-            return question(self._files)
+            return method(self._files)
         source = self._objects if scheme in OBJECT_STORES else self._web
-        return self._again(lambda: question(source))
+        return self._with_retries(lambda: method(source))
 
-    def _again(self, attempt: Callable[[], T]) -> T:
-        """Exponential backoff with full jitter, so that a thousand tasks do not come back in step."""
-        for tried in range(self.options.retries + 1):
+    def _with_retries(self, attempt: Callable[[], T]) -> T:
+        """Retry on Transient errors with exponential backoff and full jitter, so that many tasks do not retry at the same time."""
+        for retry in range(self.options.retries + 1):
             try:
                 return attempt()
             except Transient as failure:
-                if tried == self.options.retries:
+                if retry == self.options.retries:
                     raise failure.error from None
-                pause = random.uniform(0, min(0.25 * 2**tried, MAX_PAUSE_S))
+                pause = random.uniform(0, min(0.25 * 2**retry, MAX_PAUSE_S))
                 time.sleep(min(max(pause, failure.pause_s), MAX_PAUSE_S))
         raise AssertionError("unreachable")

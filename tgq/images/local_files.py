@@ -1,4 +1,4 @@
-"""Pictures in local files, under the folders that the operator named."""
+"""Images in local files, in the folders that the operator allowed."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import stat as stat_bits
 from urllib.parse import unquote
 
 from tgq.images.decode import ImageError
-from tgq.images.permitted import FetchOptions, of_system, too_large, within_limit
+from tgq.images.permitted import FetchOptions, from_os_error, too_large, within_limit
 
 
 class LocalFiles:
-    """Reads regular files that lie under `roots` after symlinks are resolved."""
+    """Reads regular files whose path is in one of the `roots` after symlinks are resolved."""
 
     def __init__(self, options: FetchOptions, roots: tuple[str, ...]):
         self.options = options
         self._roots = tuple(os.path.realpath(local_path(root)) for root in roots)
 
     def stat(self, uri: str) -> str:
-        """Size and mtime in ns."""
+        """Size in bytes and mtime in ns, as a fingerprint; raises ImageError."""
         found = self._local(uri)[1]
         return f"size={found.st_size} mtime_ns={found.st_mtime_ns}"
 
     def read(self, uri: str) -> bytes:
+        """The file's bytes; raises ImageError."""
         path, found = self._local(uri)
         if found.st_size > self.options.max_bytes:
             raise too_large(self.options, uri, found.st_size)
@@ -30,10 +31,11 @@ class LocalFiles:
             with open(path, "rb") as file:
                 data = file.read(self.options.max_bytes + 1)
         except OSError as error:
-            raise of_system(path, error) from None
+            raise from_os_error(path, error) from None
         return within_limit(self.options, uri, data)
 
     def _local(self, uri: str) -> tuple[str, os.stat_result]:
+        """The resolved path and its stat result, if the path is allowed and a regular file."""
         path = uri
         if uri[:5].lower() == "file:":
             rest = uri[5:]
@@ -42,21 +44,22 @@ class LocalFiles:
                 raise ImageError("unsupported_scheme", f"{uri} names a file on another machine ({host})")
             path = unquote(slash + after)
         if not os.path.isabs(path):
-            raise ImageError("path_outside_catalog", f"{path} is relative, and to what is not known here")
+            raise ImageError("path_outside_catalog", f"{path} is a relative path; only absolute paths can be read")
         try:
             real = os.path.realpath(path)
-            # Judged before it is looked at: whether a file exists outside the roots is nobody's business.
+            # Before the file is accessed, so that the error does not reveal whether a file outside of the roots exists.
             if not any(os.path.commonpath((root, real)) == root for root in self._roots):
                 raise ImageError(
-                    "path_outside_catalog", f"{path} does not lie in {' or '.join(self._roots) or 'any root'}"
+                    "path_outside_catalog", f"{path} is not in {' or '.join(self._roots) or 'any allowed folder'}"
                 )
             found = os.stat(real)
         except (OSError, ValueError) as error:
-            raise of_system(path, error) from None
-        if not stat_bits.S_ISREG(found.st_mode):  # a pipe or a device would never end
+            raise from_os_error(path, error) from None
+        if not stat_bits.S_ISREG(found.st_mode):  # reading a pipe or a device could never end
             raise ImageError("unreadable", f"{path} is not a regular file")
         return real, found
 
 
 def local_path(root: str) -> str:
+    """A `file:` URI as a path; a path is returned unchanged."""
     return "/" + root[5:].lstrip("/") if root.startswith("file:") else root

@@ -1,4 +1,4 @@
-"""What an operator permits of picture sources, and what every kind of source refuses alike."""
+"""Allowed image sources and limits, and the errors that all kinds of sources share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ OBJECT_STORES = ("hdfs", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """What the operator permits.
+    """The image sources that the operator allows, and limits.
 
     Attributes:
-        allowed_hosts: web hosts, exact (`images.shop.com`) or by suffix (`*.shop.com`, which does not include
-            `shop.com`).
-            Empty: no web at all. Only a host named exactly may have a private or loopback address.
-        allowed_roots: folders and URIs of object stores (`s3://bucket/photos`). A local file must lie in one of
-            the folders after symlinks are resolved, an object under one of the URIs. Empty: neither.
-        timeout_s: to connect, and between two reads; the whole answer gets six times as long.
-        retries: further attempts after a timeout, a broken connection, HTTP 429 or 5xx.
-        max_bytes: refused above that, while it streams in.
+        allowed_hosts: web hosts, exact (`images.shop.com`) or by suffix (`*.shop.com`, which does not include `shop.com`).
+            Empty: no web access. Only a host that is listed exactly may have a private or loopback address.
+        allowed_roots: folders, and URIs of object stores (`s3://bucket/photos`). A local file must be in one of the folders
+            after symlinks are resolved, an object under one of the URIs. Empty: neither local files nor object stores.
+        timeout_s: seconds to connect, and between two reads. A whole response may take six times as long.
+        retries: additional attempts after a timeout, a broken connection, HTTP 429 or 5xx.
+        max_bytes: maximum size. A larger image is refused while it is being received.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -33,7 +32,7 @@ class FetchOptions:
 
 
 class Transient(Exception):
-    """Worth another attempt: holds the error to raise after the last, and the pause the server asked for."""
+    """An error that is worth a retry. It holds the error to raise after the last attempt, and the pause that the server requested."""
 
     def __init__(self, error: ImageError, pause_s: float = 0.0):
         self.error, self.pause_s = error, pause_s
@@ -41,32 +40,34 @@ class Transient(Exception):
 
 
 def too_large(options: FetchOptions, uri: str, size: int) -> ImageError:
+    """The error for an image of at least `size` bytes."""
     return ImageError(
         "too_large", f"{uri}: {size:,} bytes or more, above the limit of {options.max_bytes:,}"
     )
 
 
 def within_limit(options: FetchOptions, uri: str, data: bytes) -> bytes:
+    """`data`, or ImageError 'too_large'."""
     if len(data) > options.max_bytes:
         raise too_large(options, uri, len(data))
     return data
 
 
 def scheme_of(uri: str) -> str:
-    """'file' for plain paths; otherwise the scheme, if it is one that we read."""
+    """The URI's scheme in lower case, 'file' for a plain path; ImageError for a scheme that is not supported."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", uri)
     scheme = match[1].lower() if match else "file"
     if scheme not in ("file", "http", "https", *OBJECT_STORES):
-        raise ImageError("unsupported_scheme", f"{uri[:200]}: {scheme} is not read")
+        raise ImageError("unsupported_scheme", f"{uri[:200]}: the scheme {scheme} is not supported")
     return scheme
 
 
-def of_system(where: str, error: OSError | ValueError) -> ImageError:
-    missing = isinstance(
-        error, FileNotFoundError | NotADirectoryError | ValueError
-    )  # ValueError: a zero byte in the path
-    return ImageError("not_found" if missing else "unreadable", f"{where!r}: {one_line(error)}")
+def from_os_error(location: str, error: OSError | ValueError) -> ImageError:
+    """The ImageError for an error of the operating system. A ValueError means a zero byte in the path."""
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+    return ImageError("not_found" if missing else "unreadable", f"{location!r}: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:
+    """An error's message in one line, cut after 200 characters."""
     return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]

@@ -1,4 +1,4 @@
-"""Pictures on web servers that the operator listed: checked host, checked address, checked redirects."""
+"""Images on web servers that the operator allowed, with checks of host, address and redirects."""
 
 from __future__ import annotations
 
@@ -19,46 +19,48 @@ from tgq.images.permitted import FetchOptions, Transient, one_line, scheme_of, t
 
 MAX_REDIRECTS = 5
 CHUNK = 64 * 1024
-# A server may trickle bytes just inside the read timeout; the whole answer gets this many times `timeout_s`.
-WHOLE_ANSWER = 6
+# A server could send bytes slowly, each within the read timeout. A whole response may take this many times `timeout_s`.
+RESPONSE_TIMEOUTS = 6
 
 
 class WebServers:
-    """Reads from permitted hosts, directly and never through a proxy: only then is the address that answers known."""
+    """Reads from allowed hosts. It never uses a proxy, because then the address of the server could not be checked."""
 
     def __init__(self, options: FetchOptions):
         self.options = options
         self._lock = threading.Lock()
-        self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = None  # with the id of the process that opened them
+        self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = None  # process id, pools by "any address allowed"
 
     def read(self, uri: str) -> bytes:
-        with self._answer("GET", uri) as response:
+        """The response's body; raises ImageError or Transient."""
+        with self._response("GET", uri) as response:
             declared = response.headers.get("Content-Length", "")
             if declared.isdigit() and int(declared) > self.options.max_bytes:
                 raise too_large(self.options, uri, int(declared))
-            deadline = time.monotonic() + WHOLE_ANSWER * self.options.timeout_s
+            deadline = time.monotonic() + RESPONSE_TIMEOUTS * self.options.timeout_s
             data = bytearray()
-            while chunk := response.read1(CHUNK, decode_content=True):  # `stream` would wait for a full chunk
+            while chunk := response.read1(CHUNK, decode_content=True):  # not `stream`, which waits for a full chunk
                 data += chunk
                 if len(data) > self.options.max_bytes:
                     raise too_large(self.options, uri, len(data))
                 if time.monotonic() > deadline:
                     raise Transient(
-                        ImageError("timeout", f"{uri} was still sending after {WHOLE_ANSWER} timeouts")
+                        ImageError("timeout", f"{uri} did not finish within {RESPONSE_TIMEOUTS * self.options.timeout_s:g} s")
                     )
             return bytes(data)
 
     def stat(self, uri: str) -> str:
-        with self._answer("HEAD", uri) as response:
+        """ETag, Last-Modified and Content-Length as a fingerprint, '' without the first two; raises ImageError or Transient."""
+        with self._response("HEAD", uri) as response:
             headers = response.headers
         if not (headers.get("ETag") or headers.get("Last-Modified")):
             return ""
-        told = (("etag", "ETag"), ("modified", "Last-Modified"), ("size", "Content-Length"))
-        return " ".join(f"{name}={headers[header]}" for name, header in told if headers.get(header))
+        fields = (("etag", "ETag"), ("modified", "Last-Modified"), ("size", "Content-Length"))
+        return " ".join(f"{name}={headers[header]}" for name, header in fields if headers.get(header))
 
     @contextmanager
-    def _answer(self, method: str, uri: str):
-        """The 200 at the end of permitted redirects, unread; closed on exit."""
+    def _response(self, method: str, uri: str):
+        """The response with status 200 after allowed redirects, its body unread. It is closed on exit."""
         at = uri
         for _ in range(MAX_REDIRECTS + 1):
             with self._request(method, at) as response:
@@ -67,13 +69,13 @@ class WebServers:
                         at = urljoin(at, response.headers["Location"])
                     except ValueError as error:
                         raise ImageError(
-                            "unreadable", f"{uri} redirects to no address: {one_line(error)}"
+                            "unreadable", f"{uri} redirects to an invalid address: {one_line(error)}"
                         ) from None
                     if scheme_of(at) not in ("http", "https"):
                         raise ImageError("unsupported_scheme", f"{uri} redirects to {at}")
                     continue
                 if method == "HEAD" and response.status in (405, 501):
-                    method = "GET"  # a server without HEAD: ask again, and leave the body unread
+                    method = "GET"  # the server does not support HEAD; GET works as well, and its body is not read
                     continue
                 raise_for_status(uri, response)
                 yield response
@@ -82,9 +84,9 @@ class WebServers:
 
     @contextmanager
     def _request(self, method: str, uri: str):
+        """One response without redirects or retries, after a check of the host. It is closed on exit."""
         try:
-            # One parser decides the host that is checked AND the host that is connected to: two would
-            # disagree some day.
+            # The same parse gives the host that is checked and the host that is connected to. Two parsers could disagree.
             url = parse_url(uri)
         except urllib3.exceptions.HTTPError as error:
             raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
@@ -103,27 +105,26 @@ class WebServers:
                 preload_content=False,
             )
             if response.length_remaining == 0:
-                response.read()  # done with it, so that the connection can serve again
+                response.read()  # completes the response, so that its connection can be reused
             yield response
         except urllib3.exceptions.LocationParseError as error:
             raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Transient(self._of_connection(uri, error)) from None
+            raise Transient(self._from_connection_error(uri, error)) from None
         finally:
             if response is not None:
-                response.close()  # a connection whose answer was read to its end is back in the pool by now
+                response.close()  # a connection whose response was read completely is already back in the pool
 
-    def _of_connection(self, uri: str, error: Exception) -> ImageError:
-        refused = isinstance(
-            error, urllib3.exceptions.NewConnectionError
-        )  # which urllib3 derives from its timeout
+    def _from_connection_error(self, uri: str, error: Exception) -> ImageError:
+        """The ImageError for an error of urllib3 or of the socket."""
+        refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # a subclass of urllib3's timeout
         if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
             return ImageError("timeout", f"{uri} did not answer in {self.options.timeout_s:g} s")
         cut = isinstance(error.args[-1] if error.args else error, urllib3.exceptions.IncompleteRead)
         return ImageError("truncated" if cut else "unreadable", f"{uri}: {one_line(error)}")
 
     def _permitted(self, host: str, uri: str) -> bool:
-        """Whether the host is listed exactly; an unlisted one is refused."""
+        """True if the host is listed exactly, False if by suffix. A host that is not listed raises ImageError."""
         listed = [entry.lower().rstrip(".") for entry in self.options.allowed_hosts]
         if host and host in listed:
             return True
@@ -135,18 +136,15 @@ class WebServers:
         )
 
     def _pool(self, any_address: bool) -> urllib3.PoolManager:
+        """This process's connection pools, for any address or for public addresses only."""
         with self._lock:
-            if (
-                self._pools is None or self._pools[0] != os.getpid()
-            ):  # sockets must not be shared across a fork
-                self._pools = (
-                    os.getpid(),
-                    {True: _pool_manager(), False: _pool_manager(_PublicHTTP, _PublicHTTPS)},
-                )
+            if self._pools is None or self._pools[0] != os.getpid():  # sockets must not be shared across a fork
+                self._pools = os.getpid(), {True: _pool_manager(), False: _pool_manager(_PublicHTTP, _PublicHTTPS)}
             return self._pools[1][any_address]
 
 
 def raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:
+    """Raise Transient for a status that is worth a retry, ImageError for any other status than 200."""
     status = response.status
     if status == 200:
         return
@@ -160,7 +158,7 @@ def raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:
 
 
 class _PublicAddressOnly:
-    """Looks at who answered before a byte is sent, so that no DNS answer leads into the private network."""
+    """A connection that checks the server's address before it sends a byte, so that no DNS answer leads into the private network."""
 
     def _new_conn(self):
         connection = super()._new_conn()
@@ -169,7 +167,7 @@ class _PublicAddressOnly:
         if not address.is_global or address.is_multicast:
             connection.close()
             raise ImageError(
-                "host_not_allowed", f"{self.host} has the private address {address}; list it by its full name"
+                "host_not_allowed", f"{self.host} has the private address {address}; list it by its full name in the allowed hosts"
             )
         return connection
 

@@ -1,4 +1,4 @@
-"""Rows, the groups of rows that share a picture, and the batches that the model runs on."""
+"""Input rows, groups of rows that share an image, and the batches that the encoder runs on."""
 
 from __future__ import annotations
 
@@ -12,94 +12,96 @@ import pyarrow as pa
 import torch
 
 from tgq.encoder.features import Features
-from tgq.encoder.packing import StoredImage, StoredText
+from tgq.encoder.packing import CachedImage, CachedText
 from tgq.images.decode import ImageError
 
 
 @dataclass
 class Row:
-    """One input row, and what became of it."""
+    """One input row and, once it is processed, its result or its failure."""
 
     source: pa.RecordBatch
-    index: int
+    index: int  # of the row in `source`
     item_id: str
     uri: str | None
     has_bytes: bool
-    picture_key: str | None  # rows with the same key show the same picture
+    image_key: str | None  # rows with equal keys have the same image
     metadata: str
     title: str
-    stored_image: tuple[bytes, bytes] | None = None  # tokens and pooled feature as they were kept
-    stored_text: tuple[bytes, bytes, bytes, bytes] | None = None
+    cached_image: tuple[bytes, bytes] | None = None  # cached tower features, packed: tokens, pooled
+    cached_text: tuple[bytes, bytes, bytes, bytes] | None = None  # likewise: tokens, mask, pooled, title
     failure: ImageError | None = None
-    result: tuple | None = None  # one row of each array of EncoderOutput
-    image_kept: Future | None = None  # bytes to be kept, being packed
-    text_kept: Future | None = None
+    result: tuple | None = None  # this row of EncoderOutput's embedding, image and text, and its three scalars
+    packed_image: Future | None = None  # of the tower features to output, as bytes
+    packed_text: Future | None = None
 
     @property
     def has_image(self) -> bool:
-        return self.has_bytes or self.uri is not None or self.stored_image is not None
+        """Whether the row comes with image bytes, an image URI or cached image features."""
+        return self.has_bytes or self.uri is not None or self.cached_image is not None
 
     @property
     def done(self) -> bool:
+        """Whether the row has its result or its failure."""
         return self.failure is not None or self.result is not None
 
 
 @dataclass
 class Group:
-    """Rows that share one picture."""
+    """Rows that share one image."""
 
     rows: list[Row]
-    picture: Future | None  # of float32 [3, H, W], or of the reason why not; None: a row without a picture
-    uri: str | None  # where it is being read from
+    image: Future | None  # of pixels float32 [3, H, W], a CachedImage or an ImageError; None: a row without an image
+    uri: str | None  # the URI that the image is read from
 
 
 @dataclass
 class Batch:
-    """Rows to encode, those of one picture side by side: `image_index` ascends, but for the -1 of none.
+    """Rows to encode. Rows that share an image are adjacent, so `image_index` ascends apart from its -1 entries.
 
-    Pictures are numbered as they come; those that were decoded lie in `pixels`, the others in `stored`.
+    The images of a batch have consecutive numbers. The image with a number in `cached` comes from the feature cache. The
+    other images are in `pixels`, in the order of their numbers.
     """
 
     rows: list[Row]
-    image_index: np.ndarray
-    pixels: torch.Tensor | None
-    stored: dict[int, StoredImage]
+    image_index: np.ndarray  # int64 [B], the number of each row's image; -1: no image
+    pixels: torch.Tensor | None  # float32 [n, 3, H, W] of the n images that are not cached; None: n is 0
+    cached: dict[int, CachedImage]
 
     def features(self, encoder, start: int, stop: int) -> Features:
-        """The towers' features of some of the rows."""
+        """Tower features of the rows from `start` to `stop`. The vision tower runs on the images that are not cached."""
         rows, index = self.rows[start:stop], self.image_index[start:stop]
         used = np.unique(index[index >= 0])
-        fresh = [i for i in used.tolist() if i not in self.stored]
+        uncached = [i for i in used.tolist() if i not in self.cached]
         parts = []
-        if fresh:  # their pixels lie side by side, in the order of their numbers
-            assert self.pixels is not None  # some were decoded
-            before = sum(i not in self.stored for i in range(fresh[0]))
-            parts.append((fresh, *encoder.see(self.pixels[before : before + len(fresh)])))
-        if kept := [i for i in used.tolist() if i in self.stored]:
-            parts.append((kept, *(torch.from_numpy(np.stack([getattr(self.stored[i], name) for i in kept])).to(encoder.null_image.device).float()
-                                  for name in ("tokens", "pooled"))))  # fmt: skip
-        seen = tuple(torch.cat([part[n] for part in parts]) for n in (1, 2)) if parts else None
-        place = {number: at for at, number in enumerate(number for part in parts for number in part[0])}
-        at = torch.tensor([place.get(i, -1) for i in index.tolist()], dtype=torch.long)
+        if uncached:  # their pixels are adjacent, in the order of their numbers
+            before = sum(i not in self.cached for i in range(uncached[0]))
+            parts.append((uncached, *encoder.encode_image(self.pixels[before : before + len(uncached)])))
+        if cached := [i for i in used.tolist() if i in self.cached]:
+            parts.append((cached, *(torch.from_numpy(np.stack([getattr(self.cached[i], name) for i in cached])).to(encoder.null_image.device).float()
+                                    for name in ("tokens", "pooled"))))  # fmt: skip
+        image_features = tuple(torch.cat([part[n] for part in parts]) for n in (1, 2)) if parts else None
+        position = {number: at for at, number in enumerate(number for part in parts for number in part[0])}
+        positions = torch.tensor([position.get(i, -1) for i in index.tolist()], dtype=torch.long)
         width = encoder.text.width
-        known = {i: StoredText.unpack(*row.stored_text, width) for i, row in enumerate(rows) if row.stored_text}
-        return encoder.features(seen, at, [row.metadata for row in rows], [row.title for row in rows], known)
+        cached_texts = {i: CachedText.unpack(*row.cached_text, width) for i, row in enumerate(rows) if row.cached_text}
+        return encoder.features(image_features, positions, [row.metadata for row in rows], [row.title for row in rows], cached_texts)
 
 
 class Window:
-    """Groups whose pictures are being decoded, in the order of their first rows."""
+    """Groups whose images are being decoded, in the order of their first rows."""
 
     def __init__(self, rows: Iterator[Row], submit: Callable[[Row], Future]):
         self._rows, self._submit = rows, submit
         self._groups: deque[tuple[str | None, Group]] = deque()
         self._by_key: dict[str, Group] = {}
-        self._held = 0
+        self._size = 0  # rows in the window
 
-    def fill(self, room: int) -> None:
-        """Take in rows until `room` are held or the input ends."""
-        while self._held < room and (row := next(self._rows, None)) is not None:
-            self._held += 1
-            key = row.picture_key
+    def fill(self, capacity: int) -> None:
+        """Add rows until the window holds `capacity` rows or the input ends."""
+        while self._size < capacity and (row := next(self._rows, None)) is not None:
+            self._size += 1
+            key = row.image_key
             if key is not None and key in self._by_key:
                 self._by_key[key].rows.append(row)
                 continue
@@ -109,15 +111,15 @@ class Window:
                 self._by_key[key] = group
 
     def take(self, n: int) -> list[Group]:
-        """Remove up to `n` rows from the head, whole groups as far as they fit."""
+        """Remove up to `n` rows from the front of the window. A group is split only if it does not fit."""
         taken: list[Group] = []
         while self._groups and n:
             key, group = self._groups[0]
-            part = Group(group.rows[:n], group.picture, group.uri)
+            part = Group(group.rows[:n], group.image, group.uri)
             taken.append(part)
             del group.rows[:n]
             n -= len(part.rows)
-            self._held -= len(part.rows)
+            self._size -= len(part.rows)
             if not group.rows:
                 self._groups.popleft()
                 if key is not None:

@@ -1,12 +1,12 @@
-"""Arrow batches of items in, of embeddings out: fetch, decode, preprocess and encode as one stream.
+"""The embedding engine: fetches, decodes, preprocesses and encodes a stream of items, from Arrow batches to Arrow batches.
 
     input -----> window of groups -----> batch -----> encode -----> output
       (read and stacked on one thread,          (on the caller's thread)
        decoded on several)
 
-A group is the rows that share a picture, so each picture is fetched and decoded once per window, and encoded
-once. While the model runs on one batch, the next is being stacked and those after it are being decoded. Only
-the window is held. A row that comes with the towers' features, kept by an earlier run, needs neither picture nor towers.
+A group is the rows of the window that share an image. Each image is fetched, decoded and encoded once per group. While the
+model runs on one batch, the engine stacks the next batch and decodes the images of the batches after it. Memory holds the
+window only, never the whole input. A row with cached tower features needs neither its image nor the towers.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ import pyarrow as pa
 import torch
 
 from tgq.encoder.features import Features
-from tgq.encoder.packing import StoredImage, half, pack, pack_mask, pack_tokens
+from tgq.encoder.packing import CachedImage, half, pack, pack_mask, pack_tokens
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.inference.batching import Batch, Group, Row, Window
 from tgq.inference.clock import Clock
 from tgq.inference.machine import is_out_of_memory, usable_cores
 from tgq.inference.records import input_rows, output_batch, record_results
 
-WINDOW_BATCHES = 4  # the window never holds more than this many batches, however small the pictures
+WINDOW_BATCHES = 4  # the window holds at most this many batches, however small the images
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How much is done at once.
+    """Batch size, parallelism and limits of the engine.
 
     Attributes:
-        batch_tokens: a batch is filled to this many visual plus text tokens; a row counts as many as the
-            towers give.
-        prefetch_bytes: decoded pictures that may wait for the model, in bytes.
-        decode_threads: threads that fetch and decode; 0: one per core that this process may use.
-        model_threads: torch's threads for one operation; 0 leaves torch's own choice.
-        limits: what a picture may weigh.
-        keep: give out what the towers said too, for those who keep it (KEPT).
+        batch_tokens: visual plus text tokens in a batch. Every row counts with the full token count of both towers.
+        prefetch_bytes: size of the decoded images that may wait for the model, in bytes.
+        decode_threads: threads that fetch and decode images; 0: one per core that this process may use.
+        model_threads: torch's threads for one operation; 0: torch's default.
+        limits: the largest image that is decoded.
+        output_tower_features: fill CACHE_COLUMNS of the output, for the feature cache.
     """
 
     batch_tokens: int = 8192
@@ -50,23 +49,22 @@ class EngineOptions:
     decode_threads: int = 0
     model_threads: int = 0
     limits: ImageLimits = field(default_factory=ImageLimits)
-    keep: bool = False
+    output_tower_features: bool = False
 
 
 class EmbeddingEngine:
     """Embeds streams of items with one encoder.
 
     Args:
-        encoder: a TGQFormer in eval mode, on the device where it is to run.
-        read: URI to bytes, raising ImageError; called on many threads.
+        encoder: a TGQFormer in eval mode, on the device to run on.
+        read: returns the bytes at a URI or raises ImageError; called on several threads at once.
         options: see EngineOptions.
 
     Attributes:
-        batch_rows: rows in a batch. Out of memory halves it, and it stays so for the life of the engine.
+        batch_rows: rows in a batch. An out-of-memory error halves it for the rest of the engine's life.
 
-    Cost grows with rows for the text side and with distinct pictures for the image side. Memory:
-    `prefetch_bytes` of decoded pictures, two batches of pixels, and the input batches that the window reaches
-    into.
+    The text tower's cost grows with the number of rows, the vision tower's with the number of distinct images. Memory:
+    `prefetch_bytes` of decoded images, two batches of pixels, and the input batches that have rows in the window.
     """
 
     def __init__(self, encoder, read: Callable[[str], bytes], options: EngineOptions = EngineOptions()):
@@ -77,14 +75,14 @@ class EmbeddingEngine:
         self._threads = options.decode_threads or usable_cores()
 
     def run(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """One output batch (OUTPUT_SCHEMA) per input batch that has rows: the same rows in the same order.
+        """Yield one output batch (OUTPUT_SCHEMA) per input batch that has rows, with the same rows in the same order.
 
-        A row that cannot be embedded comes out as 'quarantined' with a reason: those of ImageError, and
-        'no_image_and_no_text', 'out_of_memory', 'non_finite'. Closing the generator ends its threads.
+        A row that cannot be embedded has the status 'quarantined' and a reason: one of ImageError's reasons,
+        'no_image_and_no_text', 'out_of_memory' or 'non_finite'. Closing the generator ends its threads.
 
         Raises:
-            Whatever the input iterator raises, and errors of the model other than out-of-memory: they are
-            nobody's row.
+            Exception: any error of the input iterator, and any error of the model other than out-of-memory, because such an
+                error does not belong to a single row.
         """
         if self.options.model_threads:
             torch.set_num_threads(self.options.model_threads)
@@ -92,91 +90,88 @@ class EmbeddingEngine:
         unfinished: deque[list[Row]] = deque()
         decoders = self._decoders = ThreadPoolExecutor(self._threads, thread_name_prefix="tgq-decode")
         stacker = ThreadPoolExecutor(1, thread_name_prefix="tgq-stack")
-        window = Window(input_rows(batches, unfinished), lambda row: decoders.submit(self._picture, row))
+        window = Window(input_rows(batches, unfinished), lambda row: decoders.submit(self._load_image, row))
         try:
-            coming = stacker.submit(self._next, window)
-            while (batch := clock.timed("wait", coming.result)) is not None:
-                coming = stacker.submit(self._next, window)
+            next_batch = stacker.submit(self._next_batch, window)
+            while (batch := clock.timed("wait", next_batch.result)) is not None:
+                next_batch = stacker.submit(self._next_batch, window)
                 clock.timed("model", self._encode, batch)
-                # From the end: its last row tells of an unfinished batch at once.
+                # In reverse order, because the last row of an unfinished batch is the least likely to be done.
                 while unfinished and all(row.done for row in reversed(unfinished[0])):
                     yield output_batch(unfinished.popleft(), clock)
         finally:
             decoders.shutdown(cancel_futures=True)
             stacker.shutdown(cancel_futures=True)
 
-    def _next(self, window: Window) -> Batch | None:
-        """On the stacking thread: fill the window, lay out the batch at its head; None at the input's end."""
-        picture_bytes = 3 * 4 * self.encoder.vision.input_size**2
-        room = min(self.options.prefetch_bytes // picture_bytes, WINDOW_BATCHES * self.batch_rows)
-        window.fill(max(room, self.batch_rows))
+    def _next_batch(self, window: Window) -> Batch | None:
+        """Fill the window and build a batch from its first groups; None at the end of the input. Runs on the stacking thread."""
+        image_bytes = 3 * 4 * self.encoder.vision.input_size**2
+        capacity = min(self.options.prefetch_bytes // image_bytes, WINDOW_BATCHES * self.batch_rows)
+        window.fill(max(capacity, self.batch_rows))
         groups = window.take(self.batch_rows)
         return self._stack(groups) if groups else None
 
-    def _picture(self, row: Row) -> np.ndarray | StoredImage | ImageError:
-        """On a decode thread: the row's pixels or kept features, or what is wrong; never raises."""
+    def _load_image(self, row: Row) -> np.ndarray | CachedImage | ImageError:
+        """The row's pixels float32 `[3, H, W]` or its cached features; an error is returned, never raised. Runs on a decode thread."""
         try:
-            if row.stored_image:
-                return StoredImage.unpack(*row.stored_image, self.encoder.vision.width)
-            stored = row.source.column("image_bytes")[row.index] if row.has_bytes else None
-            if stored is None:
-                assert row.uri is not None  # a row without a picture is not submitted
-                data = self.read(row.uri)
-            else:
-                data = stored.as_py()
+            if row.cached_image:
+                return CachedImage.unpack(*row.cached_image, self.encoder.vision.width)
+            image_bytes = row.source.column("image_bytes")[row.index] if row.has_bytes else None
+            data = self.read(row.uri) if image_bytes is None else image_bytes.as_py()
             image = decode_image(data, self.options.limits, target=self.encoder.vision.input_size)
             return self.encoder.vision.preprocess(image).numpy()
         except ImageError as error:
             return error
         except MemoryError:
-            return ImageError("out_of_memory", "no memory left to decode the picture")
-        except Exception as error:  # a row's trouble stays with the row
+            return ImageError("out_of_memory", "not enough memory to decode the image")
+        except Exception as error:  # an unforeseen error quarantines this row and not the others
             return ImageError("unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
 
     def _stack(self, groups: list[Group]) -> Batch:
-        """Wait for the groups' pictures, and lay them side by side."""
+        """Wait for the groups' images and copy the decoded ones into one array."""
         rows: list[Row] = []
         index: list[int] = []
-        pictures: list[np.ndarray] = []
-        kept: dict[int, StoredImage] = {}
+        decoded: list[np.ndarray] = []
+        cached: dict[int, CachedImage] = {}
         for group in groups:
-            used = -1  # a group's picture has one place, however many rows show it
-            for row, picture in self._shown(group):
-                if isinstance(picture, ImageError):
-                    row.failure = picture
+            number = -1  # of the group's image: one number, however many rows share the image
+            for row, image in self._images(group):
+                if isinstance(image, ImageError):
+                    row.failure = image
                     continue
-                if picture is None and not row.metadata:
-                    row.failure = ImageError("no_image_and_no_text", "neither a picture nor any text")
+                if image is None and not row.metadata:
+                    row.failure = ImageError("no_image_and_no_text", "the item has neither an image nor any text")
                     continue
-                if picture is not None and used < 0:
-                    used = len(pictures) + len(kept)
-                    if isinstance(picture, StoredImage):
-                        kept[used] = picture
+                if image is not None and number < 0:
+                    number = len(decoded) + len(cached)
+                    if isinstance(image, CachedImage):
+                        cached[number] = image
                     else:
-                        pictures.append(picture)
+                        decoded.append(image)
                 rows.append(row)
-                index.append(used)
+                index.append(number)
         pixels = None
-        if pictures:
-            # Page-locked memory lets the copy to the GPU run beside the model. numpy copies on this thread
-            # alone, where torch would start a second set of threads.
-            pixels = torch.empty((len(pictures), *pictures[0].shape), pin_memory=self.device.type == "cuda")
-            np.stack(pictures, out=pixels.numpy())
-        return Batch(rows, np.array(index, dtype=np.int64), pixels, kept)
+        if decoded:
+            # Page-locked memory lets the copy to the GPU overlap with the model. numpy copies on this thread, whereas torch
+            # would start a second set of threads.
+            pixels = torch.empty((len(decoded), *decoded[0].shape), pin_memory=self.device.type == "cuda")
+            np.stack(decoded, out=pixels.numpy())
+        return Batch(rows, np.array(index, dtype=np.int64), pixels, cached)
 
-    def _shown(self, group: Group) -> Iterator[tuple[Row, np.ndarray | StoredImage | ImageError | None]]:
-        """Each row with its picture; one that could not be read is looked for where the other rows keep it."""
-        if group.picture is None:
+    def _images(self, group: Group) -> Iterator[tuple[Row, np.ndarray | CachedImage | ImageError | None]]:
+        """Each row with its image. If the group's URI failed, the URIs of its other rows are tried, each once."""
+        if group.image is None:
             yield from ((row, None) for row in group.rows)
             return
-        picture = group.picture.result()
-        tried = {group.uri: picture}
+        image = group.image.result()
+        by_uri = {group.uri: image}
         for row in group.rows:
-            if isinstance(picture, ImageError) and row.uri not in tried and not row.has_bytes:
-                tried[row.uri] = self._picture(row)
-            yield row, tried.get(row.uri, picture)
+            if isinstance(image, ImageError) and row.uri not in by_uri and not row.has_bytes:
+                by_uri[row.uri] = self._load_image(row)
+            yield row, by_uri.get(row.uri, image)
 
     def _encode(self, batch: Batch) -> None:
+        """Give every row of the batch its result or its failure. Out of memory, it goes on with half as many rows at a time."""
         start, n = 0, len(batch.rows)
         while start < n:
             stop = min(n, start + self.batch_rows)
@@ -187,11 +182,12 @@ class EmbeddingEngine:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                features = out = None  # and leave this block: the traceback keeps the failed batch's tensors alive
+                # The recovery below must run outside this block, because the traceback keeps the failed batch's tensors alive.
+                features = out = None
             if out is not None:
                 record_results(batch.rows[start:stop], out)
-                if self.options.keep and features is not None:
-                    self._keep(batch.rows[start:stop], batch.image_index[start:stop], features)
+                if self.options.output_tower_features:
+                    self._pack_features(batch.rows[start:stop], batch.image_index[start:stop], features)
                 start = stop
                 continue
             if self.device.type == "cuda":
@@ -199,24 +195,24 @@ class EmbeddingEngine:
             if stop - start > 1:
                 self.batch_rows = (stop - start) // 2
             else:
-                batch.rows[start].failure = ImageError("out_of_memory", "does not fit the device by itself")
+                batch.rows[start].failure = ImageError("out_of_memory", "this item alone does not fit into the device's memory")
                 start = stop
 
-    def _keep(self, rows: list[Row], pictures: np.ndarray, features: Features) -> None:
-        """Have the decode threads pack what the towers said, of each picture and each pair of texts once."""
-        tokens, said = half(features.image_tokens), half(features.text_tokens)
+    def _pack_features(self, rows: list[Row], image_numbers: np.ndarray, features: Features) -> None:
+        """Pack new tower features on the decode threads, once for each image and once for each pair of metadata text and title."""
+        image_tokens, text_tokens = half(features.image_tokens), half(features.text_tokens)
         mask, title = features.text_mask.cpu().numpy(), half(features.title)
-        seen, read = set(), set()
+        images_done, texts_done = set(), set()
         for i, row in enumerate(rows):
             if row.result is None:
                 continue
-            if row.has_image and not row.stored_image and pictures[i] not in seen:
-                seen.add(pictures[i])
-                row.image_kept = self._decoders.submit(pack_tokens, tokens[i])
-            if row.metadata and not row.stored_text and (row.metadata, row.title) not in read:
-                read.add((row.metadata, row.title))
-                row.text_kept = self._decoders.submit(_packed_text, said[i], mask[i], title[i])
+            if row.has_image and not row.cached_image and image_numbers[i] not in images_done:
+                images_done.add(image_numbers[i])
+                row.packed_image = self._decoders.submit(pack_tokens, image_tokens[i])
+            if row.metadata and not row.cached_text and (row.metadata, row.title) not in texts_done:
+                texts_done.add((row.metadata, row.title))
+                row.packed_text = self._decoders.submit(_pack_text, text_tokens[i], mask[i], title[i])
 
 
-def _packed_text(tokens: np.ndarray, mask: np.ndarray, title: np.ndarray) -> tuple[bytes, bytes, bytes]:
+def _pack_text(tokens: np.ndarray, mask: np.ndarray, title: np.ndarray) -> tuple[bytes, bytes, bytes]:
     return pack_tokens(tokens[mask]), pack_mask(mask), pack(title)

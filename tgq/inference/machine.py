@@ -1,4 +1,4 @@
-"""Limits of the machine: out of memory as every device reports it, and the cores that this process may use."""
+"""Limits of the machine: out-of-memory errors of every device, and the CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    said = str(error).lower()
+    """Whether an error means that the CPU's or the GPU's memory is exhausted. Some torch errors say so in their message only."""
+    message = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in said
+        words in message
         for words in ("out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
     )
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which a container or a scheduler can make fewer than the machine's."""
+    """CPU cores that this process may use. A container or a scheduler can allow fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The Arrow columns that the engine reads and writes, and how a batch of rows becomes one."""
+"""The engine's input and output columns in Arrow, and the conversion between Arrow batches and rows."""
 
 from __future__ import annotations
 
@@ -14,75 +14,76 @@ from tgq.images.decode import ImageError
 from tgq.inference.batching import Row
 from tgq.inference.clock import Clock
 
-KEPT = ("image_tokens", "text_tokens", "text_mask", "title_features")  # see stored.py; only with `keep`, and once per picture and text
-
+# Tower features for the feature cache, in the format of tgq.encoder.packing. They are null unless `output_tower_features` is
+# set, and then given on one row of each image and of each pair of metadata text and title.
+CACHE_COLUMNS = ("image_tokens", "text_tokens", "text_mask", "title_features")
 
 OUTPUT_SCHEMA = pa.schema(
     [
         ("item_id", pa.string()),
         ("status", pa.string()),  # 'embedded' or 'quarantined'
-        ("reason", pa.string()),  # why quarantined
-        ("detail", pa.string()),
-        ("agreement", pa.float32()),  # S_title, null where picture or title is missing
+        ("reason", pa.string()),  # of a quarantined row
+        ("detail", pa.string()),  # one line that explains the reason
+        ("agreement", pa.float32()),  # S_title, null if image or title is missing
         ("gate_metadata", pa.float32()),
         ("gate_exploratory", pa.float32()),
         ("has_image", pa.bool_()),
-        ("decode_wait_s", pa.float64()),  # since the batch before, on the first row; else 0
-        ("model_s", pa.float64()),
-        ("image_features", pa.binary()),  # f_img, float16 little-endian; null without a picture
-        ("text_features", pa.binary()),  # f_txt, likewise; null without metadata
-        *((name, pa.binary()) for name in KEPT),
+        ("decode_wait_s", pa.float64()),  # seconds that the model loop waited since the previous batch, on the first row; 0 on the others
+        ("model_s", pa.float64()),  # seconds in the model, likewise
+        ("image_features", pa.binary()),  # f_img, float16 little-endian; null without an image
+        ("text_features", pa.binary()),  # f_txt, float16 little-endian; null without metadata
+        *((name, pa.binary()) for name in CACHE_COLUMNS),
         ("embedding", pa.list_(pa.float32())),
     ]
 )
 
-
 INPUT_COLUMNS = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
-STORED_COLUMNS = ("image_tokens", "image_features", "text_tokens", "text_mask", "text_features", "title_features")  # may be absent
+CACHED_COLUMNS = ("image_tokens", "image_features", "text_tokens", "text_mask", "text_features", "title_features")  # cached tower features; optional
 
 
 def input_rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) -> Iterator[Row]:
-    """The rows of all batches; each batch is noted in `unfinished` when its first row is asked for."""
+    """The rows of all batches, in order. The rows of a batch are appended to `unfinished` before the first of them is yielded."""
     for source in batches:
         if not source.num_rows:
             continue
-        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *STORED_COLUMNS) if name in source.schema.names}
-        nothing = [None] * source.num_rows
-        has_bytes = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nothing
+        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *CACHED_COLUMNS) if name in source.schema.names}
+        nulls = [None] * source.num_rows
+        bytes_given = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nulls
         values = {name: column.to_pylist() for name, column in columns.items()}
 
-        def of(name: str, values: dict = values, nothing: list = nothing) -> list:
-            return values.get(name, nothing)
+        def column(name: str, values: dict = values, nulls: list = nulls) -> list:
+            return values.get(name, nulls)
 
-        images, words = (_together(*(of(name) for name in names)) for names in (STORED_COLUMNS[:2], STORED_COLUMNS[2:]))
+        cached_images, cached_texts = (_zip_columns(*(column(name) for name in names)) for names in (CACHED_COLUMNS[:2], CACHED_COLUMNS[2:]))
         rows = [
             Row(
                 source=source,
                 index=i,
                 item_id=item_id,
                 uri=uri or None,
-                has_bytes=bool(stored),
-                picture_key=image_hash or (None if stored else uri) or None,
+                has_bytes=bool(has_bytes),
+                image_key=image_hash or (None if has_bytes else uri) or None,
                 metadata=metadata or "",
                 title=title or "",
-                stored_image=image,
-                stored_text=text,
+                cached_image=cached_image,
+                cached_text=cached_text,
             )
-            for i, (item_id, uri, stored, image_hash, metadata, title, image, text) in enumerate(
-                zip(of("item_id"), of("image_uri"), has_bytes, of("image_hash"), of("metadata_text"), of("encoder_title"), images, words,
-                    strict=True)
+            for i, (item_id, uri, has_bytes, image_hash, metadata, title, cached_image, cached_text) in enumerate(
+                zip(column("item_id"), column("image_uri"), bytes_given, column("image_hash"), column("metadata_text"), column("encoder_title"),
+                    cached_images, cached_texts, strict=True)
             )
         ]
         unfinished.append(rows)
         yield from rows
 
 
-def _together(*columns: list) -> list[tuple | None]:
-    """Rows of several columns; None where the first is null."""
+def _zip_columns(*columns: list) -> list[tuple | None]:
+    """One tuple of all columns' values per row; None for a row whose first value is null."""
     return [row if row[0] is not None else None for row in zip(*columns, strict=True)]
 
 
 def record_results(rows: list[Row], out) -> None:
+    """Give each row its part of an EncoderOutput, or the failure 'non_finite' if a value of it is infinite or not a number."""
     embedding = out.embedding.numpy()
     image, text = half(out.image), half(out.text)
     finite = np.isfinite(embedding).all(1) & np.isfinite(image).all(1) & np.isfinite(text).all(1)
@@ -91,31 +92,30 @@ def record_results(rows: list[Row], out) -> None:
         if finite[i]:
             row.result = embedding[i], image[i], text[i], scalars[i]
         else:
-            row.failure = ImageError(
-                "non_finite", "the embedding or a tower's feature is not a finite number"
-            )
+            row.failure = ImageError("non_finite", "the embedding or a tower's feature is not a finite number")
 
 
 def output_batch(rows: list[Row], clock: Clock) -> pa.RecordBatch:
+    """Finished rows as a batch of OUTPUT_SCHEMA; resets the clock."""
     n = len(rows)
-    kept = [row.result for row in rows if row.result is not None]
+    embedded = [row for row in rows if row.result is not None]
     missing = np.array([row.result is None for row in rows])
     scalars = np.full((n, 3), np.nan, dtype=np.float32)
     values = np.zeros(0, dtype=np.float32)
     lengths = np.zeros(n, dtype=np.int32)
-    if kept:
-        scalars[~missing] = np.stack([result[3] for result in kept])
-        embeddings = np.stack([result[0] for result in kept])
+    if embedded:
+        scalars[~missing] = np.stack([row.result[3] for row in embedded])
+        embeddings = np.stack([row.result[0] for row in embedded])
         values, lengths[~missing] = embeddings.ravel(), embeddings.shape[1]
     offsets = np.concatenate([[0], lengths.cumsum(dtype=np.int32)]).astype(np.int32)
-    wait, model = clock.tell()
+    wait, model = clock.read_and_reset()
     times = np.zeros((2, n))
     times[:, 0] = wait, model
     features = [
-        [row.result[at].tobytes() if row.result is not None and there(row) else None for row in rows]
-        for at, there in ((1, lambda row: row.has_image), (2, lambda row: bool(row.metadata)))
+        [row.result[at].tobytes() if row.result is not None and present(row) else None for row in rows]
+        for at, present in ((1, lambda row: row.has_image), (2, lambda row: bool(row.metadata)))
     ]
-    packed = [(row.image_kept and row.image_kept.result(), *(row.text_kept.result() if row.text_kept else (None,) * 3)) for row in rows]
+    packed = [(row.packed_image and row.packed_image.result(), *(row.packed_text.result() if row.packed_text else (None,) * 3)) for row in rows]
     columns = [
         pa.array([row.item_id for row in rows], pa.string()),
         pa.array(np.where(missing, "quarantined", "embedded"), pa.string()),

@@ -40,7 +40,7 @@ def publish(night: Night) -> StepResult:
         versions_written=warehouse.versions("index_shards", "item_neighbors"),
         figures={
             "generation": published.generation, "shards": len(published.shards),
-            "manifest": warehouse.path(manifest.path_of(published.generation)),
+            "manifest": warehouse.path(manifest.manifest_path(published.generation)),
         },
     )
 

@@ -17,7 +17,7 @@ from tgq.registry.loading import load_encoder, versions_of
 from tgq.registry.selection import published_folder
 from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
-from tgq.retrieval.shards import Opened, ShardFile, open_shards, read_details, search_shards
+from tgq.retrieval.shards import OpenShard, ShardFile, open_shards, read_details, search_shards
 from tgq.settings.sections import Settings
 from tgq.storage.paths import absolute
 
@@ -96,7 +96,7 @@ def is_under(category: str, wanted: str) -> bool:
     return path[: len(prefix)] == prefix
 
 
-def item_vector(root: str, published: Manifest, opened: list[Opened], item_id: str) -> np.ndarray:
+def item_vector(root: str, published: Manifest, opened: list[OpenShard], item_id: str) -> np.ndarray:
     """float32 [1, D]: a published item's vector, as its shard holds it (a compressed shard gives it nearly)."""
     rest = [file for file in published.shards if file not in [o.file for o in opened]]
     for one in (*opened, *(o for file in rest for o in open_shards(root, [file]))):
@@ -128,7 +128,7 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
     return encoder.encode(pixels, torch.tensor([index]), [words], [""]).embedding.numpy()
 
 
-def details(root: str, opened: list[Opened], ids: list[str]) -> dict[str, Hit]:
+def details(root: str, opened: list[OpenShard], ids: list[str]) -> dict[str, Hit]:
     """Title, brand and category of some items of these shards."""
     shown: dict[str, Hit] = {}
     for one in opened:

@@ -1,17 +1,15 @@
-"""Poisson bootstrap by cluster: confidence intervals for means over queries, computed in parts.
+"""Clustered Poisson bootstrap: confidence intervals for means over queries, computed in parts that add up.
 
-The plain bootstrap draws n queries with replacement, which needs all of them in one place. In the Poisson
-bootstrap (Hanley and MacGibbon 2006; Chamandy et al. 2012, "Estimating uncertainty for massive data streams")
-each query instead gets, in each of B replicates, an independent Poisson(1) weight. Here that weight is a hash
-of (cluster, replicate, seed): any worker computes it for its own rows, and the sums over the rows add up, so
-partitioning and order cannot change an interval.
+The ordinary bootstrap draws n queries with replacement, which needs all of them in one place. In the Poisson bootstrap (Hanley
+and MacGibbon 2006; Chamandy et al. 2012, "Estimating uncertainty for massive data streams") each query has an independent
+Poisson(1) weight in each of B replicates instead. Here the weight is a hash of (cluster, replicate, seed). Every worker can
+compute it for its own rows and the sums over rows add up, so partitioning and row order cannot change an interval.
 
-The cluster, not the query, is drawn. Queries of one product group look for each other's members and share
-pictures and titles, so they succeed or fail together; drawn one by one they would pass for independent
-evidence and intervals would come out too narrow. With no groups the key is the query's own hash. (Field and
-Welsh 2007, "Bootstrapping clustered data".)
+The unit of resampling is the cluster, not the query (Field and Welsh 2007, "Bootstrapping clustered data"). The queries of one
+product group have each other as positives and share images and titles, so their results are correlated. Resampled one by one
+they would count as independent evidence, and the intervals would be too narrow. Without groups the cluster is the query itself.
 
-Cost: rows x B weights in chunks, one matmul [B, rows] x [rows, M]; memory of the result B * (M + 1) doubles.
+Cost: rows x B weights in chunks, one matrix product [B, rows] x [rows, M]; the result takes B * (M + 1) doubles.
 """
 
 from collections.abc import Iterable
@@ -21,8 +19,8 @@ import numpy as np
 
 REPLICATES = 1000
 _CHUNK = 1024
-# Poisson(1) by inversion of a 32-bit uniform: the weight is the number of these bounds at or below it.
-# Weights over 12 have probability 6e-11, under the resolution of 32 bits.
+# Poisson(1) by inversion of a uniform 32-bit number: the weight is the number of bounds at or below it.
+# Weights above 12 have probability 6e-11, which is below the resolution of 32 bits.
 _BOUNDS = np.floor(2.0**32 * np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.arange(1, 12)]))).astype(
     np.uint32
 )
@@ -30,8 +28,12 @@ _BOUNDS = np.floor(2.0**32 * np.cumsum(np.exp(-1.0) / np.cumprod(np.r_[1.0, np.a
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over some rows of replicate weight x value: float64 [B, M], and of replicate weight: float64 [B,
-    M] (a NaN value has no weight in its column). `+` joins disjoint rows."""
+    """Weighted sums over some rows, per replicate. `+` adds the sums of disjoint rows.
+
+    Attributes:
+        values: float64 [B, M], sums of weight x value.
+        weights: float64 [B, M], sums of the weights; a NaN value has weight 0 in its column.
+    """
 
     values: np.ndarray
     weights: np.ndarray
@@ -41,7 +43,7 @@ class Sums:
 
 
 def poisson_weights(keys: np.ndarray, replicates: int, seed: int) -> np.ndarray:
-    """Poisson(1) weights, uint8 [n, B]; row i is a function of keys[i] (uint64) and seed alone."""
+    """Poisson(1) weights, uint8 [n, B]. Row i depends on keys[i] (uint64) and the seed only."""
     stream = _splitmix64(np.arange(replicates, dtype=np.uint64) + (np.uint64(seed) << np.uint64(32)))
     uniform = (_splitmix64(np.asarray(keys, np.uint64)[:, None] ^ stream[None]) >> np.uint64(32)).astype(
         np.uint32
@@ -53,8 +55,13 @@ def poisson_weights(keys: np.ndarray, replicates: int, seed: int) -> np.ndarray:
 
 
 def partial(values: np.ndarray, keys: np.ndarray, replicates: int = REPLICATES, seed: int = 0) -> Sums:
-    """The sums of a part of the queries: values float [n, M] (NaN: no opinion), keys uint64 [n] (cluster
-    ids)."""
+    """The sums over a part of the queries.
+
+    Args:
+        values: float [n, M], M metrics of n queries; NaN where a metric is undefined.
+        keys: uint64 [n], hash of each query's cluster.
+        replicates: B.
+    """
     values = np.asarray(values, np.float64)
     sums = np.zeros((2, replicates, values.shape[1]))
     for start in range(0, len(values), _CHUNK):
@@ -67,7 +74,7 @@ def partial(values: np.ndarray, keys: np.ndarray, replicates: int = REPLICATES, 
 
 
 def total(parts: Iterable[Sums]) -> Sums:
-    """The sums of all parts. Raises ValueError when there is none."""
+    """The sums of all parts. Raises ValueError if there are no parts."""
     parts = list(parts)
     if not parts:
         raise ValueError("no partial sums to add")
@@ -75,13 +82,16 @@ def total(parts: Iterable[Sums]) -> Sums:
 
 
 def interval(sums: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of each mean: (low, high), float64 [M] each, NaN where no replicate has weight."""
+    """Percentile interval of each mean: (low, high), float64 [M] each; NaN if no replicate has any weight."""
     return _percentiles(_means(sums), level)
 
 
 def difference_interval(first: Sums, second: Sums, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of mean(first) - mean(second), paired: both sums come from the same queries, keys,
-    B and seed, so that each replicate weighs both systems alike and what they have in common cancels."""
+    """Paired percentile interval of mean(first) - mean(second): (low, high), float64 [M] each.
+
+    Both sums must come from the same queries, keys, B and seed. Each replicate then weights both systems equally, and the
+    variation that they share cancels.
+    """
     return _percentiles(_means(first) - _means(second), level)
 
 
@@ -101,8 +111,7 @@ def _percentiles(replicates: np.ndarray, level: float) -> tuple[np.ndarray, np.n
 
 
 def _splitmix64(x: np.ndarray) -> np.ndarray:
-    """The output function of splitmix64 (Steele, Lea and Flood 2014), a bijection of 64 bits; arithmetic
-    wraps."""
+    """The output function of splitmix64 (Steele, Lea and Flood 2014), a bijection on 64 bits. The arithmetic wraps around."""
     x = x + np.uint64(0x9E37_79B9_7F4A_7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)

@@ -1,9 +1,9 @@
-"""May a candidate become the champion? A pure judgement over paired differences: it must not be worse.
+"""Comparison of a candidate encoder with the champion: the candidate must not be worse. A pure function of paired differences.
 
-Worse in a slice: the paired interval of the difference lies wholly below zero. Overall that is not enough, for few queries make
-every interval wide: there the difference itself must not fall below -margin either, or by more than one query where that is
-more: of 100 queries a hit rate moves by 0.01 or not at all. To ask of every slice that its interval be
-narrow would refuse an equal on any catalog with small slices.
+In a slice, the candidate is worse if the paired interval of the difference is entirely below zero. Overall this is not enough,
+because with few queries every interval is wide. The overall difference itself must therefore not be below -margin. With few
+queries the limit is the change that one query makes instead: of 100 queries, a hit rate changes in steps of 0.01. The intervals
+of slices need not be narrow, because that would reject an equal candidate on any catalog with small slices.
 """
 
 from collections.abc import Iterable
@@ -12,27 +12,28 @@ from dataclasses import dataclass
 from tgq.retrieval.gate import Verdict
 from tgq.retrieval.metrics import ALL
 
-ROUNDING = 1e-9  # a difference of means of one query is 1 / n up to this
+ROUNDING = 1e-9  # tolerance for the rounding of 1 / n, the change that one query makes
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of both on the same queries of a slice, and the paired interval of candidate less champion."""
+    """One metric of both encoders on the same queries of a slice, and the paired interval of candidate minus champion."""
 
     slice: str
-    metric: str  # with its cutoff: hit_rate@10
+    metric: str  # with its cutoff, for example hit_rate@10
     candidate: float
     champion: float
     ci_low: float
     ci_high: float
-    n_queries: int  # behind coverage: items
+    n_queries: int  # for coverage: the number of items
 
     @property
     def value(self) -> float:
+        """Candidate minus champion."""
         return self.candidate - self.champion
 
     def worse(self, margin: float) -> str | None:
-        """How the candidate is worse, or None; what is no number is."""
+        """In which way the candidate is worse, or None. A difference that is NaN is worse."""
         if not self.ci_high >= 0:
             return "the interval lies below 0"
         if self.slice == ALL and self.metric != "coverage":
@@ -51,6 +52,6 @@ class Difference:
 
 
 def judge(differences: Iterable[Difference], margin: float) -> Verdict:
-    """Each difference by which the candidate is worse is a reason against it."""
+    """The verdict on a candidate. Each difference by which it is worse is a reason against it."""
     reasons = tuple(f"{difference}: {how}" for difference in differences if (how := difference.worse(margin)))
     return Verdict(not reasons, reasons, ())

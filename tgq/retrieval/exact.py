@@ -1,24 +1,21 @@
-"""Exact top-K by inner product over a pool that arrives in blocks.
+"""Exact top-K search by inner product over a candidate pool that arrives in blocks.
 
-What a score is. `np.matmul` returns a pair's inner product with noise in its last bits that depends on the
-shape of the matrices around it. So matmul only chooses candidates here; every score that is kept is computed
-again for its pair alone (`score_pairs`: one fixed summation order) and rounded to 6 decimals. Two scores are
-tied when these rounded values are equal; ties go to the lower position. The order is total and transitive,
-and the answer is the same for any cut of the pool into blocks, of the blocks into tiles, and of the queries
-into calls.
+Scores. `np.matmul` returns inner products with rounding noise in their last bits, which depends on the shapes of the matrices.
+It is therefore used only to select candidates. Every score that is kept is computed again for its pair alone (`score_pairs`, one
+fixed order of summation) and rounded to 6 decimals. Two scores are tied if the rounded values are equal, and ties go to the lower
+position. This order is total and transitive. The result is the same for any division of the pool into blocks, of blocks into
+tiles, and of queries into calls.
 
-Why it is exact. A candidate list holds K + SLACK items. With `noise` a bound on |matmul - score|, the list is
-complete when the best value that it let go, plus noise, stays under the K-th score that was found. Where that
-cannot be shown (a crowd of near-ties, or more excluded items than SLACK) the block is gone through again for
-those queries, without a limit on the list.
+Exactness. A candidate list holds K + SLACK items. Let `noise` be a bound on |matmul - score|. The list is complete if the best
+dropped value plus noise is below the K-th score found. If this does not hold (many near-ties, or more excluded items than
+SLACK), the block is searched again for those queries without a limit on the list.
 
-Positions should follow a pseudo-random order of the items (a hash of item_id), so that a tie favours nobody:
-with positions in catalog order an encoder that gives one vector to everything would seem to find its
-neighbours in the same group of rows.
+Positions should follow a pseudo-random order of the items, such as a hash of item_id, so that ties favour no item. With positions
+in catalog order, an encoder that maps every item to the same vector would seem to find neighbours in the same group of rows.
 
-Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory Q * (K + SLACK) * 12 bytes plus one
-tile. Blocks of 8,192 rows or more keep the merging under a tenth of that. A pool in which most vectors
-coincide costs some ten times as much.
+Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory of Q * (K + SLACK) * 12 bytes plus one tile. With blocks of
+8,192 rows or more, merging takes less than a tenth of the time. A pool in which most vectors are equal costs about ten times as
+much.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,21 +25,22 @@ import faiss
 import numpy as np
 
 SLACK = 16
-QUERY_TILE, POOL_TILE = (
-    4096,
-    1024,
-)  # the product of a tile is 16 MiB: large enough for BLAS, small enough to be read back from cache
+# The product of a tile is 16 MiB: large enough for BLAS to be fast, small enough to stay in the cache.
+QUERY_TILE, POOL_TILE = 4096, 1024
 STEP = 1e-6  # scores are rounded to multiples of this
-MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
-NO_IMAGE = 0  # the image code of an item without a picture; such items are nobody's duplicate
+MISSING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)  # the packed key of an empty place in a result
+NO_IMAGE = 0  # image code of an item without an image; such items are never duplicates of each other
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the pool.
+    """A part of the candidate pool. Raises ValueError if lengths differ or a position is out of range.
 
-    vectors: float32 [n, D]. positions: int64 [n], unique over the whole pool, in [0, 2**32 - 1).
-    images: uint64 [n], a hash of the picture's bytes (0: no picture); categories: int64 [n], codes.
+    Attributes:
+        vectors: float32 [n, D].
+        positions: int64 [n], unique over the whole pool, in [0, 2**32 - 1).
+        images: uint64 [n], hash of each image's bytes; NO_IMAGE without an image.
+        categories: int64 [n], category codes.
     """
 
     vectors: np.ndarray
@@ -62,49 +60,56 @@ class Block:
 
 @dataclass(frozen=True)
 class Exclude:
-    """What a query must not find. positions: int64 [Q], the query's own place in the pool (-1: it has none).
-    images: uint64 [Q]; items with the same non-zero image code are left out too (None: they stay)."""
+    """The items that a query must not find.
+
+    Attributes:
+        positions: int64 [Q], the query's own position in the pool; -1: it is not in the pool.
+        images: uint64 [Q], the query's image code. Items with the same code are excluded; None: they are not.
+    """
 
     positions: np.ndarray | None = None
     images: np.ndarray | None = None
 
     def rows(self, rows: slice | np.ndarray) -> "Exclude":
+        """The exclusions of some of the queries."""
         return Exclude(
             None if self.positions is None else self.positions[rows],
             None if self.images is None else self.images[rows],
         )
 
     def mask(self, block: Block, columns: np.ndarray) -> np.ndarray:
-        """True where `block`'s row columns[i, j] is hidden from query i; bool, shape of `columns`."""
-        hidden = np.zeros(columns.shape, bool)
+        """True if row columns[i, j] of `block` is excluded for query i; bool, shape of `columns`."""
+        excluded = np.zeros(columns.shape, bool)
         if self.positions is not None:
-            hidden |= block.positions[columns] == self.positions[:, None]
+            excluded |= block.positions[columns] == self.positions[:, None]
         if self.images is not None:
             if block.images is None:
                 raise ValueError("same-image items cannot be excluded: the block has no image codes")
             codes = block.images[columns]
-            hidden |= (codes == self.images[:, None]) & (codes != NO_IMAGE)
-        return hidden
+            excluded |= (codes == self.images[:, None]) & (codes != NO_IMAGE)
+        return excluded
 
 
-NOTHING = Exclude()
+NO_EXCLUSIONS = Exclude()
 
 
 def search_blocks(
-    queries: np.ndarray, blocks: Iterable[Block], k: int, exclude: Exclude = NOTHING
+    queries: np.ndarray, blocks: Iterable[Block], k: int, exclude: Exclude = NO_EXCLUSIONS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best items of the pool for every query.
+    """The top k items of the pool for every query.
 
     Args:
-        queries: float32 [Q, D]. blocks: the pool, read once, in any order. k: at least 1.
+        queries: float32 [Q, D].
+        blocks: the pool, in any order. It is read once.
+        k: at least 1.
+        exclude: items that a query must not find.
 
     Returns:
-        scores float32 [Q, k] (rounded to 6 decimals, descending), positions int64 [Q, k]; ties by ascending
-        position;
-        where the pool has fewer than k items that may be found: score -inf, position -1.
+        scores float32 [Q, k], rounded to 6 decimals and descending, and positions int64 [Q, k]. Ties are ordered by ascending
+        position. Unfilled places have score -inf and position -1.
 
     Raises:
-        ValueError: k < 1, widths differ, a vector is not finite, or image codes are needed and absent.
+        ValueError: k < 1, widths differ, a vector is not finite, or image codes are needed but absent.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
@@ -119,8 +124,7 @@ def search_blocks(
 
 
 def merge_top(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The top k of the union of disjoint pools, from the (scores, positions) that `search_blocks` gave for
-    each of them."""
+    """The top k of the union of disjoint pools, from the (scores, positions) that `search_blocks` returned for each of them."""
     keys = [np.where(positions < 0, MISSING, pack(scores, positions)) for scores, positions in parts]
     merged = np.sort(np.concatenate(keys, axis=1), axis=1)[:, :k]
     short = k - merged.shape[1]
@@ -128,11 +132,15 @@ def merge_top(parts: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[n
 
 
 def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Scores of query i with vectors[columns[i, j]]: float32, shape of `columns` int64 [Q, m], -inf where a
-    column is -1.
+    """Scores of query i and vectors[columns[i, j]]: float32 [Q, m]; -inf for a column of -1.
 
-    A pair's score depends on its two vectors alone (one processor family; between AVX2 and AVX-512 the
-    float32 sums may differ by 1e-7 before rounding).
+    The score of a pair depends on its two vectors only. Between processor families (AVX2 and AVX-512) the float32 sums may differ
+    by 1e-7 before rounding.
+
+    Args:
+        queries: float32 [Q, D].
+        vectors: float32 [n, D].
+        columns: int64 [Q, m], row numbers of `vectors`.
     """
     scores = np.empty(columns.shape, np.float32)
     if columns.size:
@@ -142,19 +150,16 @@ def score_pairs(queries: np.ndarray, vectors: np.ndarray, columns: np.ndarray) -
             faiss.swig_ptr(scores), faiss.swig_ptr(queries), faiss.swig_ptr(vectors), faiss.swig_ptr(columns),
             queries.shape[1], *columns.shape,
         )  # fmt: skip
-    return (np.rint(scores.astype(np.float64) / STEP) * STEP + 0.0).astype(
-        np.float32
-    )  # + 0.0: no negative zero
+    return (np.rint(scores.astype(np.float64) / STEP) * STEP + 0.0).astype(np.float32)  # + 0.0 turns -0.0 into 0.0
 
 
 def pack(scores: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """uint64 keys whose ascending order is (score descending, position ascending); one sort then does the
-    merging."""
+    """uint64 keys whose ascending order is (score descending, position ascending), so that one sort merges results."""
     return (~ordered(scores)).astype(np.uint64) << np.uint64(32) | positions.astype(np.uint64)
 
 
 def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(scores float32, positions int64) of `pack`ed keys; a MISSING key gives (-inf, -1)."""
+    """(scores float32, positions int64) of the keys of `pack`; a MISSING key gives (-inf, -1)."""
     upper = ~(keys >> np.uint64(32)).astype(np.uint32)
     scores = np.where(upper >> 31, upper & np.uint32(0x7FFF_FFFF), ~upper).view(np.float32)
     missing = keys == MISSING
@@ -163,14 +168,14 @@ def unpack(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ordered(values: np.ndarray) -> np.ndarray:
-    """uint32 whose order is that of the float32 values (IEEE 754: flip all bits of negatives, the sign bit of
-    the rest)."""
+    """uint32 codes with the order of the float32 values. By IEEE 754, all bits of a negative value are flipped, and the sign bit
+    of any other value."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(0x8000_0000))
 
 
 def as_matrix(vectors: np.ndarray, name: str, width: int | None = None) -> np.ndarray:
-    """C-contiguous float32 [n, D]. Raises ValueError for another shape or width, or a value that is not
+    """The vectors as a C-contiguous float32 matrix [n, D]. Raises ValueError for another shape or width, or if a value is not
     finite."""
     matrix = np.ascontiguousarray(vectors, np.float32)
     if matrix.ndim != 2 or (width is not None and matrix.shape[1] != width):
@@ -181,10 +186,10 @@ def as_matrix(vectors: np.ndarray, name: str, width: int | None = None) -> np.nd
 
 
 def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """float32 [Q]: how far a matmul entry may lie from `score_pairs` of the same pair.
+    """float32 [Q]: upper bound of the difference between a matmul entry and the score of the same pair.
 
-    Any order of summation errs by at most D * u * |q| * |v| with u = 2**-24 (Higham, Accuracy and Stability
-    of Numerical Algorithms, 3.1); both sides err, and rounding adds half a step.
+    In any order of summation the error is at most D * u * |q| * |v| with u = 2**-24 (Higham, Accuracy and Stability of Numerical
+    Algorithms, 3.1). Both sides have this error, and rounding adds half a step.
     """
     widest = np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max(initial=0.0))
     lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
@@ -192,8 +197,7 @@ def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(first column, queries @ vectors[columns].T) for `width` columns at a time, in one buffer that is used
-    again."""
+    """Yield (first column, queries @ vectors[columns].T) for `width` columns at a time. All products share one buffer."""
     buffer = np.empty(len(queries) * width, np.float32)
     for first in range(0, len(vectors), width):
         columns = vectors[first : first + width]
@@ -201,10 +205,10 @@ def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Itera
         yield first, np.matmul(queries, columns.T, out=tile)
 
 
-def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray) -> None:
-    """Merges one block into `best` (keys [q, k], ascending, changed in place)."""
+def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndarray) -> None:
+    """Merge the results of one block into `best`: keys [q, k], ascending, changed in place."""
     k, noise = best.shape[1], noise_bound(queries, vectors)
-    # A heap starts at the value that an item must reach to matter, so later blocks touch it rarely.
+    # Each heap starts at the value that an item must exceed to enter the result, so later blocks rarely change it.
     floor = unpack(best[:, -1])[0] - noise
     width = min(k + SLACK, len(vectors))
     values = np.repeat(floor[:, None], width, axis=1)
@@ -217,9 +221,7 @@ def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude
     if not len(touched):
         return
     _merge(queries[touched], vectors, block, exclude.rows(touched), columns[touched], best, touched)
-    dropped = np.where(
-        columns[:, 0] >= 0, values[:, 0], -np.inf
-    )  # a heap's top is its least: all that it let go is below
+    dropped = np.where(columns[:, 0] >= 0, values[:, 0], -np.inf)  # the heap's minimum; all dropped values are at most this
     if width < len(vectors):
         for row in map(int, np.flatnonzero(dropped + noise >= unpack(best[:, -1])[0])):
             if dropped[row] > -np.inf:
@@ -237,7 +239,7 @@ def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude
 def _search_row(
     query: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray, row: int, noise: float
 ) -> None:
-    """The same for a single query, with no limit on the number of candidates."""
+    """Like `_search_tile` for one query, without a limit on the number of candidates."""
     for first, tile in product_tiles(query, vectors, QUERY_TILE):
         floor = unpack(best[row : row + 1, -1])[0][0] - noise
         columns = first + np.flatnonzero(tile[0] >= floor)
@@ -249,11 +251,10 @@ def _merge(
     queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude,
     columns: np.ndarray, best: np.ndarray, rows: np.ndarray,
 ) -> None:
-    """Adds candidates (columns int64 [q, m] of `block`, -1: none) to best[rows]."""
+    """Merge candidates into best[rows]: columns int64 [q, m], row numbers of `block`; -1: none."""
     keys = pack(score_pairs(queries, vectors, columns), block.positions[columns])
     keys[(columns < 0) | exclude.mask(block, columns)] = MISSING
-    # A second look at a block offers items that are there already; a key is one item's, so equal keys are one
-    # item.
+    # A second search of a block finds items that are in the result already. Equal keys are the same item, so one is removed.
     merged = np.sort(np.concatenate([best[rows], keys], axis=1), axis=1)
     merged[:, 1:][merged[:, 1:] == merged[:, :-1]] = MISSING
     merged.sort(axis=1)

@@ -1,16 +1,15 @@
-"""The quality gate: may this night be published? A pure judgement over figures."""
+"""The quality gate: it decides from a run's metrics whether the run may be published. A pure function."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-RELEVANCE = ("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate")  # metrics that need pairs
+RELEVANCE = ("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate")  # metrics that need relevance pairs
 
 
 @dataclass(frozen=True)
 class MetricValue:
-    """A figure with its confidence interval (NaN where none was computed) and the number of queries behind
-    it."""
+    """A metric's value, its confidence interval (NaN if none was computed) and the number of queries that it is a mean of."""
 
     value: float
     ci_low: float = math.nan
@@ -26,7 +25,13 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class Verdict:
-    """passed, the reasons against publishing (none when it passed), and notes on what could not be judged."""
+    """The gate's decision.
+
+    Attributes:
+        passed: whether the run may be published.
+        reasons: the reasons against publishing; empty if passed.
+        notes: remarks, for example on metrics that were not judged.
+    """
 
     passed: bool
     reasons: tuple[str, ...]
@@ -40,17 +45,24 @@ def judge(
     max_drop: Mapping[str, float],
     absent: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Judges a night by absolute floors and by its fall since the last published one.
+    """Judge a run by absolute floors and by the drop of its metrics since the last published run.
 
     A metric is named as in the configuration: "hit_rate@10", "mrr", "coverage", "ann_recall@10".
 
-    Floors: the value must reach the floor. The interval does not help: half of an interval's values are worse
-    than the estimate.
-    Drops: fall = (last - current) / last. Up to max_drop it passes; over twice max_drop it fails. In between
-    it fails unless the last value lies inside the current interval, that is, unless so small a fall can be
-    the draw of the queries; then it is noted. The bound of two tolerances keeps a small catalog, whose
-    intervals are wide, from sliding a little every night. A metric that is missing or NaN fails, but one of
-    `absent` (metric without its cutoff: why the catalog cannot have it) is noted.
+    Floors: the value must reach the floor. The confidence interval is not used, because half of it is below the estimate.
+
+    Drops: drop = (last - current) / last. A drop up to max_drop passes, and a drop above twice max_drop fails. A drop in between
+    fails unless the last value is inside the current interval, which means that sampling of the queries may explain so small a
+    drop; it is then noted. The limit of twice max_drop prevents a small catalog with wide intervals from losing a little in
+    every run.
+
+    Args:
+        current: the run's metrics by name.
+        last_published: those of the last published run, if there is one.
+        floors: minimum values by name.
+        max_drop: largest relative drop by name.
+        absent: reasons why the catalog cannot have a metric, by name without the cutoff. Such a metric is noted. Any other
+            metric that is missing or NaN fails.
     """
     reasons, notes = [], []
     for name in sorted(set(floors) | set(max_drop)):

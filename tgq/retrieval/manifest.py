@@ -1,12 +1,12 @@
-"""Generations of the published index: an immutable manifest each, and one pointer to the current one.
+"""Generations of the published index: one immutable manifest per generation, and a pointer to the current one.
 
     index/CURRENT                          {"generation": ..., "sha256": of that manifest}
-    index/generations/<gen>/manifest.json  which shards, from which tables' versions, by which encoder
+    index/generations/<gen>/manifest.json  its shards, table versions and encoder
     index/shards/*.faiss, *.ids.arrow      named by content, shared between generations
 
-Publishing writes the manifest and then replaces the pointer, so a reader sees the old generation or the new
-one, whatever happens in between. One night at a time publishes, rolls back or collects (the caller holds the
-warehouse's lock); readers need no lock.
+Publishing writes the manifest and then replaces the pointer atomically, so a reader sees either the old generation or the new
+one. Only one process at a time may publish, roll back or collect garbage: the caller holds the warehouse's lock. Readers need
+no lock.
 """
 
 import dataclasses
@@ -29,47 +29,46 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one generation consists of. Paths are relative to the warehouse; created_at is ISO 8601, UTC."""
+    """The contents of one generation. Paths are relative to the warehouse; created_at is ISO 8601, UTC."""
 
     generation: str
     run_id: str
     model_version: str
     encoder: str
     created_at: str
-    tables: Mapping[str, int] = field(
-        default_factory=dict
-    )  # Delta version of each table that it was built from
+    tables: Mapping[str, int] = field(default_factory=dict)  # Delta version of each table that it was built from
     shards: tuple[ShardFile, ...] = ()
-    previous: str | None = None  # the generation that was current when this one was built
+    previous: str | None = None  # the current generation at the time of building
 
     def to_json(self) -> str:
+        """The manifest as the text of its file."""
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Raises WarehouseError for text that is no manifest of this version."""
+        """Parse a manifest file. Raises WarehouseError if the text is not a manifest of this format version."""
         try:
             fields = json.loads(text)
             if fields.pop("format") != FORMAT:
-                raise ValueError("its format is of another version of tgq")
+                raise ValueError("it was written by another version of tgq")
             shards = tuple(ShardFile(**shard) for shard in fields.pop("shards"))
             manifest = cls(**fields, shards=shards)
             _check_name(manifest.generation)
             if not all(isinstance(path, str) for shard in shards for path in (shard.path, shard.ids_path)):
-                raise ValueError("a shard's path is no text")
+                raise ValueError("a shard's path is not a string")
             return manifest
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise WarehouseError(
-                f"broken manifest: {error}", "roll back to another generation or index again"
+                f"broken manifest: {error}", "roll back to another generation or build the index again"
             ) from None
 
 
 def publish(root: str | Path, manifest: Manifest) -> None:
-    """Makes `manifest` the current generation; doing it twice is doing it once.
+    """Make `manifest` the current generation. A second call with the same manifest has no effect.
 
     Raises:
-        WarehouseError: a shard file is missing or cut short, the generation exists with another content, or
-            another generation was published since this one was built.
+        WarehouseError: a shard file is missing or truncated, the generation exists with other content, or another generation was
+            published since this one was built.
     """
     files = Files(root)
     _check_name(manifest.generation)
@@ -80,87 +79,86 @@ def publish(root: str | Path, manifest: Manifest) -> None:
         raise WarehouseError(
             f"generation {manifest.generation} was built on {manifest.previous}, "
             f"and {now and now.generation} is current",
-            "index again on top of the current generation",
+            "build the index again on top of the current generation",
         )
     _check_shards(files, manifest)
-    data, path = manifest.to_json().encode(), path_of(manifest.generation)
+    data, path = manifest.to_json().encode(), manifest_path(manifest.generation)
     if files.size(path) is None:
         files.write(path, data)
     elif files.read(path) != data:
         raise WarehouseError(
-            f"generation {manifest.generation} exists with another content", "give the new one a new name"
+            f"generation {manifest.generation} exists with other content", "give the new one another name"
         )
-    _point(files, manifest.generation, data)
+    _set_current(files, manifest.generation, data)
 
 
 def load_current(root: str | Path) -> Manifest | None:
-    """The published generation, None before the first. Raises WarehouseError when pointer or manifest is
-    broken."""
+    """The manifest of the published generation, None before the first. Raises WarehouseError if pointer or manifest is broken."""
     files = Files(root)
     try:
         text = files.read(CURRENT)
     except FileNotFoundError:
         return None
-    pointer = _pointer(text)
+    pointer = _parse_pointer(text)
     data = _read(files, pointer["generation"])
     if sha256(data) != pointer["sha256"]:
         raise WarehouseError(
             f"the manifest of generation {pointer['generation']} was altered after it was published",
-            "roll back to another generation or index again",
+            "roll back to another generation or build the index again",
         )
     return Manifest.from_json(data)
 
 
 def load(root: str | Path, generation: str) -> Manifest:
-    """Raises WarehouseError when there is no such generation, or it is broken."""
+    """The manifest of a generation. Raises WarehouseError if it does not exist or is broken."""
     return Manifest.from_json(_read(Files(root), generation))
 
 
 def history(root: str | Path) -> list[Manifest]:
-    """The current generation, the one before it, and so on, as far back as they were kept."""
+    """The current generation, its predecessor, and so on, as far as they are stored."""
     return list(_chain(root))
 
 
 def rollback(root: str | Path, to: str | None = None) -> Manifest:
-    """Points to generation `to`, or to the one before the current one, and returns its manifest.
+    """Make generation `to` current, by default the predecessor of the current one, and return its manifest.
 
     Raises:
-        WarehouseError: there is no such generation, or its shards are gone.
+        WarehouseError: there is no such generation, or its shards are missing.
     """
     files = Files(root)
     if to is None:
         now = load_current(root)
         if now is None or now.previous is None:
-            raise WarehouseError("there is no generation to roll back to", "publish one first, or name it")
+            raise WarehouseError("there is no generation to roll back to", "publish one first, or name a generation")
         to = now.previous
     data = _read(files, to)
     manifest = Manifest.from_json(data)
     _check_shards(files, manifest)
-    _point(files, to, data)
+    _set_current(files, to, data)
     return manifest
 
 
 def collect_garbage(root: str | Path, keep: int) -> list[str]:
-    """Keeps the newest `keep` generations of the history and removes the others, then every shard file that
-    no kept one names.
+    """Remove all but the newest `keep` generations of the history, and every shard file that none of these uses.
 
-    Only while no other night builds shards: files that are written and not yet published would look unused.
+    No other process may build shards at the same time, because files that are not published yet would seem unused.
 
     Returns:
-        The paths that were removed.
+        The removed paths.
 
     Raises:
-        ValueError: keep < 1. WarehouseError: a kept manifest is broken; nothing is removed then.
+        ValueError: keep < 1.
+        WarehouseError: a manifest to be kept is broken. Nothing is removed then.
     """
     if keep < 1:
-        raise ValueError(f"at least the current generation is kept, not {keep}")
+        raise ValueError(f"keep is {keep}: keep at least the current generation")
     files = Files(root)
     kept = history(root)[:keep]
     if not kept:
         return []
     named = {path for manifest in kept for shard in manifest.shards for path in (shard.path, shard.ids_path)}
     generations = {manifest.generation for manifest in kept}
-    # Manifests first: killed in between, no manifest is left that names a removed file.
+    # Manifests first, so that an interrupted call leaves no manifest that names a removed file.
     removed = [f"{GENERATIONS}/{name}" for name in files.list(GENERATIONS) if name not in generations]
     for name in files.list(SHARDS):
         path = f"{SHARDS}/{name}"
@@ -172,32 +170,34 @@ def collect_garbage(root: str | Path, keep: int) -> list[str]:
 
 
 def _chain(root: str | Path) -> Iterator[Manifest]:
+    """The current manifest and its stored predecessors, newest first."""
     manifest, seen, files = load_current(root), set(), Files(root)
     while manifest is not None and manifest.generation not in seen:
         yield manifest
         seen.add(manifest.generation)
         older = manifest.previous
-        manifest = load(root, older) if older and files.size(path_of(older)) is not None else None
+        manifest = load(root, older) if older and files.size(manifest_path(older)) is not None else None
 
 
-def path_of(generation: str) -> str:
+def manifest_path(generation: str) -> str:
+    """The manifest's path, relative to the warehouse."""
     return f"{GENERATIONS}/{generation}/manifest.json"
 
 
 def _read(files: Files, generation: str) -> bytes:
     _check_name(generation)
     try:
-        return files.read(path_of(generation))
+        return files.read(manifest_path(generation))
     except FileNotFoundError:
         known = ", ".join(files.list(GENERATIONS)) or "none"
         raise WarehouseError(f"there is no generation {generation!r}", f"choose one of: {known}") from None
 
 
-def _point(files: Files, generation: str, manifest: bytes) -> None:
+def _set_current(files: Files, generation: str, manifest: bytes) -> None:
     files.write(CURRENT, json.dumps({"generation": generation, "sha256": sha256(manifest)}).encode())
 
 
-def _pointer(text: bytes) -> dict[str, Any]:
+def _parse_pointer(text: bytes) -> dict[str, Any]:
     try:
         pointer: dict[str, Any] = json.loads(text)
         if set(pointer) == {"generation", "sha256"} and all(
@@ -212,16 +212,16 @@ def _pointer(text: bytes) -> dict[str, Any]:
 def _check_name(generation: str) -> None:
     if not isinstance(generation, str) or not _NAME.fullmatch(generation):
         raise WarehouseError(
-            f"{generation!r} is no name for a generation", "use letters, digits, '.', '_' and '-'"
+            f"{generation!r} is not a valid name of a generation", "use letters, digits, '.', '_' and '-'"
         )
 
 
 def _check_shards(files: Files, manifest: Manifest) -> None:
-    """Presence and size; contents are checked by their sha256 when they are read."""
+    """Check that all shard files exist with their size. Their sha256 is checked when they are read."""
     for shard in manifest.shards:
         index_size, ids_size = files.size(shard.path), files.size(shard.ids_path)
         if index_size is None or ids_size is None or index_size + ids_size != shard.bytes:
             raise WarehouseError(
-                f"shard {shard.path} of generation {manifest.generation} is missing or cut short",
-                "choose another generation or index again",
+                f"shard {shard.path} of generation {manifest.generation} is missing or truncated",
+                "choose another generation or build the index again",
             )

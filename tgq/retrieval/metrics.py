@@ -1,14 +1,15 @@
-"""Retrieval metrics per query, from the exact ranks of its positives (`ranks.count_above` + 1).
+"""Retrieval metrics of each query, from the exact ranks of its positives (`ranks.count_above` + 1).
 
 With m positives at ranks r_1 < ... < r_m (1 is best):
     hit_rate@K  1 if r_1 <= K
     recall@K    |{i: r_i <= K}| / m
-    mrr         1 / r_1, no cutoff
+    mrr         1 / r_1, without a cutoff
     map         1/m * sum_i i / r_i, over the full ranking (average precision, trec_eval's `map`)
-    ndcg@10     sum_{r_i <= 10} g_i / log2(r_i + 1) over the same sum for the best possible order
-                (Jarvelin and Kekalainen 2002, linear gains as in trec_eval; gains are 1 unless given)
-    in_category_hit_rate@K  hit_rate with the pool restricted to the query's own category
-Two more names belong to a night and not to a query's ranks: `ann_recall` and `coverage`.
+    ndcg@10     sum_{r_i <= 10} g_i / log2(r_i + 1), divided by the same sum for the best possible order
+                (Jarvelin and Kekalainen 2002, linear gains as in trec_eval; gains are 1 by default)
+    in_category_hit_rate@K  hit_rate in the pool of the query's own category
+
+Two further metrics do not follow from the ranks: `ann_recall` and `coverage`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-ALL = "all"  # the slice that every query is in
+ALL = "all"  # name of the slice that contains every query
 CUTOFFS = (1, 5, 10, 20, 50, 100)
 NDCG_CUTOFF = 10
 
@@ -30,12 +31,18 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True)
 class QueryMetrics:
-    """values: float64 [Q, M], a row of NaN for a query without positives; columns: the M metrics."""
+    """Metrics of Q queries.
+
+    Attributes:
+        values: float64 [Q, M]; the row of a query without positives is NaN.
+        columns: the M metrics.
+    """
 
     values: np.ndarray
     columns: tuple[Metric, ...]
 
     def column(self, name: str, k: int | None = None) -> np.ndarray:
+        """The values of one metric, float64 [Q]."""
         return self.values[:, self.columns.index(Metric(name, k))]
 
 
@@ -46,17 +53,17 @@ def query_metrics(
     in_category_ranks: np.ndarray | None = None,
     cutoffs: tuple[int, ...] = CUTOFFS,
 ) -> QueryMetrics:
-    """All metrics of all queries.
+    """Compute all metrics of Q queries.
 
     Args:
-        offsets: int64 [Q + 1]; query i owns the positives offsets[i]:offsets[i + 1].
-        ranks: int64 [P], at least 1, in any order within a query, no rank twice within a query.
-        gains: float [P], positive weights for ndcg; None: 1 each.
-        in_category_ranks: int64 [P]; None leaves in_category_hit_rate out.
+        offsets: int64 [Q + 1]; the positives of query i are offsets[i]:offsets[i + 1].
+        ranks: int64 [P], at least 1, in any order and without duplicates within a query.
+        gains: float [P], positive weights for ndcg; None: all 1.
+        in_category_ranks: int64 [P], ranks within the query's category; None omits in_category_hit_rate.
         cutoffs: the K of hit_rate, recall and in_category_hit_rate.
 
     Raises:
-        ValueError: a rank under 1, a gain that is not positive, or lengths that disagree.
+        ValueError: a rank is below 1, a gain is not positive, or lengths differ.
 
     Cost: one sort of P ranks; memory 8 * Q * M bytes.
     """
@@ -69,9 +76,9 @@ def query_metrics(
     query = np.repeat(np.arange(len(counts)), counts)
     order = np.lexsort((ranks, query))
     ranks, gains = np.asarray(ranks)[order], gains[order]
-    place = np.arange(len(ranks)) - offsets[:-1][query]  # 0 for a query's best positive, 1 for its second ...
+    place = np.arange(len(ranks)) - offsets[:-1][query]  # 0 for the best positive of a query, 1 for the second best ...
 
-    with np.errstate(invalid="ignore", divide="ignore"):  # a query without positives becomes NaN
+    with np.errstate(invalid="ignore", divide="ignore"):  # the metrics of a query without positives are NaN
 
         def total(values: np.ndarray) -> np.ndarray:
             return np.bincount(query, values, len(counts))
@@ -101,12 +108,14 @@ def ann_recall(
     found_scores: np.ndarray | None = None,
     exact_scores: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Share of the exact neighbours that an approximate search found: float64 [Q], NaN where there are none.
+    """Share of the exact neighbours that an approximate search found: float64 [Q], NaN for a query without neighbours.
 
     Args:
-        found, exact: int64 [Q, K] ids, -1 where missing.
-        found_scores, exact_scores: float32 [Q, K], true inner products. With them, an item as good as the
-            exact K-th counts too: among copies of one vector, no K are more right than the others.
+        found: int64 [Q, K], item numbers that were found; -1: none.
+        exact: int64 [Q, K], item numbers of the exact neighbours; -1: none.
+        found_scores: float32 [Q, K], exact inner products of the items found.
+        exact_scores: float32 [Q, K], inner products of the exact neighbours. With both scores, an item with a score as high as
+            the exact K-th neighbour's counts as found, because among equal vectors the choice of K is arbitrary.
     """
     real = found >= 0
     hit = real & (found[:, :, None] == exact[:, None, :]).any(axis=2)
@@ -119,5 +128,5 @@ def ann_recall(
 
 
 def coverage(embedded: int, active: int) -> float:
-    """Share of the active items that have an embedding; 1.0 for an empty catalog (nothing is missing)."""
+    """Share of the active items that have an embedding, in [0, 1]; 1.0 for an empty catalog."""
     return embedded / active if active else 1.0

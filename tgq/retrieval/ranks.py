@@ -1,19 +1,17 @@
-"""Exact ranks of known positives in the full pool: no cutoff, no index, no sampling.
+"""Exact ranks of known positives in the full candidate pool, without cutoff, index or sampling.
 
-The rank of a positive p for a query q is 1 + the number of pool items, other than those hidden from q, that
-stand above p. j stands above p when its score is higher, or equal and its position lower, where scores are
-those of `exact.score_pairs`: computed per pair and rounded to 6 decimals. So ranks agree with
-`exact.search_blocks`, two positives never share a rank, and vectors that differ by float noise only are ties,
-settled by position. Positions in a pseudo-random order (a hash of item_id)
-make a tie neither good nor bad luck: an encoder that gives every item one vector scores like chance.
+The rank of a positive p for a query q is 1 plus the number of pool items that rank above p, without the items that are excluded
+for q. An item ranks above p if its score is higher, or if the score is equal and its position is lower. Scores are those of
+`exact.score_pairs`: computed per pair and rounded to 6 decimals. Ranks therefore agree with `exact.search_blocks`, and two
+positives never share a rank. Vectors that differ only by rounding noise are ties, which positions decide. Positions should
+follow a pseudo-random order, such as a hash of item_id. An encoder that maps every item to the same vector then has the metrics
+of a random order.
 
-Counts of disjoint parts of the pool add up, so the pool can be spread over workers: rank = 1 + the sum of
-`above`.
+The counts over disjoint parts of the pool add up, so the pool can be spread over workers: rank = 1 + the sum of `above`.
 
-Cost: one matmul of queries x pool, plus some 50 ns for each item that scores as high as the query's lowest
-positive: under twice the matmul for a good encoder, ten times it for a random one, thirty for one that
-collapsed.
-Memory: one tile (QUERY_TILE x POOL_TILE) and its candidates.
+Cost: one matrix product of queries and pool, plus about 50 ns for each item that scores at least as high as the query's lowest
+positive. In total this is less than twice the matrix product for a good encoder, ten times for a random one and thirty times for
+a collapsed one. Memory: one tile (QUERY_TILE x POOL_TILE) and its candidates.
 """
 
 from collections.abc import Iterable
@@ -21,18 +19,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgq.retrieval.exact import NO_IMAGE, NOTHING, Block, Exclude, as_matrix, noise_bound, ordered, pack, product_tiles, score_pairs
+from tgq.retrieval.exact import NO_EXCLUSIONS, NO_IMAGE, Block, Exclude, as_matrix, noise_bound, ordered, pack, product_tiles, score_pairs
 
 QUERY_TILE, POOL_TILE = 2048, 2048
 
 
 @dataclass(frozen=True)
 class Positives:
-    """The positives of Q queries, ragged: query i owns rows offsets[i]:offsets[i + 1].
+    """The P positives of Q queries as a ragged array: those of query i are rows offsets[i]:offsets[i + 1].
 
-    offsets: int64 [Q + 1]. positions: int64 [P], where each positive stands in the pool. vectors: float32 [P,
-    D], the same numbers as in the pool. A query itself is no positive, nor is an item with the query's
-    picture where these are excluded: leave such pairs out beforehand (`hidden_pairs` says which).
+    The query itself must not be among them, nor an item with the query's image if such items are excluded. `excluded_pairs`
+    tells which pairs to leave out.
+
+    Attributes:
+        offsets: int64 [Q + 1].
+        positions: int64 [P], the position of each positive in the pool.
+        vectors: float32 [P, D], equal to the vectors in the pool.
     """
 
     offsets: np.ndarray
@@ -41,10 +43,11 @@ class Positives:
 
     @property
     def rows(self) -> np.ndarray:
-        """int64 [P]: the query of each positive."""
+        """int64 [P]: the query number of each positive."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
     def slice(self, start: int, stop: int) -> "Positives":
+        """The positives of the queries start:stop."""
         first, last = self.offsets[start], self.offsets[stop]
         return Positives(
             self.offsets[start : stop + 1] - first, self.positions[first:last], self.vectors[first:last]
@@ -53,9 +56,12 @@ class Positives:
 
 @dataclass(frozen=True)
 class Above:
-    """How many items stand above each positive: int64 [P] in the pool, and int64 [P] among those of the
-    query's category (None when no categories were given). Counts over disjoint parts of a pool are added with
-    `+`."""
+    """The number of items that rank above each positive. `+` adds the counts over disjoint parts of a pool.
+
+    Attributes:
+        pool: int64 [P], in the whole pool.
+        category: int64 [P], in the query's category; None if no categories were given.
+    """
 
     pool: np.ndarray
     category: np.ndarray | None
@@ -66,11 +72,10 @@ class Above:
         )
 
 
-def hidden_pairs(
+def excluded_pairs(
     query_positions: np.ndarray, positions: np.ndarray, query_images: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """bool [P]: pairs that are no relevance, because both sides are one item or one picture (code 0: no
-    picture)."""
+    """bool [P]: pairs that cannot count as positives, because both sides are the same item or have the same image."""
     return (query_positions == positions) | ((query_images == images) & (images != NO_IMAGE))
 
 
@@ -78,19 +83,20 @@ def count_above(
     queries: np.ndarray,
     positives: Positives,
     blocks: Iterable[Block],
-    exclude: Exclude = NOTHING,
+    exclude: Exclude = NO_EXCLUSIONS,
     categories: np.ndarray | None = None,
 ) -> Above:
-    """Counts, for every positive, the items of `blocks` that stand above it.
+    """Count, for every positive, the items of `blocks` that rank above it.
 
     Args:
-        queries: float32 [Q, D]. blocks: the pool or a part of it, read once. exclude: what a query must not
-            find.
-        categories: int64 [Q], the queries' codes; the blocks then need theirs.
+        queries: float32 [Q, D].
+        positives: of the same queries.
+        blocks: the pool or a part of it. It is read once.
+        exclude: items that a query must not find.
+        categories: int64 [Q], category codes of the queries. The blocks then need category codes, too.
 
     Raises:
-        ValueError: shapes disagree, a vector is not finite, a needed column is absent, or a query is its own
-            positive.
+        ValueError: shapes differ, a vector is not finite, a needed column is absent, or a query is its own positive.
     """
     queries = as_matrix(queries, "queries")
     vectors = as_matrix(positives.vectors, "positives", width=queries.shape[1])
@@ -106,9 +112,7 @@ def count_above(
     rows = positives.rows
     if exclude.positions is not None and (exclude.positions[rows] == positives.positions).any():
         raise ValueError("positives: a query is its own positive; leave such pairs out")
-    scores = score_pairs(queries[rows], vectors, np.arange(len(rows))[:, None])[
-        :, 0
-    ]  # [P, D] of queries: the caller's block
+    scores = score_pairs(queries[rows], vectors, np.arange(len(rows))[:, None])[:, 0]
     total = np.zeros(len(rows), np.int64)
     in_category = None if categories is None else np.zeros(len(rows), np.int64)
     for block in blocks:
@@ -133,6 +137,8 @@ def count_above(
 
 @dataclass(frozen=True)
 class _Tile:
+    """Some of the queries with their p positives; `scores` are those of the positives, float32 [p]."""
+
     queries: np.ndarray
     positives: Positives
     scores: np.ndarray
@@ -142,13 +148,10 @@ class _Tile:
     def count(
         self, block: Block, pool: np.ndarray, total: np.ndarray, in_category: np.ndarray | None
     ) -> None:
-        """Adds the items of `block` that stand above each positive to `total` and `in_category` (int64 [p],
-        in place)."""
+        """Add the number of `block`'s items above each positive to `total` and `in_category`, int64 [p], in place."""
         rows, noise = self.positives.rows, noise_bound(self.queries, pool)
-        high, low = (
-            self.scores + noise[rows],
-            self.scores - noise[rows],
-        )  # beyond these matmul's answer is certain
+        # A matmul value outside of [low, high] decides the comparison, a value inside does not.
+        high, low = self.scores + noise[rows], self.scores - noise[rows]
         lowest = np.full(len(self.queries), np.inf, np.float32)
         np.minimum.at(lowest, rows, low)
         for first, products in product_tiles(self.queries, pool, POOL_TILE):
@@ -156,8 +159,8 @@ class _Tile:
             row = np.repeat(np.arange(len(products)), np.count_nonzero(candidate, axis=1))
             flat = np.flatnonzero(candidate)
             column = first + flat - row * products.shape[1]
-            shown = ~self.exclude.rows(row).mask(block, column[:, None])[:, 0]
-            row, column, value = row[shown], column[shown], products.ravel()[flat[shown]]
+            allowed = ~self.exclude.rows(row).mask(block, column[:, None])[:, 0]
+            row, column, value = row[allowed], column[allowed], products.ravel()[flat[allowed]]
 
             keys = np.sort(_row_keys(row, value))
             total += _count_over(keys, rows, high)
@@ -166,7 +169,7 @@ class _Tile:
                 same = self.categories[row] == block.categories[column]
                 in_category += _count_over(np.sort(_row_keys(row[same], value[same])), rows, high)
 
-            # Between low and high the pair's own score decides.
+            # Between low and high, the exact score of the pair decides.
             near = np.searchsorted(keys, _row_keys(rows, high), "right") > np.searchsorted(
                 keys, _row_keys(rows, low)
             )
@@ -180,6 +183,7 @@ class _Tile:
                     in_category[pair] += np.count_nonzero(same[above])
 
     def _above(self, pair: int, row: int, block: Block, pool: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """bool, shape of `columns`: the items of `block` that rank above the positive `pair` by their exact score."""
         own, positions = self.positives.positions[pair], block.positions[columns]
         scores = score_pairs(self.queries[row : row + 1], pool, columns[None])[0]
         threshold = pack(self.scores[pair : pair + 1], own[None])[0]
@@ -191,18 +195,16 @@ def _row_keys(row: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _count_over(keys: np.ndarray, rows: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """int64 [p]: how many of the sorted (row, value) keys belong to row rows[i] and have a value over
-    high[i]."""
+    """int64 [p]: the number of sorted (row, value) keys with row rows[i] and a value above high[i]."""
     ends = np.searchsorted(keys, (rows + 1).astype(np.uint64) << np.uint64(32))
     return ends - np.searchsorted(keys, _row_keys(rows, high), "right")
 
 
 def listed_above(queries: np.ndarray, positives: Positives, listed: Positives) -> np.ndarray:
-    """int64 [P]: how many of a query's `listed` items stand above each of its positives.
+    """int64 [P]: the number of a query's `listed` items that rank above each of its positives.
 
-    For items that are neither hits nor misses: taken off the counts of `count_above`, they are as if not in
-    the pool. `listed` is ragged like `positives`; it must hold no item that is hidden from its query, and no
-    item twice.
+    Subtracted from the counts of `count_above`, this removes unjudged items from the ranking, which are neither hits nor misses.
+    `listed` is ragged like `positives`. It must not contain an item that is excluded for its query, nor an item twice.
     """
     keys = [
         pack(

@@ -1,4 +1,4 @@
-"""A shard's recall against exact search, and the cheapest search parameter that reaches a target."""
+"""Recall of a shard against exact search, and the cheapest search parameter that reaches a target recall."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,13 @@ from tgq.retrieval.shards import ShardFile, read_shard, search_index
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of a shard's own vectors with their exact neighbours in it (themselves left out).
+    """A sample of a shard's own vectors as queries, with their exact neighbours in the shard. A query is not its own neighbour.
 
-    rows: int64 [S] of the shard; vectors: float32 [n, D], all of it, in the order of its ids; scores,
-        positions: [S, K].
+    Attributes:
+        rows: int64 [S], row numbers of the queries.
+        vectors: float32 [n, D], all vectors of the shard, ordered by item id.
+        scores: float32 [S, K], inner products of the exact neighbours.
+        positions: int64 [S, K], row numbers of the exact neighbours; -1 for none.
     """
 
     rows: np.ndarray
@@ -31,8 +34,14 @@ class Sample:
 def draw_sample(
     vectors: np.ndarray, ids: Sequence[str] | np.ndarray, k: int = 10, size: int = 256, seed: int = 0
 ) -> Sample:
-    """A seeded sample for judging the shard that `build_shard` makes of these vectors and ids; costs S * n *
-    D."""
+    """Draw a sample of the shard that `build_shard` makes of the same vectors and ids. Cost: S * n * D operations.
+
+    Args:
+        vectors: float32 [n, D].
+        ids: n item ids.
+        k: K, neighbours per query.
+        size: S, at most n.
+    """
     order = np.argsort(np.asarray(ids, dtype=object), kind="stable")
     vectors = np.ascontiguousarray(as_matrix(vectors, "sample")[order])
     rows = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:size])
@@ -43,14 +52,15 @@ def draw_sample(
 
 
 def sample_recall(index: faiss.Index, sample: Sample, search: Mapping[str, int]) -> float:
-    """Recall@K of the index on the sample, in [0, 1]; items as good as the exact K-th count. 1.0 where
-    nothing is to be found."""
+    """Recall@K of the index on the sample, in [0, 1]; 1.0 if the queries have no neighbours.
+
+    An item with a score as high as the exact K-th neighbour's counts as found.
+    """
     k = sample.positions.shape[1]
     _, found = search_index(index, sample.vectors[sample.rows], k + 1, search)
     own = found == sample.rows[:, None]
-    found = np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[
-        :, :k
-    ]  # itself goes last, and out
+    # The query itself is moved to the end, where the slice drops it.
+    found = np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[:, :k]
     found = np.where(found == sample.rows[:, None], -1, found)
     scores = score_pairs(np.ascontiguousarray(sample.vectors[sample.rows]), sample.vectors, found)
     recall = ann_recall(found, sample.positions, scores, sample.scores)
@@ -58,8 +68,11 @@ def sample_recall(index: faiss.Index, sample: Sample, search: Mapping[str, int])
 
 
 def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tuple[dict[str, int], float]:
-    """The cheapest search parameter (a power of two) whose recall on the sample meets the target, and that
-    recall; the widest one with its recall when none does. Costs at most 10 searches of the sample."""
+    """The smallest search parameter whose recall on the sample reaches the target, and that recall.
+
+    The parameter is nprobe for IVF and efSearch for HNSW, doubled until the target is reached. If no value reaches it, the
+    largest one is returned. A flat index has no parameter: `{}`. Cost: at most 10 searches of the sample.
+    """
     if isinstance(index, faiss.IndexIVF):
         name, narrowest, widest = "nprobe", 1, index.nlist
     elif isinstance(index, faiss.IndexHNSW):
@@ -75,17 +88,18 @@ def tune_search(index: faiss.Index, sample: Sample, target: float = 0.95) -> tup
 def verify_shard(
     root: str | Path, file: ShardFile, ids: Sequence[str] | np.ndarray, sample: Sample, target: float = 0.95
 ) -> ShardFile:
-    """Reads a written shard back and judges it: sha256, count, its ids, recall. Returns its record with the
-    search parameters and the recall that was measured (which may be under the target: that is for the gate to
-    judge).
+    """Read a written shard back and check sha256, count and ids, then measure its recall.
+
+    Returns:
+        `file` with the search parameter and the recall. The recall may be below the target; the quality gate decides about that.
 
     Raises:
-        WarehouseError: it is not what was built.
+        WarehouseError: the shard differs from what was built.
     """
     shard = read_shard(root, file)
     if list(shard.ids) != sorted(ids):
         raise WarehouseError(
-            f"{file.ids_path} does not hold the ids that were given", "build this category again"
+            f"{file.ids_path} does not hold the ids that the shard was built from", "build this category again"
         )
     search, recall = tune_search(shard.index, sample, target)
     return dataclasses.replace(file, search=search, recall_at_k=recall)

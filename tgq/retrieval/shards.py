@@ -1,20 +1,19 @@
-"""FAISS shards: one index file per part of a category, item ids in a sidecar, both named by their content.
+"""FAISS shards: an index file for each part of a category, with the item ids in a second file. Both are named by their content.
 
-Which index (`choose_factory`), for unit vectors and inner product; the first row that applies:
+`choose_factory` selects the index type, for unit vectors and inner product. The first row that fits applies (d = width):
 
-    items          bytes per item (d = width)    factory                    search
+    items          bytes per item                factory                    search
     <= 10,000      4d                            Flat                       exact
     within budget  4d + 276                      HNSW32,Flat                fastest
     within budget  4d + 8, + 4d * nlist          IVF{4 sqrt n},Flat         exact in the lists it visits
     within budget  d + 8,  + 4d * nlist          IVF{4 sqrt n},SQ8          recall about 0.98
     within budget  d/4 + 8, + 12d * nlist        IVF{4 sqrt n},PQ{d/2}x4fs  recall 0.7 to 0.9
 
-A budget so tight that only PQ fits may miss the recall floor; the gate then says so.
-The 4-bit codes of PQ..x4fs train 30 times faster than 8-bit codes of the same size, and found more (0.90
-against 0.85 at 256-d).
+If the budget allows PQ only, the recall may be below its floor, and the quality gate then refuses the run. The 4-bit codes of
+PQ..x4fs train 30 times faster than 8-bit codes of the same size and have a higher recall (0.90 against 0.85 at 256-d).
 
-A FAISS file is parsed by C++ that trusts it, so bytes reach `deserialize_index` only after their
-sha256 matched the manifest.
+FAISS parses index files in C++ without validation. Bytes are therefore passed to `deserialize_index` only after their sha256
+matched the manifest.
 """
 
 import hashlib
@@ -39,7 +38,7 @@ FOLDER = "index/shards"
 
 
 class Shard(NamedTuple):
-    """index: n vectors; ids: their n item ids, in the same order (ascending)."""
+    """An index of n vectors, and their n item ids in the same order, which is ascending."""
 
     index: faiss.Index
     ids: np.ndarray
@@ -47,7 +46,7 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardFile:
-    """One published shard, as the manifest records it. Paths are relative to the warehouse."""
+    """The manifest's record of a shard. Paths are relative to the warehouse."""
 
     category: str
     shard: int
@@ -58,55 +57,53 @@ class ShardFile:
     n_items: int
     bytes: int
     factory: str
-    members_digest: str = ""  # of the item ids and their content hashes: unchanged members need no new build
+    members_digest: str = ""  # hash of item ids and content hashes; a shard with an unchanged digest is not rebuilt
     search: Mapping[str, int] = field(default_factory=dict)  # {"efSearch": 64}, {"nprobe": 16} or {} for Flat
-    recall_at_k: float | None = None  # against exact, on a sample of its own vectors
+    recall_at_k: float | None = None  # against exact search, on a sample of its own vectors
 
 
-class Opened(NamedTuple):
+class OpenShard(NamedTuple):
+    """A shard in memory with its record."""
+
     file: ShardFile
     shard: Shard
 
 
-
-
 def n_shards(n: int, max_items: int) -> int:
-    """How many shards a category of n items is split into."""
+    """Number of shards for a category of n items."""
     return max(1, math.ceil(n / max_items))
 
 
 def assign_shards(ids: Iterable[str], count: int) -> np.ndarray:
-    """Shard number of each item, int64: a hash of the item id alone, so an item stays where it is while
-    `count` does."""
+    """Shard number of each item, int64. It is a hash of the item id, so an item keeps its shard as long as `count` is unchanged."""
     return np.array([_hash64(item) % count for item in ids], np.int64)
 
 
 def members_digest(ids: Sequence[str], content_hashes: Sequence[str]) -> str:
-    """sha256 of the members, in any order of rows: equal digests need no rebuild."""
+    """sha256 of item ids and content hashes, independent of their order. A shard with an equal digest needs no rebuild."""
     digest = hashlib.sha256()
     for pair in sorted(zip(ids, content_hashes, strict=True)):
         for text in pair:
             raw = text.encode("utf-8", "surrogatepass")
-            digest.update(
-                len(raw).to_bytes(8, "little") + raw
-            )  # lengths keep ("ab", "c") apart from ("a", "bc")
+            digest.update(len(raw).to_bytes(8, "little") + raw)  # the length distinguishes ("ab", "c") from ("a", "bc")
     return digest.hexdigest()
 
 
-
-
-def build_shard(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, factory: str, seed: int) -> tuple[Shard, str]:
-    """Trains and fills an index; rows are ordered by id, so the input's order does not matter.
+def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int) -> tuple[Shard, str]:
+    """Train and fill an index. Rows are sorted by id, so the order of the input has no effect.
 
     Args:
-        vectors: float32 [n, D], unit. ids: n distinct strings.
+        vectors: float32 [n, D], unit length.
+        ids: n distinct item ids.
+        factory: FAISS factory string, as `choose_factory` returns it.
+        seed: of k-means and of the selection of training points.
 
     Returns:
-        The shard, and the factory that was used: with too few points to train the one asked for, IVF gets
-        fewer lists, and under two lists (or 39 points per PQ centroid) it becomes Flat.
+        The shard, and the factory that was used. With too few training points IVF gets fewer lists; with less than two lists, or
+        less than 39 points per PQ centroid, the index is Flat.
 
     Raises:
-        ValueError: an id twice, lengths that disagree, or a vector that is not finite.
+        ValueError: an id occurs twice, lengths differ, or a vector is not finite.
     """
     vectors, ids = as_matrix(vectors, "shard"), np.asarray(ids, dtype=object)
     if len(ids) != len(vectors) or len(set(ids)) != len(ids):
@@ -132,13 +129,17 @@ def write_shard(
     members: str = "",
     details: pa.Table | None = None,
 ) -> ShardFile:
-    """Writes index and ids under `root`/index/shards, each whole or not at all.
+    """Write index and ids to `root`/index/shards, each file atomically.
 
-    details: columns to keep beside the ids, rows in the order of `shard.ids`; `read_details` gives them back.
+    A file name contains a slug and a hash of the category, and a hash of the content. No category can therefore name another
+    folder, equal shards are the same file, and no file is overwritten with other content.
 
-    File names hold a slug and a hash of the category and the hash of the content: no category can name
-    another folder, equal shards are one file, and a file is never overwritten by something else. Raises
-    WarehouseError when it cannot be written.
+    Args:
+        members: the digest of `members_digest`.
+        details: further columns of the ids' file, rows in the order of `shard.ids`; see `read_details`.
+
+    Raises:
+        WarehouseError: a file cannot be written.
     """
     data = memoryview(faiss.serialize_index(shard.index))
     table = pa.table({"item_id": pa.array(shard.ids, pa.string())})
@@ -170,11 +171,10 @@ def write_shard(
 
 
 def read_shard(root: str | Path, file: ShardFile) -> Shard:
-    """The shard, whole and as published.
+    """Read a shard and check it against the manifest.
 
     Raises:
-        WarehouseError: a file is missing, its sha256 is not the manifest's, or index and ids disagree in
-            number.
+        WarehouseError: a file is missing, its sha256 differs from the manifest's, or the numbers of vectors and ids differ.
     """
     files = Files(root)
     data, ids_data = _checked(files, file.path, file.sha256), _checked(files, file.ids_path, file.ids_sha256)
@@ -190,22 +190,23 @@ def read_shard(root: str | Path, file: ShardFile) -> Shard:
 
 
 def read_details(root: str | Path, file: ShardFile) -> pa.Table:
-    """The ids of a shard and what `write_shard` was given beside them, in the order of its vectors.
+    """The ids of a shard and the `details` that `write_shard` was given, in the order of its vectors.
 
     Raises:
-        WarehouseError: the file is missing or not the manifest's.
+        WarehouseError: the file is missing, or its sha256 differs from the manifest's.
     """
     return pa.ipc.open_file(_checked(Files(root), file.ids_path, file.ids_sha256)).read_all()
 
 
 def slug(category: str) -> str:
-    """A file name part for any string: what is readable of it in ASCII, then 12 hex digits of its hash."""
+    """Part of a file name for any string: its ASCII letters and digits, then 12 hex digits of its hash."""
     plain = unicodedata.normalize("NFKD", category).encode("ascii", "ignore").decode().lower()
     readable = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "category"
     return f"{readable}-{sha256(category.encode('utf-8', 'surrogatepass'))[:12]}"
 
 
 def _checked(files: Files, path: str, digest: str) -> bytes:
+    """The bytes of a file whose sha256 is `digest`; WarehouseError otherwise."""
     try:
         data = files.read(path)
     except FileNotFoundError:
@@ -215,7 +216,7 @@ def _checked(files: Files, path: str, digest: str) -> bytes:
     if (found := sha256(data)) != digest:
         raise WarehouseError(
             f"{path} has sha256 {found[:16]}..., the manifest says {digest[:16]}...",
-            "it was altered or damaged: roll back to another generation or rebuild this category",
+            "the file was altered or damaged: roll back to another generation or rebuild this category",
         )
     return data
 
@@ -226,31 +227,31 @@ def _hash64(text: str) -> int:
     )
 
 
-
-
 def open_shards(
     root: str | Path, files: Iterable[ShardFile], categories: Collection[str] | None = None
-) -> list[Opened]:
-    """Reads and checks the shards, of all categories or of these."""
+) -> list[OpenShard]:
+    """Read and check the shards of all categories, or of the given ones. Raises WarehouseError as `read_shard`."""
     return [
-        Opened(file, read_shard(root, file))
+        OpenShard(file, read_shard(root, file))
         for file in files
         if categories is None or file.category in categories
     ]
 
 
 def search_shards(
-    shards: Iterable[Opened], queries: np.ndarray, k: int, category_filter: Collection[str] | None = None
+    shards: Iterable[OpenShard], queries: np.ndarray, k: int, category_filter: Collection[str] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best k items over all shards, or over those of the given categories.
+    """The top k items over all shards, or over those of the given categories.
+
+    Args:
+        queries: float32 [Q, D].
 
     Returns:
-        scores float32 [Q, k] descending (of the indexes: approximate for SQ8 and PQ), item ids object [Q, k];
-        -inf and None where there are fewer. Ties: by category, then shard, then id.
+        scores float32 [Q, k], descending, and item ids object [Q, k]. The scores are the index's, so they are approximate for SQ8
+        and PQ. Unfilled places have score -inf and id None. Ties are ordered by category, then shard, then id.
     """
     queries = as_matrix(queries, "queries")
-    scores: list[np.ndarray] = [np.full((len(queries), k), -np.inf, np.float32)]
-    ids: list[np.ndarray] = [np.full((len(queries), k), None, object)]
+    scores, ids = [np.full((len(queries), k), -np.inf, np.float32)], [np.full((len(queries), k), None, object)]
     for file, shard in sorted(shards, key=lambda opened: (opened.file.category, opened.file.shard)):
         if category_filter is not None and file.category not in category_filter:
             continue
@@ -268,6 +269,10 @@ def search_shards(
 def search_index(
     index: faiss.Index, queries: np.ndarray, k: int, search: Mapping[str, int]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Scores float32 [Q, k] and row numbers int64 [Q, k] of one index.
+
+    `search` holds nprobe for IVF or efSearch for HNSW; efSearch is at least k.
+    """
     if not k or not len(queries):
         return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
     parameters = None

@@ -1,4 +1,4 @@
-"""A training's whole state in one safetensors file: what makes a broken-off training go on as if nothing had happened."""
+"""The complete state of a training in one safetensors file, from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -19,50 +19,51 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # of AdamW
 
 @dataclass
 class Progress:
-    """How far a training is."""
+    """The position of a training."""
 
-    step: int
-    best: float
-    worse: int
-    history: list[dict[str, float]]
+    step: int  # last finished step
+    best: float  # best validation MRR so far
+    worse: int  # evaluations since the best one
+    history: list[dict[str, float]]  # the logged values of each evaluation
 
 
 def save(path: Path, identity: str, progress: Progress, state: dict[str, Tensor], best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Write all of it, whole or not at all.
+    """Write a checkpoint atomically.
 
     Args:
-        identity: of configuration and data; another training cannot load it.
-        state: the weights now, those of the losses and the teacher among them; best: those of the best validation.
+        identity: a hash of configuration and data. `load` refuses a checkpoint with another identity.
+        state: the current weights, including those of the losses and the teacher.
+        best: the encoder's weights at the best validation.
     """
     tensors = {f"now/{name}": value for name, value in state.items()} | {f"best/{name}": value for name, value in best.items()}
     for at, parameter in enumerate(_parameters(optimizer)):
         tensors |= {f"optimizer/{at}/{name}": value for name in MOMENTS if (value := optimizer.state[parameter].get(name)) is not None}
-    told = {"identity": identity, "step": progress.step, "best": progress.best, "worse": progress.worse, "history": progress.history}
+    header = {"identity": identity, "step": progress.step, "best": progress.best, "worse": progress.worse, "history": progress.history}
     partial = path.with_suffix(".partial")
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, partial, {"progress": json.dumps(told)})
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, partial, {"progress": json.dumps(header)})
     os.replace(partial, path)
 
 
 def load(path: Path, identity: str, optimizer: torch.optim.Optimizer) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]]:
-    """Progress, weights and best weights; the optimizer gets its moments back.
+    """Progress, current weights and best weights of a checkpoint. The optimizer's moments are restored in place.
 
     Raises:
-        ModelError: it was written by another configuration or over other data, or cannot be read.
+        ModelError: the checkpoint cannot be read, or was written with another configuration or other data.
     """
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["progress"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            header = json.loads(file.metadata()["progress"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except Exception as error:
-        raise ModelError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:120]})", "delete it to begin again") from None
-    if told["identity"] != identity:
-        raise ModelError(f"checkpoint {path} is of another configuration or of other data", "train into another folder, or delete it to begin again")
+        raise ModelError(f"checkpoint {path} cannot be read ({' '.join(str(error).split())[:120]})", "delete it to start again") from None
+    if header["identity"] != identity:
+        raise ModelError(f"checkpoint {path} was written with another configuration or other data", "train into another folder, or delete it to start again")
     for at, parameter in enumerate(_parameters(optimizer)):
-        kept = {name: tensors[f"optimizer/{at}/{name}"] for name in MOMENTS if f"optimizer/{at}/{name}" in tensors}
-        if kept:
-            optimizer.state[parameter] = {name: value if name == "step" else value.to(parameter.device) for name, value in kept.items()}
-    now, of_best = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
-    return Progress(told["step"], told["best"], told["worse"], told["history"]), now, of_best
+        moments = {name: tensors[f"optimizer/{at}/{name}"] for name in MOMENTS if f"optimizer/{at}/{name}" in tensors}
+        if moments:
+            optimizer.state[parameter] = {name: value if name == "step" else value.to(parameter.device) for name, value in moments.items()}
+    parts = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
+    return Progress(header["step"], header["best"], header["worse"], header["history"]), *parts
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

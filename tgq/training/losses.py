@@ -1,4 +1,4 @@
-"""The losses, as pure functions of a batch."""
+"""The loss terms, as pure functions of a batch."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from torch import Tensor
 
 
 def info_nce(
-    queries: Tensor, positives: Tensor, scale: Tensor, known: Tensor, hard: Tensor | None = None, hard_known: Tensor | None = None
+    queries: Tensor, positives: Tensor, scale: Tensor, excluded: Tensor, hard: Tensor | None = None, hard_excluded: Tensor | None = None
 ) -> Tensor:
-    """Symmetric in-batch InfoNCE: row i of `queries [P, D]` belongs to row i of `positives [P, D]`, both unit length.
+    """Symmetric in-batch InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), a scalar.
 
     Args:
+        queries: `[P, D]`, unit length.
+        positives: `[P, D]`, unit length; row i is the positive of query i, all other rows are its negatives.
         scale: inverse temperature.
-        known: `[P, P]` bool, pairs off the diagonal that must not count as negatives (same group, same picture).
-        hard: `[H, D]` further negatives of the queries; `hard_known [P, H]` bool, those that must not count.
+        excluded: `[P, P]` bool, pairs off the diagonal that must not count as negatives (same group, same image).
+        hard: `[H, D]`, further negatives of the queries.
+        hard_excluded: `[P, H]` bool, pairs of query and hard negative that must not count.
     """
     logits = scale * queries @ positives.T
-    known = known & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    logits, target = logits.masked_fill(known, float("-inf")), torch.arange(len(logits), device=logits.device)
-    forth = logits
+    excluded = excluded & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits, target = logits.masked_fill(excluded, float("-inf")), torch.arange(len(logits), device=logits.device)
+    with_hard = logits
     if hard is not None and len(hard):
-        assert hard_known is not None
-        forth = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_known, float("-inf"))], dim=1)
-    return (F.cross_entropy(forth, target) + F.cross_entropy(logits.T, target)) / 2
+        with_hard = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_excluded, float("-inf"))], dim=1)
+    return (F.cross_entropy(with_hard, target) + F.cross_entropy(logits.T, target)) / 2
 
 
 def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:
-    """`L_rr = mean_k c_k^2`, `c_k` the correlation over the batch of both streams' channel k (arXiv 2605.17366).
+    """`L_rr = mean_k c_k^2`, with `c_k` the correlation of both streams' channel k over the batch (arXiv 2605.17366); a scalar.
 
-    `[B, D]` each, in float32 whatever comes in; a constant channel has no correlation and counts as 0.
+    Both streams are `[B, D]` and are converted to float32. A channel that is constant over the batch counts as 0.
     """
     a, b = (x.float() - x.float().mean(0) for x in (anchored, exploratory))
     correlation = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-6)
@@ -38,9 +40,13 @@ def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:
 
 
 def relation(embeddings: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the cosines within a batch, `[B, D]` and the teacher's `[B, T]`, both unit length.
+    """Similarity-preserving distillation (Tung, Mori 2019; arXiv 1907.09682), a scalar.
 
-    Similarity-preserving distillation (Tung, Mori 2019; arXiv 1907.09682): keeps what the frozen towers know about items
-    that no training pair speaks of. Other widths than the teacher's are no matter.
+    The loss is the mean squared difference between the cosines of all item pairs of a batch under the encoder and under the
+    teacher. It preserves what the frozen towers know about items that no training pair covers.
+
+    Args:
+        embeddings: `[B, D]`, unit length.
+        teacher: `[B, T]`, unit length; T may differ from D.
     """
     return (embeddings @ embeddings.T - teacher @ teacher.T).square().mean()

@@ -1,4 +1,4 @@
-"""The loss of a batch, from what the encoder gives for its items: apart, so that the items may come in chunks, from several processes."""
+"""The training loss. It is computed from the encoder's outputs for a whole batch, which may come in chunks and from several processes."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ from tgq.training.losses import info_nce, redundancy, relation
 
 @dataclass(frozen=True)
 class Outputs:
-    """All that the losses need of B items, float32."""
+    """Everything that the losses need of B items, float32."""
 
     embedding: Tensor  # [B, De], unit length
-    anchored: Tensor  # [B, D] pooled
-    exploratory: Tensor  # [B, D]
-    seen: Tensor  # [B, A] f_img in the learned image-title space; of no width where the towers are a pair
-    titled: Tensor  # [B, A]
-    gates: Tensor  # [B, 2] means of both gates
-    taught: Tensor  # [B, T] the teacher's embedding; no gradient
-    usable: Tensor  # [B, 1] 1 where picture and title are there; no gradient
+    anchored: Tensor  # [B, D] mean of the anchored stream's tokens
+    exploratory: Tensor  # [B, D] mean of the exploratory stream's tokens
+    image: Tensor  # [B, A] f_img in the learned image-title space; A is 0 if the towers are an aligned pair
+    title: Tensor  # [B, A] f_title in the same space
+    gates: Tensor  # [B, 2] mean over channels of the metadata gate and of the exploratory gate
+    teacher: Tensor  # [B, T] embedding of the teacher; no gradient
+    has_both: Tensor  # [B, 1] 1 if the item has an image and a title, else 0; no gradient
 
     @classmethod
     def join(cls, parts: list[Outputs]) -> Outputs:
-        """Several chunks as one."""
+        """The outputs of several chunks, concatenated."""
         return cls(*(torch.cat(columns) for columns in zip(*map(_columns, parts), strict=True)))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Outputs:
-        """Each field changed."""
+        """`change` applied to each field."""
         return Outputs(*map(change, _columns(self)))
 
     def detached(self) -> Outputs:
-        """The same values, apart from what made them."""
+        """The same values without their computation graph."""
         return self.map(Tensor.detach)
 
     def zeros(self, items: int) -> Outputs:
-        """The same widths for `items` items, all zero."""
+        """Outputs of `items` items with the same widths, all zero."""
         return self.map(lambda value: value.new_zeros(items, *value.shape[1:]))
 
     def leaves(self) -> Outputs:
-        """The same values, apart from what made them, ready to collect gradients."""
+        """Copies of the values without their computation graph; the differentiable ones are leaves that collect gradients."""
         leaves = self.map(lambda value: value.detach().clone())
         for value in leaves.differentiable():
             value.requires_grad_()
         return leaves
 
     def differentiable(self) -> list[Tensor]:
-        """Those that carry gradients."""
-        return [self.embedding, self.anchored, self.exploratory, self.seen, self.titled, self.gates]
+        """The fields that gradients flow through."""
+        return [self.embedding, self.anchored, self.exploratory, self.image, self.title, self.gates]
 
 
 def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
@@ -64,7 +64,11 @@ def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
 
 
 class Objective(nn.Module):
-    """InfoNCE, L_rr, image-title contrast and the distance from the start, over an encoder's outputs."""
+    """The weighted sum of InfoNCE, L_rr, the image-title contrast and a distillation loss.
+
+    The teacher of the distillation is a frozen copy of the light head at initialisation. With another head it is the
+    concatenation of the towers' pooled features.
+    """
 
     def __init__(self, encoder: TGQFormer, config):
         super().__init__()
@@ -76,56 +80,59 @@ class Objective(nn.Module):
 
     @property
     def scales(self) -> list[nn.Parameter]:
-        """The learned temperatures: every process computes their gradients whole."""
+        """The learned inverse temperatures, as logarithms. Every process computes their full gradients, so these are not summed."""
         return [self.log_scale, self.align_scale]
 
     def outputs(self, features: Features) -> Outputs:
-        """The encoder on some items; the only part that costs."""
+        """Run the encoder on B items. This is the only expensive part of the objective."""
         out = self.encoder(features)
         aligned = isinstance(self.encoder.alignment.image, nn.Identity)
-        seen, titled = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
+        image, title = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
-        usable = (features.has_image & features.has_title).float()[:, None]
-        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, seen, titled, gates, self._taught(features, out.where), usable)))
+        has_both = (features.has_image & features.has_title).float()[:, None]
+        teacher = self._teacher_embedding(features, out.attention_logits)
+        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, teacher, has_both)))
 
-    def forward(self, out: Outputs, known: Tensor, hard_known: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def forward(self, out: Outputs, excluded: Tensor, hard_excluded: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts by name.
 
         Args:
-            out: P queries, then their P positives, then H hard negatives.
-            known: `[P, P]`, pairs that must not count as negatives; hard_known: `[P, H]` likewise.
+            out: outputs of P queries, then of their P positives, then of H hard negatives.
+            excluded: `[P, P]` bool, query and positive of another query that must not count as a negative pair.
+            hard_excluded: `[P, H]` bool, query and hard negative that must not count as a negative pair.
         """
-        c, half = self.config, len(known)
-        queries, positives, hard = out.embedding.split([half, half, len(out.embedding) - 2 * half])
+        c, pairs = self.config, len(excluded)
+        queries, positives, hard = out.embedding.split([pairs, pairs, len(out.embedding) - 2 * pairs])
         scale = self.log_scale.exp().clamp(max=c.max_scale)
-        contrast = info_nce(queries, positives, scale, known, hard, hard_known)
+        contrast = info_nce(queries, positives, scale, excluded, hard, hard_excluded)
         overlap = redundancy(out.anchored, out.exploratory)
-        align = self._alignment(out, known)
-        far = relation(out.embedding, out.taught)
-        loss = contrast + c.alignment_weight * align + c.relation_weight * far
+        align = self._alignment(out, excluded)
+        distillation = relation(out.embedding, out.teacher)
+        loss = contrast + c.alignment_weight * align + c.relation_weight * distillation
         if self.encoder.connector.decorrelated:
             loss = loss + c.redundancy_weight * overlap
         deviation = out.gates.detach().std(0)
         values = {
-            "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": far, "scale": scale,
+            "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": distillation, "scale": scale,
             "gate_metadata": out.gates[:, 0].mean(), "gate_exploratory": out.gates[:, 1].mean(),
             "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1],
         }  # fmt: skip
         return loss, {name: float(value.detach()) for name, value in values.items()}
 
     @torch.no_grad()
-    def _taught(self, features: Features, where: Tensor) -> Tensor:
-        """The embeddings `[B, De]` of the start; without a light head the frozen towers' concatenation, unit length."""
+    def _teacher_embedding(self, features: Features, attention_logits: Tensor) -> Tensor:
+        """The teacher's embeddings `[B, T]`, unit length."""
         if self.teacher is None:
             sides = F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)
             return F.normalize(torch.cat(sides, dim=-1), dim=-1)
-        streams = Streams.untrained(where, self.encoder.config.width)
+        streams = Streams.untrained(attention_logits, self.encoder.config.width)
         return F.normalize(self.teacher(features, streams), dim=-1)
 
-    def _alignment(self, out: Outputs, known: Tensor) -> Tensor:
-        """Image-title contrast over the queries that have both; nothing where the towers are an aligned pair."""
-        usable = out.usable[: len(known), 0].bool()
-        if not out.seen.shape[1] or usable.sum() < 2:
+    def _alignment(self, out: Outputs, excluded: Tensor) -> Tensor:
+        """Image-title contrast over the queries that have both; 0 if the towers are an aligned pair."""
+        pairs = len(excluded)
+        usable = out.has_both[:pairs, 0].bool()
+        if not out.image.shape[1] or usable.sum() < 2:
             return out.embedding.new_zeros(())
         scale = self.align_scale.exp().clamp(max=self.config.max_scale)
-        return info_nce(out.seen[: len(known)][usable], out.titled[: len(known)][usable], scale, known[usable][:, usable])
+        return info_nce(out.image[:pairs][usable], out.title[:pairs][usable], scale, excluded[usable][:, usable])

@@ -1,8 +1,9 @@
-"""Training as a job: items of some catalogs or warehouses, the towers over them once, then the trainer, then an encoder folder.
+"""The training job: it reads items from catalogs or warehouses, runs the towers over them once, trains, and writes an encoder folder.
 
-A catalog that is named by its folder gets a scratch warehouse (in `cache`, kept for the next training): it is ingested and its
-towers' features are kept there by the same steps as in a night. The training set itself is read on the driver and is a
-sample (`max_items`); it lies in OUT/work until the training has ended, with the checkpoint that a repeated command goes on from.
+A catalog folder gets a scratch warehouse in `cache`, which later trainings reuse. The catalog is ingested and its tower features
+are cached there by the same steps as in a nightly run. The driver reads the training set, which is a sample of at most
+`max_items` per source. OUT/work holds the training set and the checkpoint until the training has ended, so that a repeated
+command resumes it.
 """
 
 from __future__ import annotations
@@ -47,33 +48,36 @@ from tgq.training.trainer import TrainConfig
 from tgq.training_job.training_set import items_of_side, training_set
 from tgq.training_job.view_catalog import view_settings, write_view_catalog
 
-UNLIMITED = 1e6  # GB: a scratch warehouse keeps the features of what is trained on, which max_items bounds
+UNLIMITED = 1e6  # GB of cached features in a scratch warehouse, whose size max_items already limits
 Launcher = Literal["torchrun", "spark"]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a training."""
+class TrainingResult:
+    """The result of a training."""
 
     model_version: str
-    validation_mrr: float
-    steps: int
+    validation_mrr: float  # the best one
+    steps: int  # at the last evaluation
 
 
 @dataclass(frozen=True)
 class Source:
-    """Items to train on: a catalog's folder with a profile, or a warehouse that has been ingested already."""
+    """A source of training items: a catalog folder with a profile, or a warehouse that is already filled."""
 
     name: str
     settings: Settings
-    scratch: bool
+    scratch: bool  # its warehouse is a scratch warehouse, which the job creates and ingests into
 
     @classmethod
     def of_catalog(cls, text: str, cache: Path) -> Source:
-        """'FOLDER' or 'FOLDER=PROFILE', the profile one of conf/ or a YAML file.
+        """The catalog that a text names: 'FOLDER' or 'FOLDER=PROFILE'. PROFILE is a profile in conf/ or a YAML file.
+
+        Args:
+            cache: the folder for scratch warehouses.
 
         Raises:
-            SourceError: there is no such folder.
+            SourceError: the folder does not exist.
             ConfigError: the profile cannot be read.
         """
         path, _, profile = text.partition("=")
@@ -86,10 +90,10 @@ class Source:
 
     @classmethod
     def of_warehouse(cls, settings: Settings) -> Source:
-        """The warehouse that some settings name.
+        """The warehouse of these settings.
 
         Raises:
-            WarehouseError: no night has filled it.
+            WarehouseError: the warehouse has no tgq tables.
         """
         root = absolute(settings.warehouse.path)
         if "://" not in root and not settings.warehouse.metastore_schema and not Path(root, "catalog_items").is_dir():
@@ -101,63 +105,71 @@ def train_encoder(
     spark: SparkSession, out: Path, sources: Sequence[Source], encoder: EncoderConfig, options: TrainConfig, max_items: int,
     tracking_uri: str | None, progress: Progress, processes: int = 1, launcher: Launcher = "torchrun", device: str = "auto",
     views: int = 0, cache: Path | None = None,
-) -> Trained:  # fmt: skip
-    """Train an encoder on the train side of some sources and write its folder, with `training.json` beside the weights.
+) -> TrainingResult:  # fmt: skip
+    """Train an encoder on the training groups of the sources and write its folder, with `training.json` next to the weights.
 
     Args:
-        max_items: of each source; above it whole groups are left out, by their hash.
-        processes: how many share each batch, started by torchrun on this machine or by Spark's TorchDistributor.
-        views: of each item, under as many nuisances, as positives beside the item; each costs a pass of the vision tower.
-        cache: where the views' pictures and features are kept for the next training; none: they go with `out`'s work folder.
+        max_items: maximum number of items per source. Above it whole groups are left out, selected by a hash.
+        processes: number of processes that share each batch.
+        launcher: starts several processes: torchrun on this machine, or Spark's TorchDistributor.
+        views: number of views of each item, each under one nuisance, that are additional positives of the item. Each view costs a
+            pass of the vision tower.
+        cache: folder that keeps the views' images and features for later trainings; None: they are deleted with OUT/work.
 
     Raises:
         SourceError: a source cannot be read, or has no pairs of items.
-        UsageError: the folder `out` holds an encoder already.
-        ModelError: a tower is missing, or the checkpoint in `out` is of another configuration.
-        TgqError: the loss is no number.
+        UsageError: the folder `out` already holds an encoder.
+        ModelError: a tower is missing, or the checkpoint in `out` was written with another configuration or other data.
+        TgqError: the loss is infinite or not a number, or a training process failed.
     """
     if (out / "config.json").exists():
         raise UsageError(f"{out} already holds an encoder", "name another folder")
-    work, place = out / "work", str(choose_device(device))
+    work, torch_device = out / "work", str(choose_device(device))
     torch.manual_seed(options.seed)
     model = TGQFormer(encoder)
     tracker = open_tracker(TrackingSettings(uri=tracking_uri, experiment="tgq-training"), str(out))
     run_id = new_run_id(datetime.now(timezone.utc))
     tracker.start(run_id, {"git_commit": git_commit(), "sources": ", ".join(source.name for source in sources)})
-    with _failing(tracker):
+    with _failed_on_error(tracker):
         model.save_pretrained(work / "start")
-        made = Views(views, options.seed, cache or work / "catalogs", model.vision.input_size) if views else None
+        view_options = ViewOptions(views, options.seed, cache or work / "catalogs", model.vision.input_size) if views else None
         rows = TrainingSet.concatenate([part for source in sources for part in
-                                        read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=made)])
+                                        read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=view_options)])
         tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
-        worker.prepare(work, encoder, options, rows, place)
-        with following(work, options.steps, tracker, progress):
-            launch(work, processes, launcher, spark, place)
+        worker.prepare(work, encoder, options, rows, torch_device)
+        with curve_reported(work, options.steps, tracker, progress):
+            launch(work, processes, launcher, spark, torch_device)
         return _finish(out, work, rows, sources, max_items, options, tracker, progress)
 
 
 @dataclass(frozen=True)
-class Views:
-    """How many views of each item to make, drawn by which seed, kept where, for a tower of how many pixels a side."""
+class ViewOptions:
+    """The views that are made of each item."""
 
-    count: int
+    count: int  # views per item
     seed: int
-    folder: Path
-    side: int
+    folder: Path  # for view catalogs and their warehouses
+    side: int  # pixels per side of the vision tower's input
 
-    def source_of(self, source: Source, night: Night, items: DataFrame) -> Source:
-        """Write the views of some items; the source that they are."""
+    def write(self, source: Source, night: Night, items: DataFrame) -> Source:
+        """Write the views of the items as a catalog and return it as a source."""
         place = (self.folder / f"{source.name}-views-{self.count}-{self.seed}").resolve()
         write_view_catalog(night, items, str(place / "catalog"), self.count, self.seed, self.side)
         return Source(f"{source.name}-views", view_settings(source.settings, str(place / "catalog"), str(place / "warehouse"), UNLIMITED), True)
 
 
 def read_source(
-    spark: SparkSession, source: Source, model: TGQFormer, start: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
-    side: str = "train", views: Views | None = None,
+    spark: SparkSession, source: Source, model: TGQFormer, model_folder: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
+    side: str = "train", views: ViewOptions | None = None,
 ) -> list[TrainingSet]:  # fmt: skip
-    """One source's items of one side, then their views: ingested where it is a catalog, through the towers where they have not spoken."""
-    settings, more = source.settings, None
+    """The items of one side of a source as a training set, then their views as another.
+
+    A scratch warehouse is ingested first. The towers run on items without cached features.
+
+    Raises:
+        SourceError: the source cannot be read, or has no pairs of items on that side.
+    """
+    settings, view_source = source.settings, None
     if source.scratch:
         Path(settings.warehouse.path).mkdir(parents=True, exist_ok=True)
     warehouse = Warehouse(spark, settings.warehouse, create=source.scratch)
@@ -166,20 +178,20 @@ def read_source(
         if source.scratch:
             ingest(night)
         items = items_of_side(night, side, max_items)
-        asked = run_towers(night, str(start), items)
-        rows = training_set(night, model, str(start), items, source.name, seed)
+        encoded = run_towers(night, str(model_folder), items)
+        rows = training_set(night, model, str(model_folder), items, source.name, seed)
         if views:
-            more = views.source_of(source, night, items)
+            view_source = views.write(source, night, items)
         remove_folder(night.staging())
-    progress.say(f"{source.name}: {len(rows)} items in {len(set(rows.group.tolist()))} {side} groups, {len(rows.pairs)} pairs; towers ran for {asked}")
-    return [rows, *(read_source(spark, more, model, start, run_id, None, seed, progress, side) if more else ())]
+    progress.say(f"{source.name}: {len(rows)} items in {len(set(rows.group.tolist()))} {side} groups, {len(rows.pairs)} pairs; towers ran for {encoded}")
+    return [rows, *(read_source(spark, view_source, model, model_folder, run_id, None, seed, progress, side) if view_source else ())]
 
 
 def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, device: str) -> None:
-    """Run the prepared training in this process, or in several.
+    """Run the training in folder `work`, which `worker.prepare` wrote, in this process or in several.
 
     Raises:
-        TgqError: one of several processes failed; its last line says why.
+        TgqError: one of several processes failed; the message ends with the last error that it printed.
     """
     if processes == 1:
         worker.run(work)
@@ -190,13 +202,13 @@ def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, 
         try:
             TorchDistributor(num_processes=processes, local_mode=local, use_gpu=device.startswith("cuda")).run(worker.run, str(work))
         except RuntimeError as error:
-            raise TgqError(f"the training's processes failed: {_reason(str(error))}", "see the lines above it") from None
+            raise TgqError(f"the training's processes failed: {_reason(str(error))}", "see the output above for details") from None
     else:
         run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         done = subprocess.run([*run, "-m", "tgq.training.worker", str(work)], capture_output=True, text=True, check=False, env=os.environ | threads)
         if done.returncode:
-            raise TgqError(f"the training's processes failed: {_reason(done.stderr)}", "train with --processes 1 to see it whole")
+            raise TgqError(f"the training's processes failed: {_reason(done.stderr)}", "train with --processes 1 to see the whole error")
 
 
 def _reason(text: str) -> str:
@@ -206,22 +218,25 @@ def _reason(text: str) -> str:
 
 
 @contextlib.contextmanager
-def following(work: Path, steps: int, tracker: Tracker, progress: Progress) -> Iterator[None]:
-    """A bar and MLflow's curve, which follow the one that the first process writes: a training that fails leaves what it had."""
-    progress.say(f"the closed-form start, then {steps} gradient steps")  # the start is minutes on large sets, without a curve to follow
+def curve_reported(work: Path, steps: int, tracker: Tracker, progress: Progress) -> Iterator[None]:
+    """Show the training curve on the progress bar and log it to MLflow while the body runs.
+
+    The curve is the file that the first process writes. A training that fails has logged its curve up to the failure.
+    """
+    progress.say(f"the closed-form initialisation, then {steps} gradient steps")  # the first takes minutes on large sets and logs no curve
     progress.start("train", steps)
-    ended, told = threading.Event(), 0
+    ended, logged = threading.Event(), 0
 
     def follow() -> None:
         while not ended.wait(1.0):
             show()
 
     def show() -> None:
-        nonlocal told
-        curve = worker.curve_of(work)
-        for values in curve[told:]:
+        nonlocal logged
+        curve = worker.read_curve(work)
+        for values in curve[logged:]:
             tracker.log_metrics({name: value for name, value in values.items() if name != "step"}, int(values["step"]))
-        told = len(curve)
+        logged = len(curve)
         if curve:
             values = curve[-1]
             loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
@@ -240,14 +255,15 @@ def following(work: Path, steps: int, tracker: Tracker, progress: Progress) -> I
 
 def _finish(
     out: Path, work: Path, rows: TrainingSet, sources: Sequence[Source], max_items: int, options: TrainConfig, tracker: Tracker, progress: Progress,
-) -> Trained:  # fmt: skip
-    """Move the encoder to its place, say what made it, tell MLflow, and clear the work away; the configuration comes last."""
-    history, model = worker.curve_of(work), TGQFormer.from_pretrained(work / worker.RESULT)
+) -> TrainingResult:  # fmt: skip
+    """Write the encoder folder and `training.json`, log both to MLflow, and delete the work folder."""
+    history, model = worker.read_curve(work), TGQFormer.from_pretrained(work / worker.RESULT)
     best = max(history, key=lambda values: values["validation_mrr"])
     record: dict[str, Any] = {
         "model_version": model.model_version, "sources": [source.name for source in sources], "items": len(rows),
         "groups": len(set(zip(rows.catalog.tolist(), rows.group.tolist(), strict=True))), "pairs": len(rows.pairs), "max_items": max_items,
         "gflops_per_item": round(gflops(model), 3), "training": asdict(options),
+        # The key keeps its old name: the values at step 0, after the initialisation.
         "start": {name: value for name, value in history[0].items() if name != "step"}, "best": best,
     }  # fmt: skip
     tracker.log_metrics({"gflops_per_item": record["gflops_per_item"]})
@@ -260,22 +276,23 @@ def _finish(
     for problem in tracker.problems:
         progress.say(f"MLflow: {problem}")
     shutil.rmtree(work)
-    return Trained(model.model_version, best["validation_mrr"], int(history[-1]["step"]))
+    return TrainingResult(model.model_version, best["validation_mrr"], int(history[-1]["step"]))
 
 
 def gflops(model: TGQFormer) -> float:
-    """Floating-point operations of one item from pixels to embedding, in 10^9, counted by torch (two for a multiply-add)."""
+    """Floating-point operations for one item, from pixels to embedding, in 10^9. torch counts them, a multiply-add as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     text, blank = "a text of some words | of a brand | in a category", Image.new("RGB", (64, 64))
     counter = FlopCounterMode(display=False)
-    with counter:  # torch's counter cannot follow a module whose parameters want gradients into a pass without them
-        model.eval()(model.features(model.see(model.vision.preprocess(blank)[None]), torch.tensor([0]), [text], [text]))
+    with counter:  # not under no_grad: torch's counter fails there on modules whose parameters require gradients
+        model.eval()(model.features(model.encode_image(model.vision.preprocess(blank)[None]), torch.tensor([0]), [text], [text]))
     return counter.get_total_flops() / 1e9
 
 
 @contextlib.contextmanager
-def _failing(tracker: Tracker) -> Iterator[None]:
+def _failed_on_error(tracker: Tracker) -> Iterator[None]:
+    """Mark the MLflow run as failed if the body raises."""
     try:
         yield
     except BaseException:

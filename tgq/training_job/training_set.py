@@ -1,6 +1,7 @@
-"""From a warehouse's tables to a training set: items of one side of the split, their kept features, pairs and neighbours.
+"""Builds a training set from a warehouse: items of one side of the split, cached tower features, pairs and published neighbours.
 
-It is read on the driver, so it is a sample (`max_items`), not the catalog: 270 kB per picture with the default towers.
+The driver holds the training set in memory, 270 kB per image with the default towers. It is therefore a sample of at most
+`max_items` items, not the whole catalog.
 """
 
 from __future__ import annotations
@@ -15,66 +16,72 @@ from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
 from tgq.embedding.feature_cache import IMAGE, TEXT, with_kept
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.packing import StoredImage, StoredText
+from tgq.encoder.packing import CachedImage, CachedText
 from tgq.errors import SourceError
 from tgq.registry.loading import towers_of
 from tgq.retrieval import manifest
 from tgq.run.night import Night
 from tgq.training.data.dataset import Row, TrainingSet
 
-HARD = 8  # published neighbours that are looked through for hard negatives
-BATCH = 256  # rows that leave Arrow at a time
+HARD = 8  # published neighbours of an item that are candidates for hard negatives
+BATCH = 256  # rows that are converted from Arrow at a time
 
 
-def unit() -> Column:
-    """What is on one side of the split as a whole: an item's group, or the item itself."""
+def split_unit() -> Column:
+    """The unit of the split between training and evaluation: an item's group id, or its item id without a group."""
     return F.coalesce("group_id", "item_id")
 
 
 def items_of_side(night: Night, side: str = "train", max_items: int | None = None) -> DataFrame:
-    """Active items of one side; above `max_items` whole units are left out, by their hash, so that about as many stay.
+    """Active rows of `catalog_items` on one side of the split.
+
+    Above `max_items`, whole groups are left out by a hash so that about `max_items` items remain.
 
     Raises:
-        SourceError: no pair of items on that side, or no group of two.
+        SourceError: there is no pair of items on that side, or no group with a pair.
     """
     place, column = night.settings.catalog.path or night.warehouse.root, night.settings.catalog.columns.group_id
     pairs = night.warehouse.read("relevance_pairs").where((F.col("split") == side) & (F.col("weight") > 0))
     if pairs.isEmpty():
         grouped = night.warehouse.read("catalog_items").where("is_active AND group_id IS NOT NULL")
         if night.settings.pairs.source in ("auto", "group") and not grouped.isEmpty():
-            raise SourceError(f"no group of {place} on the {side} side has two items that answer each other",
+            raise SourceError(f"no group of {place} on the {side} side has a positive pair of items",
                               f"name a column of larger groups in catalog.columns.group_id, now {column}, or a table of pairs in pairs.path")  # fmt: skip
         raise SourceError(f"{place} has no pairs of items on the {side} side",
                           "name the column of groups in catalog.columns.group_id, or a table of pairs in pairs.path")  # fmt: skip
-    items = night.warehouse.read("catalog_items").where("is_active").where(split_of(unit(), night.settings.pairs.test_share) == side)
+    items = night.warehouse.read("catalog_items").where("is_active").where(split_of(split_unit(), night.settings.pairs.test_share) == side)
     if max_items is None:
         return items
     share = min(1.0, max_items / max(1, items.count()))
-    return items.where(split_of(F.concat(unit(), F.lit(":kept")), share) == "test")
+    return items.where(split_of(F.concat(split_unit(), F.lit(":kept")), share) == "test")
 
 
 def training_set(night: Night, encoder: TGQFormer, model_folder: str, items: DataFrame, name: str, seed: int = 0) -> TrainingSet:
-    """Items as arrays, in the order of their ids. `run_towers` must have run over them with the same towers.
+    """The items as a training set, ordered by item id. `run_towers` must have cached their features of the same towers.
 
     Args:
-        encoder: whose text tower reads the careless views of the metadata; model_folder: the same encoder's folder.
-        name: what its catalog is called in the set.
+        encoder: the encoder whose text tower encodes the second metadata view of each item.
+        model_folder: the folder of the same encoder.
+        items: rows of `catalog_items`.
+        name: the catalog's name in the training set.
+        seed: of the second metadata views.
     """
     chosen = items.select("item_id").cache()
     try:
         columns = ("item_id", "title", "brand", "category", "attributes", "metadata_text", "encoder_title", "image_hash")
-        known = with_kept(night, items.select(*columns, unit().alias("unit")), towers_of(model_folder)).orderBy("item_id")
+        cached = with_kept(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder)).orderBy("item_id")
         pairs = night.warehouse.read("relevance_pairs").select("query_item_id", "positive_item_id", "weight")
         for end in ("query_item_id", "positive_item_id"):
             pairs = pairs.join(chosen.withColumnRenamed("item_id", end), end, "left_semi")
         ends = (tuple(row) for row in _rows(pairs.dropDuplicates(["query_item_id", "positive_item_id"]).orderBy("query_item_id", "positive_item_id")))
-        rows = (_row(night, dict(zip(known.columns, row, strict=True)), name, encoder) for row in _rows(known))
+        rows = (_row(night, dict(zip(cached.columns, row, strict=True)), name, encoder) for row in _rows(cached))
         return TrainingSet.build(encoder, rows, ends, published_neighbors(night, chosen), seed)
     finally:
         chosen.unpersist()
 
 
 def _rows(frame: DataFrame) -> Iterator[tuple]:
+    """The rows of a data frame on the driver, as tuples."""
     table: pa.Table = frame.toArrow()
     for batch in table.to_batches(BATCH):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
@@ -86,14 +93,17 @@ def _row(night: Night, item: dict, catalog: str, encoder: TGQFormer) -> Row:
     fields = {name: item[name] for name in ("title", "brand", "category")} | {"attributes": dict(item["attributes"] or ())}
     return Row(
         item["item_id"], item["unit"], catalog, item["image_hash"],
-        StoredImage.unpack(tokens, pooled, encoder.vision.width) if tokens is not None else None,
-        StoredText.unpack(text_tokens, mask, text, title, encoder.text.width) if text_tokens is not None else None,
+        CachedImage.unpack(*image, encoder.vision.width) if image[0] is not None else None,
+        CachedText.unpack(*text, encoder.text.width) if text[0] is not None else None,
         item["metadata_text"] or "", readable_fields(fields, night.settings.metadata),
     )  # fmt: skip
 
 
 def published_neighbors(night: Night, chosen: DataFrame) -> dict[str, list[str]]:
-    """Of the published generation, the nearest chosen items of the same category, by item; none where nothing is published."""
+    """By item id, the nearest neighbours in the published generation that are of the same category and among the chosen items.
+
+    Empty if nothing is published. Nearest first, at most HARD each.
+    """
     published = manifest.load_current(night.warehouse.root)
     if published is None:
         return {}
@@ -104,4 +114,4 @@ def published_neighbors(night: Night, chosen: DataFrame) -> dict[str, list[str]]
     near = near.join(category, "item_id").join(category.toDF("neighbor_id", "neighbor_category"), "neighbor_id")
     near = near.where(F.col("category").eqNullSafe(F.col("neighbor_category")))
     listed = near.groupBy("item_id").agg(F.slice(F.array_sort(F.collect_list(F.struct("rank", "neighbor_id"))), 1, HARD).alias("near"))
-    return {row["item_id"]: [n["neighbor_id"] for n in row["near"]] for row in listed.collect()}  # a sample's, as above
+    return {row["item_id"]: [n["neighbor_id"] for n in row["near"]] for row in listed.collect()}  # small: the chosen items are a sample

@@ -1,8 +1,8 @@
-"""A catalog of views: items as they are and once more under nuisances, written as a source that training reads like any other.
+"""A catalog of views, which training reads like any other source: each item unchanged and under several nuisances.
 
-An item and its views are of one group, so each is a positive of the others, as everywhere save those with the very same picture (two
-views of the metadata alone); what other groups show stays a negative. Cost: one
-fetch and decode per item and a JPEG per view (about 25 kB), on the executors.
+An item and its views form one group, together with the items of the same group. As in every catalog, two members of a group are
+positives of each other unless they have the same image, as two views of the metadata have. Cost on the executors: one fetch and
+decode per item, and one JPEG per view (about 25 kB).
 """
 
 from __future__ import annotations
@@ -27,32 +27,33 @@ from tgq.robustness.rendering import CLEAN, COLUMNS, Studio, write_cast
 from tgq.run.night import Night
 from tgq.run.progress import job_progress
 from tgq.settings.sections import CatalogSettings, ColumnMapping, PairSettings, Settings, WarehouseSettings
-from tgq.training_job.training_set import unit
+from tgq.training_job.training_set import split_unit
 
 TABLE = "catalog.parquet"
 TASK_ITEMS = 64
-QUALITY = 92  # of the JPEGs
+QUALITY = 92  # of the views' JPEG encoding
 TEXTS = ("item_id", "title", "brand", "category", "group_id", "view")
 ROW = pa.schema([*((name, pa.string()) for name in TEXTS), ("attributes", pa.map_(pa.string(), pa.string())), ("image_bytes", pa.binary())])
 
 
 @dataclass(frozen=True)
-class _Multiplier:
-    """What a task needs, in plain values."""
+class _ViewTask:
+    """The Spark task that makes views; all fields are plain values so that Spark can serialise them."""
 
     fetch: FetchOptions
     limits: ImageLimits
-    cast: str
+    donors: str  # Parquet folder of the items whose titles and images some nuisances copy
     views: int
     seed: int
     side: int
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """COLUMNS to ROW: the item as it is, then under `views` nuisances that apply to it, drawn by its id.
+        """For rows with COLUMNS, the rows of their views with schema ROW: the unchanged item, then `views` applicable nuisances.
 
-        An item whose picture cannot be read has no views; the night quarantines it with its reason.
+        The nuisances are drawn at random from the item id and the seed. An item whose image cannot be read has no views; the
+        warehouse's own run quarantines it with its reason.
         """
-        studio = Studio(self.fetch, self.limits, self.side, self.cast, self.seed)
+        studio = Studio(self.fetch, self.limits, self.side, self.donors, self.seed)
         for batch in batches:
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():
@@ -66,22 +67,27 @@ class _Multiplier:
     def _views(self, item: Item, others: list[Item]) -> Iterator[tuple[str, Item]]:
         yield CLEAN, item
         names = sorted(NUISANCES)
-        drawn = seeded("views", item.item_id, self.seed).sample(names, len(names))
-        made = ((name, apply(name, item, others, self.seed)) for name in drawn)
-        yield from itertools.islice(((name, view) for name, view in made if view and (view.image or view.title or view.category)), self.views)
+        shuffled = seeded("views", item.item_id, self.seed).sample(names, len(names))
+        applied = ((name, apply(name, item, others, self.seed)) for name in shuffled)
+        yield from itertools.islice(((name, view) for name, view in applied if view and (view.image or view.title or view.category)), self.views)
 
 
 def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, seed: int, side: int) -> None:
-    """Write some `catalog_items` rows and `views` views of each to `folder`'s TABLE, in columns of ROW; `side`: pixels of the tower's input.
+    """Write the table TABLE in `folder` with schema ROW: the given items and `views` views of each.
 
-    Ids are `view~item_id`; `group_id` is the item's group, or its own id where it has none.
+    The item id of a view is `view~item_id`. Its `group_id` is the item's group id, or the item id without a group.
+
+    Args:
+        items: rows of `catalog_items`.
+        views: views per item; fewer if fewer nuisances apply.
+        side: pixels per side of the vision tower's input.
     """
-    cast, total = night.staging("cast"), items.count()
-    write_cast(items, cast, seed)
+    donors, total = night.staging("cast"), items.count()
+    write_cast(items, donors, seed)
     images = night.settings.images
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
-    task = _Multiplier(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, cast, views, seed, side)
-    rows = items.withColumn("group_id", unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
+    task = _ViewTask(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, donors, views, seed, side)
+    rows = items.withColumn("group_id", split_unit()).select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
     with job_progress(night, "views", total) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -92,23 +98,23 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
         rows.mapInArrow(run, from_arrow_schema(ROW)).write.mode("overwrite").parquet(f"{folder}/{TABLE}")
 
 
-def view_settings(settings: Settings, folder: str, warehouse: str, kept_gb: float) -> Settings:
-    """Settings that read a view catalog into a warehouse of its own, with the metadata and the split of the items it is made of."""
+def view_settings(settings: Settings, folder: str, warehouse: str, max_gb: float) -> Settings:
+    """Settings of a view catalog with its own warehouse; metadata and split are those of the source's settings."""
     columns = ColumnMapping(group_id="group_id", image_uri=None)
     changed = {
         "catalog": CatalogSettings(path=folder, table=TABLE, columns=columns),
         "pairs": PairSettings(source="group", test_share=settings.pairs.test_share),
         "warehouse": WarehouseSettings(path=warehouse),
-        "features": settings.features.model_copy(update={"max_gb": kept_gb}),
+        "features": settings.features.model_copy(update={"max_gb": max_gb}),
     }
     return settings.model_copy(update=changed)
 
 
 def _row(name: str, view: Item, group: str) -> dict[str, Any]:
-    words = {field: getattr(view, field) or None for field in ("title", "brand", "category")}
+    texts = {field: getattr(view, field) or None for field in ("title", "brand", "category")}
     attributes = {key: str(value) for key, value in view.attributes.items()}
-    picture = view.image and _jpeg(view.image)
-    return {"item_id": f"{name}~{view.item_id}", "group_id": group, "view": name, "image_bytes": picture, "attributes": attributes, **words}
+    image = view.image and _jpeg(view.image)
+    return {"item_id": f"{name}~{view.item_id}", "group_id": group, "view": name, "image_bytes": image, "attributes": attributes, **texts}
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -105,7 +105,7 @@ def test_a_cnn_takes_any_size_and_a_vit_its_own(folder_of):
     assert large.fingerprint != own.fingerprint == VisionTower(folder, size=32).fingerprint
     cropped = VisionTower(folder, fit="crop", size=64).preprocess
     assert cropped(Image.new("RGB", (90, 50))).shape == (3, 64, 64)
-    with pytest.raises(ModelError, match="cannot see pictures of 64 pixels a side, only of 32"):
+    with pytest.raises(ModelError, match="does not support images of 64 pixels per side, only of 32"):
         VisionTower(str(folder_of("vit")), size=64)
 
 
@@ -127,7 +127,7 @@ def test_a_close_up_is_what_the_tower_says_of_that_part_alone(folder_of, name):
 
 @pytest.mark.parametrize("tiles", [-1, 5])
 def test_a_number_of_close_ups_that_makes_no_sense_is_one_line(folder_of, tiles):
-    with pytest.raises(ModelError, match=f"close-ups of {tiles} x {tiles} parts"):
+    with pytest.raises(ModelError, match=f"closeups is {tiles}: set closeups to a number from 0"):
         VisionTower(str(folder_of("efficientnet")), tiles=tiles)
 
 

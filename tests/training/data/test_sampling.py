@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tgq.errors import SourceError
 from tgq.training.data.dataset import TrainingSet
-from tgq.training.data.sampling import Known, PairSampler, hard_negatives
+from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
 from tgq.training.data.split import split_of
 from tgq.training.ranking import first_ranks
 
@@ -36,7 +36,7 @@ def sets(draw):
 @given(sets(), st.integers(0, 3), st.integers(1, 50))
 def test_a_batch_is_of_given_pairs_of_one_catalog_and_follows_from_seed_and_step(rows, seed, step):
     try:
-        sampler, known = PairSampler(rows, seed), Known(rows)
+        sampler, excluded = PairSampler(rows, seed), ExcludedNegatives(rows)
     except SourceError:
         return  # nothing to pair
     left, right = sampler.batch(step, 6)
@@ -45,18 +45,18 @@ def test_a_batch_is_of_given_pairs_of_one_catalog_and_follows_from_seed_and_step
     given_pairs, unjudged = ({tuple(pair) for pair in ends.tolist()} for ends in (rows.pairs, rows.unjudged))
     assert len(left) == 6 and set(zip(left.tolist(), right.tolist(), strict=True)) <= given_pairs
     assert len(set(rows.catalog[np.concatenate([left, right])])) == 1
-    between = known.between(left, right)
+    between = excluded.mask(left, right)
     for i, j in np.ndindex(between.shape):
         a, b = int(left[i]), int(right[j])
         alike = rows.group[a] == rows.group[b] or (rows.image_index[a] == rows.image_index[b] and rows.image_index[a] >= 0) or a == b
         assert between[i, j] == (alike or bool({(a, b), (b, a)} & (given_pairs | unjudged)))
-    hard = hard_negatives(rows, left, 2, known)
-    assert len(set(hard.tolist())) == len(hard) and all(any(h in rows.hard[a] and not known.between(np.array([a]), np.array([h]))[0, 0]
+    hard = hard_negatives(rows, left, 2, excluded)
+    assert len(set(hard.tolist())) == len(hard) and all(any(h in rows.hard[a] and not excluded.mask(np.array([a]), np.array([h]))[0, 0]
                                                             for a in left) for h in hard)  # fmt: skip
 
 
 def test_groups_without_two_items_that_answer_each_other_are_refused():
-    with pytest.raises(SourceError, match="2 groups for training, but 1 group has two different items"):
+    with pytest.raises(SourceError, match="2 groups for training, but 1 group has a positive pair of two different items"):
         PairSampler(rows_of(["g", "g", "h"], [0, 1, 2], ["a"] * 3, [(0, 1), (1, 0)]), 0)
     with pytest.raises(SourceError, match="no group has.*catalog.columns.group_id"):
         PairSampler(rows_of(["g", "h"], [0, 1], ["a"] * 2, []), 0)

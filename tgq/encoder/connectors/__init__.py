@@ -1,9 +1,9 @@
-"""Connectors by name, TGQ-Former's and its rivals. Each is one file and one class behind one interface.
+"""Connectors by name: TGQ-Former's own and the designs it is compared with. Each is one class in one module.
 
     connector(H_img [B, N, width], H_txt [B, L, Dt], mask [B, L]) -> tokens [B, n, width]
 
-`H_img` comes projected to the connector's width, with positions, once for the connector and for the head; the head lets the
-anchor lead the anchored tokens.
+`H_img` is the vision tower's tokens after a projection to the connector's width and a position embedding. The head uses the
+same `H_img`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ CONNECTORS: dict[str, type[Connector]] = {
 
 
 def connector_class(name: str) -> type[Connector]:
-    """The connector of that name; ModelError names those there are."""
+    """The connector class of that name.
+
+    Raises:
+        ModelError: there is no such connector; the message lists the names.
+    """
     if name not in CONNECTORS:
         raise ModelError(f"unknown connector '{name}'", f"choose one of {', '.join(sorted(CONNECTORS))}")
     return CONNECTORS[name]

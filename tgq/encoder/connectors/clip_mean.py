@@ -1,4 +1,4 @@
-"""No connector: the mean of both sides in one space, as a CLIP pair is fused most simply."""
+"""No connector: the mean of both sides' projections, the simplest fusion of a CLIP pair."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from tgq.encoder.fusion import PlainFusion
 
 
 class MeanFusion(PlainFusion):
-    """Each side's projection at unit length, then the mean: neither outweighs the other, whatever it is sure of."""
+    """The mean of both sides' projections at unit length, so that both sides have equal weight."""
 
-    def merge(self, seen: Tensor, read: Tensor) -> Tensor:
-        return (F.normalize(seen, dim=-1) + F.normalize(read, dim=-1)) / 2
+    def merge(self, image: Tensor, text: Tensor) -> Tensor:
+        """The mean `[B, De]` of both unit vectors."""
+        return (F.normalize(image, dim=-1) + F.normalize(text, dim=-1)) / 2
 
 
 class ClipMean(ConcatLinear):
-    """No tokens; the head is the mean of two projections."""
+    """A connector without tokens. The head is the mean of two projections."""
 
     fusion = MeanFusion

@@ -1,4 +1,4 @@
-"""No connector: a linear map of both towers' concatenated features."""
+"""No connector: a linear map of the concatenated pooled features of both towers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from tgq.encoder.connectors.connector import Connector
 
 
 class ConcatLinear(Connector):
-    """No tokens, so the head is its linear base alone."""
+    """A connector without tokens. The head is its linear base alone."""
 
-    looks = False
+    has_tokens = False
 
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        """No tokens: `[B, 0, width]`."""
         return image[:, :0]

@@ -1,4 +1,4 @@
-"""Free queries that read the metadata, as InstructBLIP's do the instruction (Dai et al. 2023, arXiv 2305.06500)."""
+"""Learned queries that attend to the metadata, as InstructBLIP's attend to the instruction (Dai et al. 2023, arXiv 2305.06500)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tgq.encoder.connectors.qformer import QFormer
 
 
 class InstructBLIP(QFormer):
-    """A Q-Former whose self-attention runs over the queries and the metadata's tokens together."""
+    """A Q-Former whose self-attention runs over the queries and the metadata tokens together."""
 
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__(config, text_width, text_length)
         self.text_in = nn.Sequential(nn.LayerNorm(text_width, elementwise_affine=False), nn.Linear(text_width, config.width))
 
     def context(self, queries: Tensor, text_tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The queries and the metadata's tokens that are there."""
-        seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
-        return torch.cat([queries, self.text_in(text_tokens)], dim=1), seen
+        """Queries and metadata tokens `[B, n + L, width]`, and the mask `[B, n + L]` without the padding."""
+        unmasked = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
+        return torch.cat([queries, self.text_in(text_tokens)], dim=1), unmasked

@@ -1,4 +1,4 @@
-"""No attention at all: every visual token by itself, as in LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744)."""
+"""An MLP on each visual token, without attention, as in LLaVA-1.5 (Liu et al. 2023, arXiv 2310.03744)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tgq.encoder.connectors.connector import Connector
 
 
 class MLPConnector(Connector):
-    """Two layers per visual token, with a shortcut. As many tokens as the picture has: costly for a language model."""
+    """Two layers per visual token, with a residual connection. It outputs all N visual tokens, which is costly for a language model."""
 
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__(config, text_width, text_length)
@@ -17,4 +17,5 @@ class MLPConnector(Connector):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens `[B, N, width]`."""
         return self.norm(image + self.layers(image))

@@ -12,8 +12,10 @@ EXPERTS, RANK = 4, 64
 
 
 class BilinearExperts(PlainFusion):
-    """Plain fusion plus, for each expert, a low-rank bilinear product of both sides (Kim et al. 2017, arXiv 1610.04325),
-    weighed by a softmax over experts (Shazeer et al. 2017, arXiv 1701.06538). The products start at zero."""
+    """Plain fusion plus a weighted sum of experts, each a low-rank bilinear product of both sides (Kim et al. 2017, arXiv 1610.04325).
+
+    A softmax over experts gives the weights (Shazeer et al. 2017, arXiv 1701.06538). The products start at zero.
+    """
 
     def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True):
         super().__init__(image_width, text_width, dim, image_root)
@@ -22,12 +24,13 @@ class BilinearExperts(PlainFusion):
         self.out = nn.Linear(EXPERTS * RANK, dim, bias=False)
         nn.init.zeros_(self.out.weight)
 
-    def merge(self, seen: Tensor, read: Tensor) -> Tensor:
-        share = self.choose(torch.cat([seen, read], dim=-1)).softmax(-1).repeat_interleave(RANK, dim=-1)
-        return seen + read + self.out(share * self.of_image(seen) * self.of_text(read))
+    def merge(self, image: Tensor, text: Tensor) -> Tensor:
+        """The sum `[B, De]` of both projections and of the experts' products."""
+        share = self.choose(torch.cat([image, text], dim=-1)).softmax(-1).repeat_interleave(RANK, dim=-1)
+        return image + text + self.out(share * self.of_image(image) * self.of_text(text))
 
 
 class MoEBilinear(ConcatLinear):
-    """No tokens; the head is a mixture of bilinear experts."""
+    """A connector without tokens. The head is a mixture of bilinear experts."""
 
     fusion = BilinearExperts

@@ -10,16 +10,17 @@ from tgq.encoder.connectors.connector import Connector
 
 
 class PerceiverResampler(Connector):
-    """Learned latents that attend to the picture and to themselves in one attention. The metadata has no say."""
+    """Learned latents that attend to the visual tokens and to each other in one attention layer. The metadata is not used."""
 
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__(config, text_width, text_length)
-        self.n_exploratory = config.anchored_queries + config.exploratory_queries  # as many latents as the hybrid's queries
+        self.n_exploratory = config.anchored_queries + config.exploratory_queries  # as many latents as the hybrid connector has queries
         self.latents = nn.Parameter(torch.randn(self.n_exploratory, config.width) * 0.02)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens `[B, n, width]`."""
         latents = self.latents.expand(len(image), -1, -1)
         for block in self.blocks:
             latents = block(latents, torch.cat([image, latents], dim=1))

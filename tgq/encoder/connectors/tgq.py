@@ -11,11 +11,11 @@ from tgq.encoder.connectors.connector import Connector
 
 
 class HybridConnector(Connector):
-    """Metadata-anchored and exploratory queries, one call over the picture's tokens.
+    """Metadata-anchored and exploratory queries over the visual tokens.
 
-    `Q_txt = Conv1D(H_txt) W_Q`: the text tokens are compressed along their length, then projected. `Q_rnd` is learned.
-    Both cross-attend to `H_img` in the same blocks. Queries do not attend to each other, so that the exploratory
-    stream stays free of the metadata (ours: the paper does not say; so are the counts, depth and width).
+    `Q_txt = Conv1D(H_txt) W_Q`: a convolution compresses the text tokens along their length, then they are projected. `Q_rnd`
+    is learned. Both cross-attend to `H_img` in the same blocks. Queries do not attend to each other, so no metadata reaches the
+    exploratory stream. The paper does not specify this, nor the number of queries, the depth and the width; these are ours.
     """
 
     gated = decorrelated = True
@@ -34,18 +34,19 @@ class HybridConnector(Connector):
 
     @staticmethod
     def counts(config) -> tuple[int, int]:
-        """How many anchored and how many exploratory queries."""
+        """Number of anchored and number of exploratory queries."""
         return config.anchored_queries, config.exploratory_queries
 
     def anchored_queries(self, text_tokens: Tensor, mask: Tensor) -> Tensor:
-        """`[B, L, Dt]`, `[B, L]` to `Q_txt [B, n_anchored, width]`. Masked tokens are zero, whatever they held."""
+        """`Q_txt [B, n_anchored, width]` of text tokens `[B, L, Dt]` and their mask `[B, L]`. Masked tokens are set to zero."""
         text = self.text_norm(text_tokens) * mask[..., None]
         text = F.pad(text.transpose(1, 2), (0, self.window * self.n_anchored - text.shape[1]))
         return self.to_query(self.compress(text).transpose(1, 2))
 
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:
-        free = self.exploratory.expand(len(image), -1, -1)
-        queries = torch.cat([self.anchored_queries(text_tokens, mask), free], dim=1)
+        """Tokens `[B, n_anchored + n_exploratory, width]`, the anchored ones first."""
+        exploratory = self.exploratory.expand(len(image), -1, -1)
+        queries = torch.cat([self.anchored_queries(text_tokens, mask), exploratory], dim=1)
         for block in self.blocks:
             queries = block(queries, image)
         return self.norm(queries)

@@ -1,7 +1,7 @@
-"""From a tower's reference to a local folder of safetensors: a folder, a bundled name, or a hub name.
+"""Resolves a tower reference (bundled name, folder or hub name) to a local folder with safetensors weights.
 
-Two towers come as ordinary pip packages and need no model hub. Their files are checked against a known sha256
-before anything reads them; the pickled one is then converted, once, into a safetensors folder of the local cache
+Two towers are bundled: they come as ordinary pip packages and need no model hub. Each of their files is checked against a
+known sha256 before it is read. The pickled file is then converted once to a safetensors folder in the local cache
 (`$TGQ_CACHE`, default `~/.cache/tgq`).
 """
 
@@ -26,7 +26,7 @@ from tgq.storage.paths import cache_folder
 
 @dataclass(frozen=True)
 class Packaged:
-    """A file inside a pip package: `file` of distribution `package` `version`, with its sha256."""
+    """A file of a pip package: `file` in distribution `package` of that `version`, with its sha256."""
 
     package: str
     version: str
@@ -36,15 +36,15 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Bundled:
-    """A tower that comes as pip packages."""
+    """A tower that is installed with pip packages."""
 
     weights: Packaged
-    convert: Callable[[Path, Path, Path], None] | None = None  # None: the package's folder is used as it stands
-    labels: Packaged | None = None  # JSON list of what the checkpoint's classes are called
+    convert: Callable[[Path, Path | None, Path], None] | None = None  # None: the package's folder is used unchanged
+    labels: Packaged | None = None  # JSON list of the checkpoint's class names
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file; reads it once."""
+    """Hex sha256 of a file."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -53,9 +53,10 @@ def sha256_of(path: Path) -> str:
 
 
 def _convert_lite0(weights: Path, labels: Path, out: Path) -> None:
-    """TF EfficientNet-Lite0 (ImageNet-1k) as a transformers EfficientNetForImageClassification, classes named.
+    """Convert TF EfficientNet-Lite0 (ImageNet-1k) to a transformers EfficientNetForImageClassification with class names.
 
-    Lite has no squeeze-and-excitation, the class does: with expand weight 0 and bias 40 its sigmoid is 1.0 exactly.
+    The transformers class has squeeze-and-excitation, which Lite has not. Its layers get expand weight 0 and bias 40, so that
+    their sigmoid is exactly 1.0 and they have no effect.
     """
     from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
@@ -127,10 +128,10 @@ BUNDLED = {
 
 
 def packaged_file(wanted: Packaged) -> Path:
-    """The file of a package, once its hash was found right.
+    """The path of a package's file, after a check of its sha256.
 
     Raises:
-        ModelError: the package is not installed, is incomplete, or its file is not the one that is known.
+        ModelError: the package is not installed, lacks the file, or the file has another sha256.
     """
     install = f"run `pip install {wanted.package}=={wanted.version}`"
     try:
@@ -142,14 +143,20 @@ def packaged_file(wanted: Packaged) -> Path:
     found = sha256_of(path)
     if found != wanted.sha256:
         raise ModelError(
-            f"{path} has sha256 {found[:12]}..., not {wanted.sha256[:12]}...; it is not the file that is known",
+            f"{path} has sha256 {found[:12]}..., not the expected {wanted.sha256[:12]}...",
             f"{install} --force-reinstall",
         )
     return path
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of a bundled tower, converted at first use. Two processes may race: one rename wins, both agree."""
+    """The folder of a bundled tower, which is converted at first use.
+
+    If two processes convert it at the same time, the first rename wins and both use its result.
+
+    Raises:
+        ModelError: the package is missing or has another file, or the cache cannot be written.
+    """
     tower = BUNDLED[name]
     known = "-".join(packaged.sha256[:12] for packaged in (tower.weights, tower.labels) if packaged)
     folder = cache_folder() / "towers" / f"{name}-{known}"
@@ -165,7 +172,7 @@ def bundled_folder(name: str) -> Path:
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     except OSError as error:
         raise ModelError(f"the model cache {folder.parent} cannot be written ({error.strerror})",
-                         "set TGQ_CACHE to a folder that can be written") from None
+                         "set TGQ_CACHE to a writable folder") from None
     try:
         tower.convert(source, labels, staging)
         staging.chmod(0o755)
@@ -179,25 +186,24 @@ def bundled_folder(name: str) -> Path:
 
 
 def prepare_towers() -> dict[str, Path]:
-    """Check and convert every bundled tower, so that a night needs neither time nor space for it."""
+    """Check and convert every bundled tower in advance. Returns their folders by name."""
     return {name: bundled_folder(name) for name in BUNDLED}
 
 
 def resolve(reference: str, relative_to: Path | None = None) -> Path:
-    """The local folder that `reference` stands for: a bundled name, a folder, or a name on the model hub.
-
-    A hub name goes through the hub's own cache first, so a night on a machine that has it works offline.
+    """The local folder that `reference` names. Hub names are looked up in the hub's local cache first, so that a machine with a
+    cached copy works offline.
 
     Args:
-        reference: bundled name, path (relative ones start at `relative_to`), or `owner/name` on the hub.
+        reference: bundled name, path (a relative one starts at `relative_to`), or `owner/name` on the hub.
 
     Raises:
-        ModelError: nothing there, or no safetensors weights in it (pickled weights are never read).
+        ModelError: there is no such folder or hub name, or it has no safetensors weights. Pickled weights are never read.
     """
     if reference in BUNDLED:
         return bundled_folder(reference)
     local = (relative_to or Path()) / Path(reference).expanduser()
-    # without '..': the folder that a relative path starts at may be gone when the weights are read again
+    # resolved, because the folder that a relative path starts at may be gone when the weights are read again
     folder = local.resolve() if local.is_dir() else _from_hub(reference, local)
     if not weight_files(folder):
         pickled = sorted(p.name for p in (*folder.glob("*.bin"), *folder.glob("*.pth"), *folder.glob("*.pt")))
@@ -207,7 +213,7 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in the order of their names."""
+    """The safetensors files of a model folder, sorted by name."""
     return sorted(folder.glob("*.safetensors"))
 
 
@@ -221,7 +227,7 @@ def _from_hub(name: str, local: Path) -> Path:
     for offline in (True, False):
         try:
             return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=offline))
-        except Exception as error:  # the hub raises many kinds, most of them the network's
+        except Exception as error:  # huggingface_hub raises many classes, most of them for network errors
             reason = " ".join(str(error).split())[:160]
-    raise ModelError(f"'{name}' is neither a folder nor can it be had from the model hub ({reason})",
+    raise ModelError(f"'{name}' is not a folder and cannot be downloaded from the model hub ({reason})",
                      "check the name and the network, or give a local folder")

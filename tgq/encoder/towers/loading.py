@@ -1,4 +1,4 @@
-"""Loading a transformers checkpoint's model and tokenizer from a folder of safetensors."""
+"""Loads the model and the tokenizer of a transformers checkpoint from a local folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import torch
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path) -> Any:
-    """A transformers checkpoint from its safetensors, float32; ModelError where it cannot be had whole."""
+def load_model(folder: Path) -> nn.Module:
+    """The model of a transformers checkpoint, float32, from its safetensors weights.
+
+    Raises:
+        ModelError: the checkpoint cannot be loaded, or lacks some of the model's weights.
+    """
     from transformers import AutoModel
 
     try:
@@ -24,16 +28,16 @@ def load_model(folder: Path) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"model folder {folder} cannot be loaded ({reason})", "save it with save_pretrained") from None
-    missing = [name for name in sorted(info["missing_keys"]) if not name.startswith("pooler.")]  # no tower uses a pooler
+    missing = [name for name in sorted(info["missing_keys"]) if not name.startswith("pooler.")]  # no tower uses the pooler
     if missing:
-        raise ModelError(f"the weights of {folder} lack '{missing[0]}' and {len(missing) - 1} more",
-                         "give the whole checkpoint; what is missing would be random")
+        raise ModelError(f"the weights of {folder} lack '{missing[0]}' and {len(missing) - 1} others",
+                         "give the complete checkpoint; missing weights would be random")
     return model
 
 
 @contextmanager
 def quiet_transformers():
-    """No progress bar and no report per tower per worker process; what is wrong is raised instead."""
+    """Silence transformers' progress bars and loading reports, which every worker process would print. Errors are still raised."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -46,7 +50,11 @@ def quiet_transformers():
 
 
 def load_tokenizer(folder: Path):
-    """The folder's tokenizer; ModelError where there is none, or one that knows no word."""
+    """The tokenizer of a model folder.
+
+    Raises:
+        ModelError: the folder has no tokenizer, or its tokenizer has no vocabulary.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -54,6 +62,6 @@ def load_tokenizer(folder: Path):
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"model folder {folder} has no usable tokenizer ({reason})", "save its tokenizer there") from None
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # what transformers makes up where there is no vocabulary
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):  # transformers builds such a tokenizer if the vocabulary is missing
         raise ModelError(f"model folder {folder} has a tokenizer without a vocabulary", "save its tokenizer there")
     return tokenizer

@@ -1,4 +1,4 @@
-"""How a picture becomes the tensor that a vision tower expects: Pillow and numpy only."""
+"""Image preprocessing for the vision tower, with Pillow and numpy only."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from tgq.errors import ModelError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a tensor. Read from `preprocessor_config.json`, except `fit`, which is the encoder's."""
+    """Resizing and normalisation of an image. All values come from `preprocessor_config.json`, except `fit`, an encoder setting."""
 
     height: int
     width: int
-    resample: int  # Pillow's filter number
+    resample: int  # number of Pillow's resampling filter
     rescale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    fit: str  # pad: the whole picture on a white square (shop pictures); crop: the checkpoint's own resize and crop
-    shortest_edge: int | None  # crop: shortest side before the central crop; None squashes to height x width
+    fit: str  # pad: the whole image on a white square, as in product photos; crop: the checkpoint's own resize and crop
+    shortest_edge: int | None  # crop: shortest side before the central crop; None: resize to height x width without a crop
 
     @classmethod
     def read(cls, folder: Path, fit: str) -> Preprocessing:
-        """Raises ModelError where the folder has no `preprocessor_config.json` that names a size."""
+        """Read the preprocessing of a checkpoint folder.
+
+        Raises:
+            ModelError: the folder has no `preprocessor_config.json`, or the file has no image size.
+        """
         path = folder / "preprocessor_config.json"
         if not path.is_file():
             raise ModelError(f"vision tower {folder} has no preprocessor_config.json", "save its image processor there")
@@ -41,7 +45,7 @@ class Preprocessing:
         edge = size.get("shortest_edge")
         final = crop or ({"height": edge, "width": edge} if edge else size)
         if "height" not in final or "width" not in final:
-            raise ModelError(f"{path} names no picture size (size: {size})", "give size.height and size.width")
+            raise ModelError(f"{path} has no image size (size: {size})", "give size.height and size.width")
         scale, normal = raw.get("do_rescale", True), raw.get("do_normalize", True)
         return cls(
             height=final["height"], width=final["width"], resample=int(raw.get("resample", 3)),
@@ -52,12 +56,12 @@ class Preprocessing:
         )
 
     def at(self, size: int) -> Preprocessing:
-        """The same for `size` pixels a side, the margins of a central crop in proportion."""
+        """The same preprocessing for `size` pixels per side; the margins of a central crop are scaled in proportion."""
         edge = self.shortest_edge and round(self.shortest_edge * size / min(self.height, self.width))
         return replace(self, height=size, width=size, shortest_edge=edge)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """An RGB picture as float32 `[3, height, width]`, normalised."""
+        """An RGB image as a normalised tensor, float32 `[3, height, width]`."""
         fitted = _pad(image, self) if self.fit == "pad" else _crop(image, self)
         array = np.asarray(fitted, dtype=np.float32) * np.float32(self.rescale)
         array = (array - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)

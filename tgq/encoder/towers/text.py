@@ -1,4 +1,4 @@
-"""The text tower: texts to tokens, their mask and a pooled feature."""
+"""The text tower: it maps texts to tokens, their mask and a pooled feature."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from tgq.encoder.towers.tower import Tower, digest_of, drop_modules
 
 
 class TextTower(Tower):
-    """Texts to tokens `[B, L, Dt]`, their mask `[B, L]` and a pooled feature `[B, Dp]`."""
+    """A frozen text encoder: texts to tokens `[B, L, Dt]`, their mask `[B, L]` and a pooled feature `[B, Dp]`.
+
+    Args:
+        reference: bundled name, folder or hub name; see `hub.resolve`.
+        max_length: L, in tokens; at most the model's number of positions.
+        relative_to: the folder that a relative path starts at.
+
+    Raises:
+        ModelError: the checkpoint or its tokenizer cannot be loaded.
+    """
 
     def __init__(self, reference: str, max_length: int = 64, relative_to: Path | None = None):
         super().__init__(reference, relative_to)
@@ -31,17 +40,17 @@ class TextTower(Tower):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits: weights, configuration, tokenizer and length."""
+        """16 hex digits that identify weights, configuration, tokenizer, pooling and maximum length."""
         names = ("tokenizer.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json")
         files = [hub.sha256_of(self.folder / name) for name in names if (self.folder / name).is_file()]
         return digest_of([self.weights_sha256, *files, str(self.max_length), self.pooling])[:16]
 
     @torch.no_grad()
     def forward(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens (zero where padded), bool mask and pooled feature. An empty text is all zeros and all masked.
+        """Tokens `[T, L, Dt]` (zero at padding), bool mask `[T, L]` and pooled feature `[T, Dp]` of T texts.
 
-        The tower pads to the longest text of the call only (its cost grows with that length); the output is always
-        `max_length` long, so nothing downstream can tell which batch a text came in.
+        An empty text is all zeros and fully masked. The model runs on texts padded to the longest one of the call, because its
+        cost grows with that length. The output is always `max_length` long, so it does not depend on the other texts of the call.
         """
         device = next(self.model.parameters()).device
         tokens = torch.zeros(len(texts), self.max_length, 0, device=device)
@@ -50,29 +59,29 @@ class TextTower(Tower):
         if not present:
             return tokens.new_zeros(*mask.shape, self.width), mask, tokens.new_zeros(len(texts), self.pooled_width)
         batch = self.tokenizer(
-            [texts[i] for i in present], padding="max_length" if self._fixed else "longest", truncation=True,
+            [texts[i] for i in present], padding="max_length" if self._fixed_length else "longest", truncation=True,
             max_length=self.max_length, return_tensors="pt", return_attention_mask=True,
         ).to(device)
         hidden, summary = self._run(batch)
-        kept = batch["attention_mask"].bool()
-        rows, length = torch.tensor(present, device=device), kept.shape[1]
-        mask[rows, :length] = kept
+        unmasked = batch["attention_mask"].bool()
+        rows, length = torch.tensor(present, device=device), unmasked.shape[1]
+        mask[rows, :length] = unmasked
         tokens = hidden.new_zeros(*mask.shape, hidden.shape[2])
-        tokens[rows, :length] = hidden * kept[..., None]
+        tokens[rows, :length] = hidden * unmasked[..., None]
         pooled = summary.new_zeros(len(texts), summary.shape[1])
         pooled[rows] = summary
         return tokens, mask, pooled
 
     @property
-    def _fixed(self) -> bool:  # SigLIP was trained without an attention mask, on texts padded to the full length
+    def _fixed_length(self) -> bool:  # SigLIP was trained without an attention mask, on texts padded to the full length
         return self.model.config.model_type.startswith("siglip")
 
     def _run(self, batch) -> tuple[Tensor, Tensor]:
-        known = {k: v for k, v in batch.items() if not (self._fixed and k == "attention_mask")}
+        inputs = {k: v for k, v in batch.items() if not (self._fixed_length and k == "attention_mask")}
         if self.is_pair:
-            out = self.model.get_text_features(**known)
+            out = self.model.get_text_features(**inputs)
             return out.last_hidden_state, out.pooler_output
-        hidden = self.model(**known).last_hidden_state
+        hidden = self.model(**inputs).last_hidden_state
         if self.pooling == "cls":
             return hidden, hidden[:, 0]
         weight = batch["attention_mask"][..., None].to(hidden.dtype)
@@ -80,6 +89,6 @@ class TextTower(Tower):
 
 
 def _sentence_pooling(folder: Path) -> str:
-    """mean, unless the folder is a sentence-transformers model that says cls."""
+    """The pooling mode of a sentence-transformers folder: 'cls' if its configuration says so, else 'mean'."""
     path = folder / "1_Pooling" / "config.json"
     return "cls" if path.is_file() and json.loads(path.read_text()).get("pooling_mode_cls_token") else "mean"

@@ -1,4 +1,4 @@
-"""What both towers share: frozen weights and a fingerprint of what decides their output."""
+"""The base class of both towers: a frozen model with a hash of its weights."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from tgq.encoder.towers.loading import load_model
 
 
 class Tower(nn.Module):
-    """A frozen transformers model and its fingerprint.
+    """A frozen transformers model.
 
     Args:
-        reference: what `hub.resolve` takes.
-        relative_to: where a relative path starts (the encoder's folder).
+        reference: bundled name, folder or hub name; see `hub.resolve`.
+        relative_to: the folder that a relative path starts at, which is the encoder's.
+
+    Raises:
+        ModelError: the checkpoint cannot be found or loaded.
     """
 
     model: Any  # transformers' models share no type that says what they have
@@ -33,26 +36,28 @@ class Tower(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Tower:
-        """Frozen: batch norm and dropout never see training, whatever the parent module does."""
+        """Stay in eval mode when the parent module switches to training, so that batch norm and dropout stay fixed."""
         return super().train(False)
 
     @property
     def is_pair(self) -> bool:
-        """Whether the checkpoint holds both sides of an aligned image-text pair (CLIP and its kin)."""
+        """Whether the checkpoint holds both sides of an aligned image-text pair (CLIP, SigLIP)."""
         return hasattr(self.model, "get_image_features")
 
     @cached_property
     def weights_sha256(self) -> str:
-        """sha256 over the checkpoint's weights and configuration."""
+        """Hex sha256 over the checkpoint's weights and configuration."""
         files = [*hub.weight_files(self.folder), self.folder / "config.json"]
         return digest_of([hub.sha256_of(file) for file in files])
 
 
 def drop_modules(model: nn.Module, *names: str) -> None:
+    """Delete the submodules of these names, if the model has them."""
     for name in names:
         if hasattr(model, name):
             delattr(model, name)
 
 
 def digest_of(parts: list[str]) -> str:
+    """Hex sha256 over several strings."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,8 +1,8 @@
-"""The vision tower: any transformers vision checkpoint behind one small interface.
+"""The vision tower: one interface for all transformers vision checkpoints.
 
-A tower turns pictures or texts into tokens (for the connector) and one pooled feature (for the linear base). It has
-no gradient, stays in eval mode, and its `fingerprint` says exactly which weights and which preprocessing it is.
-Preprocessing is Pillow and numpy only, so that it runs on decode threads and needs no torchvision.
+The tower maps an image to tokens (for the connector) and one pooled feature (for the linear base). It is frozen and stays in
+eval mode. Its `fingerprint` identifies its weights and preprocessing. Preprocessing uses Pillow and numpy only, so that it runs
+on decode threads and needs no torchvision.
 """
 
 from __future__ import annotations
@@ -23,32 +23,35 @@ from tgq.encoder.towers.preprocessing import Preprocessing
 from tgq.encoder.towers.tower import Tower, digest_of, drop_modules
 from tgq.errors import ModelError
 
-CPU_MICRO_PIXELS = 4 * 224 * 224  # whose activations stay in a core's cache: a batch of 64 pictures takes three times as long
-MAX_TILES = 4  # a side
+# Pixels per forward pass on a CPU. The activations of so few stay in a core's cache; a pass over 64 images takes three times as long.
+CPU_MICRO_PIXELS = 4 * 224 * 224
+MAX_TILES = 4  # per side
 
 
 class VisionTower(Tower):
-    """Pictures to tokens `[U, N, Dv]` and a pooled feature `[U, Dg]`.
+    """A frozen vision encoder: images to tokens `[U, N, Dv]` and a pooled feature `[U, Dg]`.
 
-    The last `n_closeups` tokens are close-ups (ours): the picture is cut into `tiles` x `tiles` parts, each is shown to the
-    tower by itself, at the checkpoint's own size, and the mean of its tokens is one token more. What shares the frame with
-    other things is seen larger so, and without them: a deep CNN's cell sees far beyond its own part of the picture.
+    The last `n_closeups` tokens are close-ups (ours). The image is cut into `tiles` x `tiles` parts, the model runs on each part
+    at the checkpoint's own size, and the mean of the part's tokens is one more token. A close-up shows a small object larger
+    and without its surroundings, whereas a grid cell of a deep CNN sees far beyond its own part of the image.
 
     Args:
+        reference: bundled name, folder or hub name; see `hub.resolve`.
         fit: see Preprocessing.
-        size: pixels a side of the whole picture that it is shown; 0 for the checkpoint's own. A CNN takes any, and sees smaller
-            things in more pixels than it was trained with (Touvron et al. 2019, arXiv 1906.06423). Cost and tokens grow
-            with its square.
-        tiles: a side, for the close-ups; 0: none. Cost grows with its square.
+        relative_to: the folder that a relative path starts at.
+        size: pixels per side of the whole image at the model's input; 0: the checkpoint's own size. A CNN takes any size, and at a
+            larger one small objects have more pixels than in its training (Touvron et al. 2019, arXiv 1906.06423). Cost and
+            number of tokens grow with its square.
+        tiles: parts per side for the close-ups, 0 to MAX_TILES; 0: no close-ups. Cost grows with its square.
 
     Raises:
-        ModelError: the checkpoint is not there, or sees its own size only; tiles that are not 0 to MAX_TILES.
+        ModelError: the checkpoint cannot be loaded or supports its own size only, or `tiles` is out of range.
     """
 
     def __init__(self, reference: str, fit: str = "pad", relative_to: Path | None = None, size: int = 0, tiles: int = 0):
         super().__init__(reference, relative_to)
         if not 0 <= tiles <= MAX_TILES:
-            raise ModelError(f"close-ups of {tiles} x {tiles} parts", f"set closeups to a number from 0 (none) to {MAX_TILES}")
+            raise ModelError(f"closeups is {tiles}", f"set closeups to a number from 0 (none) to {MAX_TILES}")
         own = Preprocessing.read(self.folder, fit)
         self._whole, self.tiles = own.at(size) if size else own, tiles
         self.preprocess = own.at(tiles * max(own.height, own.width)) if tiles else self._whole
@@ -60,52 +63,49 @@ class VisionTower(Tower):
         self.model.to(memory_format=torch.channels_last)  # twice as fast for a CNN on CPU, the same for a ViT
         try:
             tokens, pooled = self(torch.zeros(1, 3, self.preprocess.height, self.preprocess.width))
-        except (ValueError, RuntimeError):  # position embeddings of one size, or a picture that the strides reduce to nothing
+        except (ValueError, RuntimeError):  # fixed position embeddings, or an image that is smaller than the strides
             if not size:
                 raise
-            raise ModelError(f"vision tower {reference} cannot see pictures of {size} pixels a side, only of {own.height}",
-                             "set image_size=0, the checkpoint's own") from None
+            raise ModelError(f"vision tower {reference} does not support images of {size} pixels per side, only of {own.height}",
+                             "set image_size=0 for the checkpoint's own size") from None
         self.tokens_per_image, self.width = tokens.shape[1:]
         self.pooled_width = pooled.shape[1]
 
     @property
     def n_closeups(self) -> int:
-        """How many of the tokens, the last ones, are close-ups."""
+        """Number of close-up tokens, which are the last ones."""
         return self.tiles**2
 
     @property
     def input_size(self) -> int:
-        """Longest side in pixels that the tower can use; a decoder may scale down to it, not below."""
+        """Longest side in pixels that preprocessing uses. A decoder may scale an image down to this size, but not below."""
         p = self.preprocess
         return max(p.height, p.width, p.shortest_edge or 0)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits: weights, configuration and preprocessing."""
-        seen = [asdict(self.preprocess), *([asdict(self._whole), self.tiles] if self.tiles else [])]
-        return digest_of([self.weights_sha256, *(json.dumps(part, sort_keys=True) for part in seen)])[:16]
+        """16 hex digits that identify weights, configuration and preprocessing."""
+        preprocessing = [asdict(self.preprocess), *([asdict(self._whole), self.tiles] if self.tiles else [])]
+        return digest_of([self.weights_sha256, *(json.dumps(part, sort_keys=True) for part in preprocessing)])[:16]
 
     @cached_property
     def vocabulary(self) -> tuple[str, ...]:
-        """What the checkpoint's own classes are called, by class number; empty where it has no named classifier."""
+        """The checkpoint's class names by class number; empty if it has no classifier with named classes."""
         names = self.model.config.id2label or {}
         known = tuple(" ".join(str(names[i]).split()) for i in range(len(names)) if i in names)
-        nameless = not known or len(known) < len(names) or all(name == f"LABEL_{i}" for i, name in enumerate(known))
-        return () if nameless or self._classifier_shape() != (len(known), self.width) else known
+        unnamed = not known or len(known) < len(names) or all(name == f"LABEL_{i}" for i, name in enumerate(known))
+        return () if unnamed or self._classifier_shape() != (len(known), self.width) else known
 
     def class_directions(self) -> Tensor:
-        """`[C, Dv]`: for each class of the vocabulary, the direction in token space that its classifier looks along."""
-        found = self._classifier()
-        if found is None:
-            raise ModelError(f"the checkpoint in {self.folder} has no classifier", "choose a checkpoint with named classes")
-        file, name = found
+        """The classifier's weight rows `[C, Dv]`, one per class of the vocabulary. Only for a checkpoint with a vocabulary."""
+        file, name = self._classifier()
         with safe_open(file, "pt") as tensors:
             return tensors.get_tensor(name).float()
 
     def _classifier(self) -> tuple[Path, str] | None:
         for file in hub.weight_files(self.folder):
             with safe_open(file, "pt") as tensors:
-                for name in ("classifier.weight", "classifier.1.weight"):  # a ResNet's stands behind a flattening
+                for name in ("classifier.weight", "classifier.1.weight"):  # in a ResNet a flattening layer comes first
                     if name in tensors.keys():  # noqa: SIM118, not a mapping
                         return file, name
         return None
@@ -118,21 +118,22 @@ class VisionTower(Tower):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """`[U, 3, H, W]` to tokens `[U, N, Dv]` (last layer; a CNN's grid cells; then the close-ups) and pooled `[U, Dg]`.
+        """Tokens `[U, N, Dv]` and pooled features `[U, Dg]` of preprocessed images `[U, 3, H, W]`.
 
-        Pooled is of the whole picture: the aligned projection of a CLIP-like pair, the mean of a CNN's grid, and else the checkpoint's
-        own summary: SigLIP's attention pooling, the CLS token of a ViT.
+        The tokens are the last layer's, a CNN's grid cells row by row, and then the close-ups. The pooled feature is of the whole
+        image: the aligned projection of a CLIP-like pair, the mean over a CNN's grid, SigLIP's attention pooling, or the CLS token
+        of another ViT.
         """
         if not self.tiles:
-            return self._in_parts(pixels)
+            return self._in_micro_batches(pixels)
         size = self._whole.height, self._whole.width
         whole = pixels if size == pixels.shape[2:] else F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
-        tokens, pooled = self._in_parts(whole)
+        tokens, pooled = self._in_micro_batches(whole)
         rows = pixels.unflatten(2, (self.tiles, -1)).unflatten(4, (self.tiles, -1))  # [U, 3, tiles, h, tiles, w]
-        near = self._in_parts(rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))[0].mean(1)
-        return torch.cat([tokens, near.unflatten(0, (-1, self.n_closeups))], dim=1), pooled
+        closeups = self._in_micro_batches(rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))[0].mean(1)
+        return torch.cat([tokens, closeups.unflatten(0, (-1, self.n_closeups))], dim=1), pooled
 
-    def _in_parts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_micro_batches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         if pixels.device.type != "cpu":
             return self._run(pixels)
