@@ -165,8 +165,8 @@ class TGQFormer(nn.Module):
         """Embeddings of B items from their tower features, with the intermediate values that the losses need."""
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
-        pooled = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # max: a stream may be empty
-        return Forward(embedding, agreement, *pooled, streams.gate_metadata, streams.gate_exploratory, streams.attention_logits)
+        anchored, exploratory = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # max: a stream may be empty
+        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams.attention_logits)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """Output of connector and gates, and S_title `[B]`."""
@@ -217,7 +217,7 @@ class TGQFormer(nn.Module):
 
     @torch.no_grad()
     def features(
-        self, image_features: tuple[Tensor, Tensor] | None, image_index: LongTensor, metadata: Sequence[str], titles: Sequence[str],
+        self, image_features: tuple[Tensor, Tensor] | None, image_index: Tensor, metadata: Sequence[str], titles: Sequence[str],
         cached_texts: Mapping[int, CachedText] = MappingProxyType({}),
     ) -> Features:  # fmt: skip
         """Tower features of B items. The text tower runs once per unique text that is not cached.
@@ -239,7 +239,7 @@ class TGQFormer(nn.Module):
         texts = self._text_features(metadata, titles, cached_texts)
         return Features(tokens[at], pooled[at] * has_image[:, None], has_image, *texts, tuple(metadata))
 
-    def _text_features(self, metadata: Sequence[str], titles: Sequence[str], cached_texts: Mapping[int, CachedText]) -> tuple[Tensor, ...]:
+    def _text_features(self, metadata: Sequence[str], titles: Sequence[str], cached_texts: Mapping[int, CachedText]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Per item: metadata tokens `[B, L, Dt]`, mask `[B, L]` and pooled feature `[B, Dp]`, and the title's pooled feature `[B, Dp]`."""
         t, device, items = self.text, self.null_image.device, len(metadata)
         shapes = (items, t.max_length, t.width), (items, t.max_length), (items, t.pooled_width), (items, t.pooled_width)
@@ -338,7 +338,7 @@ class TGQFormer(nn.Module):
             raise ModelError("an encoder with merged adapters cannot be saved", "save it before the call of merge()")
         save_file(state, folder / WEIGHTS, {"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes the file private to its owner, but workers may run as another user
-        moved = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
+        moved: dict[str, Any] = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
         (folder / CONFIG).write_text(json.dumps(asdict(replace(self.config, **moved)), indent=1) + "\n")
 
     @classmethod

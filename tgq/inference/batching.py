@@ -75,6 +75,7 @@ class Batch:
         uncached = [i for i in used.tolist() if i not in self.cached]
         parts = []
         if uncached:  # their pixels are adjacent, in the order of their numbers
+            assert self.pixels is not None  # some images were decoded
             before = sum(i not in self.cached for i in range(uncached[0]))
             parts.append((uncached, *encoder.encode_image(self.pixels[before : before + len(uncached)])))
         if cached := [i for i in used.tolist() if i in self.cached]:

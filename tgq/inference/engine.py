@@ -117,7 +117,11 @@ class EmbeddingEngine:
             if row.cached_image:
                 return CachedImage.unpack(*row.cached_image, self.encoder.vision.width)
             image_bytes = row.source.column("image_bytes")[row.index] if row.has_bytes else None
-            data = self.read(row.uri) if image_bytes is None else image_bytes.as_py()
+            if image_bytes is None:
+                assert row.uri is not None  # a row without an image is not submitted
+                data = self.read(row.uri)
+            else:
+                data = image_bytes.as_py()
             image = decode_image(data, self.options.limits, target=self.encoder.vision.input_size)
             return self.encoder.vision.preprocess(image).numpy()
         except ImageError as error:
@@ -186,7 +190,7 @@ class EmbeddingEngine:
                 features = out = None
             if out is not None:
                 record_results(batch.rows[start:stop], out)
-                if self.options.output_tower_features:
+                if self.options.output_tower_features and features is not None:
                     self._pack_features(batch.rows[start:stop], batch.image_index[start:stop], features)
                 start = stop
                 continue

@@ -98,14 +98,14 @@ def record_results(rows: list[Row], out) -> None:
 def output_batch(rows: list[Row], clock: Clock) -> pa.RecordBatch:
     """Finished rows as a batch of OUTPUT_SCHEMA; resets the clock."""
     n = len(rows)
-    embedded = [row for row in rows if row.result is not None]
+    embedded = [row.result for row in rows if row.result is not None]
     missing = np.array([row.result is None for row in rows])
     scalars = np.full((n, 3), np.nan, dtype=np.float32)
     values = np.zeros(0, dtype=np.float32)
     lengths = np.zeros(n, dtype=np.int32)
     if embedded:
-        scalars[~missing] = np.stack([row.result[3] for row in embedded])
-        embeddings = np.stack([row.result[0] for row in embedded])
+        scalars[~missing] = np.stack([result[3] for result in embedded])
+        embeddings = np.stack([result[0] for result in embedded])
         values, lengths[~missing] = embeddings.ravel(), embeddings.shape[1]
     offsets = np.concatenate([[0], lengths.cumsum(dtype=np.int32)]).astype(np.int32)
     wait, model = clock.read_and_reset()

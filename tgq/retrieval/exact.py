@@ -205,7 +205,7 @@ def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Itera
         yield first, np.matmul(queries, columns.T, out=tile)
 
 
-def _search_tile(queries, vectors, block: Block, exclude: Exclude, best: np.ndarray) -> None:
+def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray) -> None:
     """Merge the results of one block into `best`: keys [q, k], ascending, changed in place."""
     k, noise = best.shape[1], noise_bound(queries, vectors)
     # Each heap starts at the value that an item must exceed to enter the result, so later blocks rarely change it.

@@ -89,7 +89,7 @@ def members_digest(ids: Sequence[str], content_hashes: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def build_shard(vectors: np.ndarray, ids: Sequence[str], factory: str, seed: int) -> tuple[Shard, str]:
+def build_shard(vectors: np.ndarray, ids: Sequence[str] | np.ndarray, factory: str, seed: int) -> tuple[Shard, str]:
     """Train and fill an index. Rows are sorted by id, so the order of the input has no effect.
 
     Args:

@@ -62,8 +62,8 @@ def load(path: Path, identity: str, optimizer: torch.optim.Optimizer) -> tuple[P
         moments = {name: tensors[f"optimizer/{at}/{name}"] for name in MOMENTS if f"optimizer/{at}/{name}" in tensors}
         if moments:
             optimizer.state[parameter] = {name: value if name == "step" else value.to(parameter.device) for name, value in moments.items()}
-    parts = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
-    return Progress(header["step"], header["best"], header["worse"], header["history"]), *parts
+    now, of_best = ({name.partition("/")[2]: value for name, value in tensors.items() if name.startswith(part)} for part in ("now/", "best/"))
+    return Progress(header["step"], header["best"], header["worse"], header["history"]), now, of_best
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -83,7 +83,7 @@ def initialise(encoder: TGQFormer, rows: TrainingSet, config: InitialisationConf
     chosen = {} if anchor is None else {"strength": float(anchor.strength)}
     if not isinstance(encoder.head, LightHead):
         return chosen
-    logits = vocabulary if anchor is None else anchor.logits(vocabulary, _correlation_scores(encoder, rows), anchor.strength)
+    logits = vocabulary if anchor is None else anchor.logits(vocabulary, _scores(encoder, rows, anchor.correlation_scores), anchor.strength)
     share = float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0
     (image,) = _shifted_images(encoder, rows, logits, [share])
     group, catalog, text = _labels(rows, image.device)
@@ -100,7 +100,7 @@ def _choose(
     correlation would look too good, and a base fitted to few rows moves them too close to each other and to all other rows.
     A value without alternatives, or a set without rows in both halves, needs no ranking.
     """
-    anchor, pooling = encoder.anchor, encoder.head.pooling
+    anchor, pooling = encoder.anchor, _light(encoder).pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.has_tokens) else SHARES if config.closeup_share is None else [config.closeup_share]
     floors = FLOORS if config.base_floor is None else [config.base_floor]
@@ -126,14 +126,15 @@ def _choose(
 
 
 def _pooled_images(
-    encoder: TGQFormer, rows: TrainingSet, vocabulary: Tensor, halves: list[np.ndarray], moments: list[Moments], strengths: list[float],
-    shares: list[float],
+    encoder: TGQFormer, rows: TrainingSet, vocabulary: Tensor, halves: list[np.ndarray], moments: list[Moments], strengths: Sequence[float],
+    shares: Sequence[float],
 ) -> Iterator[tuple[tuple[float, float], list[Tensor]]]:  # fmt: skip
     """For each (strength, share): the pooled images `[R, Dg]`, once for each half as queries, with the correlation of the other half."""
     logits: dict[float, list[Tensor]] = {s: [] for s in strengths}
     for other_half in reversed(moments) if any(strengths) else ():
         _fit_correlation(encoder, other_half)
-        correlation = _correlation_scores(encoder, rows)
+        assert encoder.anchor is not None  # without an anchor every strength is 0
+        correlation = _scores(encoder, rows, encoder.anchor.correlation_scores)
         for s in filter(None, strengths):
             logits[s].append(encoder.anchor.logits(vocabulary, correlation, s))
     for strength in strengths:
@@ -163,7 +164,7 @@ def _cross_validated_mrr(
     scores = []
     for image, queries in zip(images, halves, strict=True):
         learning = torch.from_numpy(~queries).to(image.device)
-        vectors = encoder.head.base.fit_and_project(image, text, learning, group, catalog, weight, floor, leading)
+        vectors = _light(encoder).base.fit_and_project(image, text, learning, group, catalog, weight, floor, leading)
         scores.append(catalog_mrr(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, queries))
     return float(np.mean(scores))
 
@@ -203,11 +204,6 @@ def _moments(encoder: TGQFormer, rows: TrainingSet, vocabulary: Tensor, half: np
     return Moments.of(batches())
 
 
-def _correlation_scores(encoder: TGQFormer, rows: TrainingSet) -> Tensor | None:
-    """The anchor's correlation scores `[R, N]`; None without an anchor."""
-    return None if encoder.anchor is None else _scores(encoder, rows, encoder.anchor.correlation_scores)
-
-
 def _scores(encoder: TGQFormer, rows: TrainingSet, source: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """The scores `[R, N]` of one of the anchor's sources for all rows."""
     features = (rows.features(part).to(encoder.null_image.device) for part in _batches(np.arange(len(rows))))
@@ -219,7 +215,8 @@ def _shifted_images(encoder: TGQFormer, rows: TrainingSet, logits: Tensor, share
 
     Without logits and shares nothing shifts f_img, so no token is read.
     """
-    head, pooling = encoder.head, encoder.head.pooling
+    head = _light(encoder)
+    pooling = head.pooling
     if not logits.any() and not any(shares):
         return [torch.from_numpy(rows.image[rows.image_index]).to(logits.device)]
     images: list[list[Tensor]] = [[] for _ in shares]

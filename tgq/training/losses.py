@@ -25,6 +25,7 @@ def info_nce(
     logits, target = logits.masked_fill(excluded, float("-inf")), torch.arange(len(logits), device=logits.device)
     with_hard = logits
     if hard is not None and len(hard):
+        assert hard_excluded is not None
         with_hard = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_excluded, float("-inf"))], dim=1)
     return (F.cross_entropy(with_hard, target) + F.cross_entropy(logits.T, target)) / 2
 

@@ -185,7 +185,7 @@ class _BatchGradients:
         self.processes.sum_gradients(p for p in self.objective.parameters() if p.requires_grad and id(p) not in scales)
         return values
 
-    def _chunks(self, step: int, items: np.ndarray) -> Iterator[tuple[int, object]]:
+    def _chunks(self, step: int, items: np.ndarray) -> Iterator[tuple[int, Features]]:
         """The batch's chunks by number: features with a random metadata view per item, some without image or metadata."""
         c, draw = self.config, np.random.default_rng([self.config.seed, step, 1])
         view = draw.integers(0, self.rows.metadata_index.shape[1], len(items))
@@ -195,7 +195,7 @@ class _BatchGradients:
             features = self.rows.features(items[part], view[part])
             yield at, features.without((dropped[0] & ~dropped[1])[part], dropped[1][part])
 
-    def _outputs(self, step: int, at: int, features) -> Outputs:
+    def _outputs(self, step: int, at: int, features: Features) -> Outputs:
         """Outputs of chunk `at`. Its dropout follows from (seed, step, chunk)."""
         torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, at]).generate_state(1)[0]))
         features = features.to(self.encoder.null_image.device)

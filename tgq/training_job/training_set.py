@@ -93,8 +93,8 @@ def _row(night: Night, item: dict, catalog: str, encoder: TGQFormer) -> Row:
     fields = {name: item[name] for name in ("title", "brand", "category")} | {"attributes": dict(item["attributes"] or ())}
     return Row(
         item["item_id"], item["unit"], catalog, item["image_hash"],
-        CachedImage.unpack(*image, encoder.vision.width) if image[0] is not None else None,
-        CachedText.unpack(*text, encoder.text.width) if text[0] is not None else None,
+        CachedImage.unpack(tokens, pooled, encoder.vision.width) if tokens is not None else None,
+        CachedText.unpack(text_tokens, mask, text, title, encoder.text.width) if text_tokens is not None else None,
         item["metadata_text"] or "", readable_fields(fields, night.settings.metadata),
     )  # fmt: skip
 

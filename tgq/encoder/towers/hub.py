@@ -39,7 +39,7 @@ class Bundled:
     """A tower that is installed with pip packages."""
 
     weights: Packaged
-    convert: Callable[[Path, Path | None, Path], None] | None = None  # None: the package's folder is used unchanged
+    convert: Callable[[Path, Path, Path], None] | None = None  # None: the package's folder is used unchanged
     labels: Packaged | None = None  # JSON list of the checkpoint's class names
 
 

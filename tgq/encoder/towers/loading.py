@@ -11,7 +11,7 @@ import torch
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: Path) -> Any:
     """The model of a transformers checkpoint, float32, from its safetensors weights.
 
     Raises:

@@ -98,7 +98,10 @@ class VisionTower(Tower):
 
     def class_directions(self) -> Tensor:
         """The classifier's weight rows `[C, Dv]`, one per class of the vocabulary. Only for a checkpoint with a vocabulary."""
-        file, name = self._classifier()
+        found = self._classifier()
+        if found is None:
+            raise ModelError(f"the checkpoint in {self.folder} has no classifier", "choose a checkpoint with named classes")
+        file, name = found
         with safe_open(file, "pt") as tensors:
             return tensors.get_tensor(name).float()
 

@@ -34,7 +34,7 @@ class Row:
     image: CachedImage | None = None
     text: CachedText | None = None
     metadata: str = ""  # the metadata text
-    fields: Mapping[str, object] = field(default_factory=dict)  # title, brand, category, attributes, from which the text was made
+    fields: Mapping[str, Any] = field(default_factory=dict)  # title, brand, category, attributes, from which the text was made
 
     def incomplete_metadata(self, draw: random.Random) -> str:
         """A metadata text with randomly dropped fields, as in a carelessly kept catalog."""
@@ -74,12 +74,14 @@ class TrainingSet:
         """Tower features of the row numbers `rows` `[B]`, float32 on CPU. `view` selects the metadata view of each row."""
         image_at, has_image = np.maximum(self.image_index[rows], 0), torch.from_numpy(self.image_index[rows] >= 0)
         text_at = self.metadata_index[rows, view]
-        precomputed = self.attention_logits is not None and np.max(view, initial=0) < self.attention_logits.shape[1]
+        logits = self.attention_logits
+        if logits is not None and np.max(view, initial=0) >= logits.shape[1]:
+            logits = None
         return Features(
             torch.from_numpy(self.image_tokens[image_at]).float(), torch.from_numpy(self.image[image_at]) * has_image[:, None], has_image,
             torch.from_numpy(self.text_tokens[text_at]).float(), torch.from_numpy(self.text_mask[text_at]),
             torch.from_numpy(self.text[text_at]), torch.from_numpy(self.title[self.title_index[rows]]),
-            tuple(self.texts[i] for i in text_at), torch.from_numpy(self.attention_logits[rows, view]) if precomputed else None,
+            tuple(self.texts[i] for i in text_at), None if logits is None else torch.from_numpy(logits[rows, view]),
         )
 
     @torch.no_grad()
@@ -127,7 +129,9 @@ class TrainingSet:
             neighbors: ids of the published neighbours by item id; ids of no row are left out.
             seed: of the fields that are dropped in the second metadata view.
         """
-        draw, images, titles = random.Random(seed), {}, {}
+        draw = random.Random(seed)
+        images: dict[str | None, tuple[int, CachedImage]] = {}
+        titles: dict[bytes, int] = {}
         texts: dict[str, CachedText | None] = {"": None}
         columns: dict[str, list] = {name: [] for name in PER_ROW}
         vision, text = encoder.vision, encoder.text
@@ -148,14 +152,15 @@ class TrainingSet:
         blank = CachedImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
         at = {item: n for n, item in enumerate(columns["item"])}
         rows_of_pairs = [(at[q], at[p], weight) for q, p, weight in pairs if q in at and p in at]
+        labels = {name: np.array(columns[name], dtype=str) for name in LABELS}
+        judged, unjudged = (np.array([(q, p) for q, p, weight in rows_of_pairs if (weight > 0) == kept], int).reshape(-1, 2) for kept in (True, False))
         return cls(
             np.stack([image.tokens for image in unique_images or [blank]]),
             np.stack([image.pooled for image in unique_images or [blank]]).astype(np.float32),
             *_text_features(encoder, texts), tuple(texts),
             np.stack([np.frombuffer(title, "<f2") for title in titles] or [np.zeros(text.pooled_width)]).astype(np.float32),
             np.array(columns["image_index"], int), np.array([[place[view] for view in views] for views in columns["metadata_index"]], int).reshape(-1, 2),
-            np.array(columns["title_index"], int), *(np.array(columns[name], dtype=str) for name in LABELS),
-            *(np.array([(q, p) for q, p, weight in rows_of_pairs if (weight > 0) == judged], int).reshape(-1, 2) for judged in (True, False)),
+            np.array(columns["title_index"], int), labels["group"], labels["catalog"], labels["item"], judged, unjudged,
             _padded([[at[n] for n in neighbors.get(item, ()) if n in at] for item in columns["item"]]),
         )  # fmt: skip
 
