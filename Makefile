@@ -12,13 +12,18 @@ CONF ?= $(if $(filter demo,$(CATALOG)),local catalogs/demo,local)
 OPTIONS ?=
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test lint test-wheel test-airflow setup java clean doctor
+.PHONY: nightly test test-fast lint test-wheel test-airflow setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
 
 test: setup
 	@$(VENV)/bin/python -m pytest $(OPTIONS)
+
+# the cores, which need no Spark: under a minute
+FAST := tests/encoder tests/inference tests/images tests/retrieval tests/training tests/nuisances tests/report tests/settings tests/test_architecture.py
+test-fast: $(VENV)/.installed
+	@$(VENV)/bin/python -m pytest $(FAST) $(OPTIONS)
 
 setup: java $(VENV)/.installed $(VENV)/.prepared
 

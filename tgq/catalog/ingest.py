@@ -28,12 +28,13 @@ from tgq.catalog.pairs import MAX_GROUP, load_pairs
 from tgq.catalog.read_errors import first_line
 from tgq.catalog.source import count_rows, read_source
 from tgq.errors import SourceError
+from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
-from tgq.run.progress import job_progress
 
 STAGE = "ingest"
 MAX_ID = 512  # characters
 TASK_ROWS, TASK_BYTES = 4096, 64 * 2**20
+
 
 def ingest(night: Night) -> StepResult:
     """Bring the source into `catalog_items`, `quarantine` and `relevance_pairs`.
@@ -75,10 +76,6 @@ def ingest(night: Night) -> StepResult:
             "pairs": pairs,
         },
     )
-
-
-
-
 
 
 def examine(night: Night, source: DataFrame, location: Location, rows: int) -> DataFrame:

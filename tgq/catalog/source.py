@@ -96,8 +96,6 @@ def count_rows(source: DataFrame, catalog: CatalogSettings) -> int:
     return rows
 
 
-
-
 def _load(spark: SparkSession, catalog: CatalogSettings, location: Location) -> DataFrame:
     reader = spark.read.option("__globPaths__", "false")  # a folder may be called 'shoes [new]'
     if location.format == "csv":

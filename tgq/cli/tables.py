@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tgq.registry.champion import History, Promotion
 
 
-
 def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
     """A rich table; columns from `numeric_from` on are right-aligned."""
     out = Table(title=title, title_justify="left", header_style="bold")

@@ -23,8 +23,8 @@ from tgq.publishing.verdict import Row, metric_key, verdict
 from tgq.retrieval.bootstrap import interval, partial
 from tgq.retrieval.metrics import ALL
 from tgq.retrieval.shards import ShardFile
+from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import job_progress
 
 CONCAT = "concat"
 

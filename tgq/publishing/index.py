@@ -26,8 +26,8 @@ from tgq.publishing.staging import staged_shards
 from tgq.retrieval.factory import choose_factory
 from tgq.retrieval.shard_recall import draw_sample, verify_shard
 from tgq.retrieval.shards import ShardFile, assign_shards, build_shard, members_digest, n_shards, write_shard
+from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import job_progress
 from tgq.settings.sections import IndexSettings
 from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse

@@ -20,8 +20,8 @@ from pyspark.sql import functions as F
 from tgq.errors import UsageError
 from tgq.publishing.pool import Pool, gather_items, read_block, read_blocks, write_pool
 from tgq.retrieval.exact import Exclude, search_blocks
+from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
-from tgq.run.progress import job_progress
 from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse
 

@@ -36,9 +36,10 @@ from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.metrics import Metric
 from tgq.robustness.rendering import CLEAN, COLUMNS, write_cast
 from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, Viewer
+from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night
 from tgq.run.opening import new_run_id, with_catalog
-from tgq.run.progress import Progress, job_progress
+from tgq.run.progress import Progress
 from tgq.run.records import git_commit
 from tgq.settings.sections import EvaluateSettings, Settings
 from tgq.storage.artifacts import remove_folder

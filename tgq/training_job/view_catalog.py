@@ -24,8 +24,8 @@ from tgq.images.permitted import FetchOptions
 from tgq.nuisances import NUISANCES, Item, apply
 from tgq.nuisances.draws import seeded
 from tgq.robustness.rendering import CLEAN, COLUMNS, Studio, write_cast
+from tgq.run.job_progress import job_progress
 from tgq.run.night import Night
-from tgq.run.progress import job_progress
 from tgq.settings.sections import CatalogSettings, ColumnMapping, PairSettings, Settings, WarehouseSettings
 from tgq.training_job.training_set import split_unit
 
