@@ -27,10 +27,10 @@ def nightly(
     loaded = settings_of(profiles, sets, catalog, warehouse)
     need_catalog(loaded)
     if dry_run:
-        from tgq.night.nightly import rehearse
+        from tgq.night.nightly import dry_run as planned
 
         need_machine(loaded.settings)
-        for line in rehearse(loaded.settings):
+        for line in planned(loaded.settings):
             out.print(line)
         return
     from tgq.night.nightly import STEPS

@@ -1,7 +1,7 @@
-"""The night in MLflow: one run with parameters, Delta versions, metrics, report, verdict and, once published, the encoder.
+"""The MLflow run of a night: parameters, Delta versions, metrics, report, verdict and, once published, the encoder.
 
-The alias `champion` stands for what the next night embeds with. `tgq promote` and `tgq rollback-model` move it with the
-warehouse's pointer; a night moves it only where nothing was ever promoted, or back to the champion that it embedded with.
+The alias `champion` names the encoder of the next night. `tgq promote` and `tgq rollback-model` move it together with the
+warehouse's champion pointer. A night moves it only if nothing was ever promoted, or if its own encoder is still the champion.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tgq.settings.load import redacted
 from tgq.storage.files import Files
 
 
-def open_journal(night: Night) -> Tracker:
-    """The night's MLflow run, found again when the night is taken up.
+def open_run_log(night: Night) -> Tracker:
+    """Start the night's MLflow run, or continue the one of an interrupted night.
 
     Raises:
-        TrackingError: MLflow does not answer; better now than after hours of work.
+        TrackingError: MLflow does not answer. It is asked first, so that no hours of work are lost.
     """
     tracker = open_tracker(night.settings.tracking, night.warehouse.root)
     tracker.start(night.run_id, {"git_commit": git_commit(), "catalog": night.settings.catalog.path}, night.started_at)
@@ -32,7 +32,7 @@ def open_journal(night: Night) -> Tracker:
 
 
 def log_reports(night: Night, tracker: Tracker) -> None:
-    """The run's pages (report, Data Docs, validation results) as artifacts, from wherever the warehouse is."""
+    """Log the report, the Data Docs and the validation results of the run as artifacts."""
     store = Files(night.warehouse.path("reports"))
     for folder in ("", "/data_docs", "/validation"):
         for name in store.list(night.run_id + folder):
@@ -41,26 +41,26 @@ def log_reports(night: Night, tracker: Tracker) -> None:
 
 
 def log_failure(night: Night, tracker: Tracker, error: str) -> None:
-    """A night that failed: its error and what validation said, and the run's end."""
+    """Log the error and the validation results of a failed night, and end its run."""
     tracker.log_tags({"error": error})
     log_reports(night, tracker)
     tracker.finish("FAILED")
 
 
 def embeds_next(night: Night) -> bool:
-    """Whether the next night embeds with this one's encoder: not where another was promoted, or this one rolled back, meanwhile."""
+    """Whether the next night uses the encoder of this one: no, if it was replaced or rolled back since the night began."""
     root = night.warehouse.root
     history = read_history(root)
     return not history.promotions or night.model_folder == named_folder(history.reference(root))
 
 
-def write_journal(night: Night, tracker: Tracker, summary: Mapping[str, Any]) -> None:
-    """Everything about a night that ended, published or refused. Trouble with MLflow is said, and loses no night."""
+def write_run_log(night: Night, tracker: Tracker, summary: Mapping[str, Any]) -> None:
+    """Log a finished night, published or refused. Problems with MLflow are reported and do not fail the night."""
     tracker.log_params(redacted(night.settings))
     for step in summary["steps"].values():
         tracker.log_versions(step["versions_read"] or {}, step["versions_written"] or {})
     rows = night.warehouse.read("retrieval_metrics").where(F.col("run_id") == night.run_id)
-    tracker.log_metrics(metric_names(row.asDict() for row in rows.collect()))  # slices x metrics, whatever the catalog's size
+    tracker.log_metrics(metric_names(row.asDict() for row in rows.collect()))  # slices x metrics: does not grow with the catalog
     counts = {f"rows/{name}": float(n) for name, n in (summary["rows"] or {}).items() if n is not None}
     seconds = {f"seconds/{name}": float(step["seconds"]) for name, step in summary["steps"].items()}
     tracker.log_metrics(counts | seconds)
