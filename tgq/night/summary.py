@@ -1,0 +1,77 @@
+"""The figures of a run, read from the tables: the same for one process and for a process per step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from tgq.errors import AccountingError
+from tgq.run.night import RUN_STEP, Night
+
+
+def summary_of(night: Night) -> dict[str, Any]:
+    """The figures of a run, as `--summary` writes them. One entry per step and overall metric, so its size does not grow with the catalog."""
+    recorded = night.warehouse.read("pipeline_runs").where((F.col("run_id") == night.run_id) & (F.col("step") != RUN_STEP))
+    steps: dict[str, dict[str, Any]] = {}
+    for row in recorded.orderBy("started_at").collect():
+        detail = json.loads(row["detail"])
+        steps[row["step"]] = {
+            "status": row["status"], "seconds": detail.pop("seconds", None), "rows_in": row["rows_in"],
+            "embedded": detail.pop("embedded", None), "unchanged": row["rows_skipped"], "quarantined": row["rows_quarantined"],
+            "inactive": detail.pop("inactive", None), "versions_read": row["versions_read"],
+            "versions_written": row["versions_written"], "figures": detail,
+        }  # fmt: skip
+    gate = steps.get("evaluate", {}).get("figures", {}).get("gate")
+    return {
+        "run_id": night.run_id,
+        "model_version": steps.get("embed", {}).get("figures", {}).get("model_version"),
+        "published": steps.get("publish", {}).get("status") == "done",
+        "gate": gate,
+        "rows": totals(steps),
+        "steps": steps,
+        "metrics": metrics_of(night),
+        "manifest": steps.get("publish", {}).get("figures", {}).get("manifest"),
+    }
+
+
+def totals(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, int | None] | None:
+    """Source rows by outcome (in = embedded + unchanged + quarantined), or None before ingest and embed are done."""
+    if any(steps.get(name, {}).get("status") != "done" for name in ("ingest", "embed")):
+        return None
+    ingest, snapshot = steps["ingest"], steps["embed"]["figures"]["snapshot"]
+    return {
+        "in": ingest["rows_in"],
+        "embedded": snapshot["embedded"],
+        "unchanged": snapshot["unchanged"],
+        "quarantined": ingest["quarantined"] + snapshot["quarantined"],
+        "inactive": ingest["inactive"],
+    }
+
+
+def check_accounting(summary: Mapping[str, Any]) -> None:
+    """Check that every source row has an outcome.
+
+    Raises:
+        AccountingError: the number of rows read differs from embedded + unchanged + quarantined.
+    """
+    rows = summary["rows"]
+    if rows and rows["in"] != rows["embedded"] + rows["unchanged"] + rows["quarantined"]:
+        raise AccountingError(
+            f"{rows['in']} rows in, but {rows['embedded']} embedded + {rows['unchanged']} unchanged + {rows['quarantined']} quarantined",
+            "keep the warehouse for inspection and run the night again",
+        )
+
+
+def metrics_of(night: Night) -> dict[str, dict[str, Any]]:
+    """The overall metrics of a run: system (`encoder`, `frozen_image`, ...) -> metric (`hit_rate@10`) -> value, interval and counts."""
+    rows = night.warehouse.read("retrieval_metrics").where((F.col("run_id") == night.run_id) & (F.col("slice") == "all")).collect()
+    systems: dict[str, dict[str, Any]] = {}
+    order = {name: n for n, name in enumerate(("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate", "ann_recall", "coverage"))}
+    for row in sorted(rows, key=lambda r: (r["model_version"].startswith("frozen_"), r["model_version"], order.get(r["metric"], 99), r["k"])):
+        system = row["model_version"] if row["model_version"].startswith("frozen_") else "encoder"
+        name = f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
+        systems.setdefault(system, {})[name] = {c: row[c] for c in ("value", "ci_low", "ci_high", "n_queries", "pool_size")}
+    return systems
