@@ -91,11 +91,11 @@ def test_an_equal_is_promoted_a_bad_one_is_not_and_force_is_remembered(shop, enc
     root, store = night.warehouse.root, night.warehouse
     version = {name: versions_of(folder)[0] for name, folder in encoders.items()}
     vectors = store.version("item_embeddings")
-    rivals = step.rivals_of(root, encoders["equal"])
-    assert (rivals.candidate, rivals.champion) == (version["equal"], version["first"])
+    contenders = step.contenders_of(root, encoders["equal"])
+    assert (contenders.candidate, contenders.champion) == (version["equal"], version["first"])
 
     # what would be done, before anything is
-    lines = list(step.rehearse(night, rivals))
+    lines = list(step.dry_run(night, contenders))
     expected, n = mean_reciprocal_rank(data, data.vectors, 0.5)
     assert f"queries: {n} of {len({s for s in data.style if held_out(f'g{s}', 0.5)})} validation groups, over a pool of 240 active items" in lines
     assert "to embed for the candidate: 0 items" in lines and not Path(root, "models").exists()
@@ -104,16 +104,16 @@ def test_an_equal_is_promoted_a_bad_one_is_not_and_force_is_remembered(shop, enc
     with monkeypatch.context() as patch:
         patch.setattr(step, "score", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            step.promote(night, rivals)
+            step.promote(night, contenders)
     [begun] = store.read("pipeline_runs").where("step = 'promote'").collect()
     with monkeypatch.context() as patch:
         patch.setattr(step, "write_history", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            step.promote(night, rivals)
+            step.promote(night, contenders)
     [ended] = store.read("pipeline_runs").where("step = 'promote'").collect()
     assert begun.status == "running" and (ended.run_id, ended.status) == (begun.run_id, "done")
-    assert step.rivals_of(root, encoders["equal"]) == rivals, "the pointer is the last to move"
-    found = step.promote(night, rivals)
+    assert step.contenders_of(root, encoders["equal"]) == contenders, "the pointer is the last to move"
+    found = step.promote(night, contenders)
     assert found["promoted"] and found["passed"] and not found["forced"] and step.refusal(found) is None
     by = {(d["slice"], d["metric"]): d for d in found["differences"]}
     assert by["all", "mrr"]["champion"] == pytest.approx(expected) == by["all", "mrr"]["candidate"] and by["all", "mrr"]["n_queries"] == n
@@ -124,12 +124,12 @@ def test_an_equal_is_promoted_a_bad_one_is_not_and_force_is_remembered(shop, enc
     assert (made.model_version, made.previous, made.forced) == (version["equal"], version["first"], False)
     assert made.figures["queries"] == n and {d["slice"] for d in made.figures["differences"]} == {"all"}
     assert versions_of(place_of(root, version["equal"]))[0] == version["equal"] == alias(night)
-    assert step.rivals_of(root, encoders["equal"]).same
+    assert step.contenders_of(root, encoders["equal"]).same
     assert store.version("item_embeddings") == vectors and manifest.load_current(root) is None and store.read("retrieval_metrics").isEmpty()
 
     # a worse one is refused by name, and nothing moves
-    rivals = step.rivals_of(root, encoders["bad"])
-    refused = step.promote(night, rivals)
+    contenders = step.contenders_of(root, encoders["bad"])
+    refused = step.promote(night, contenders)
     worse, _ = mean_reciprocal_rank(data, data.by["bad"], 0.5)
     by = {(d["slice"], d["metric"]): d for d in refused["differences"]}
     overall = by["all", "mrr"]
@@ -145,9 +145,9 @@ def test_an_equal_is_promoted_a_bad_one_is_not_and_force_is_remembered(shop, enc
     with monkeypatch.context() as patch:
         patch.setattr("tgq.registry.tracking.Tracker.publish_encoder", lambda self, *_, **__: self.problems.append("MLflow: full"))
         with pytest.raises(TrackingError, match="the champion stays, because of MLflow: full"):
-            step.promote(night, rivals, force=True)
+            step.promote(night, contenders, force=True)
     assert read_history(root) == history
-    forced = step.promote(night, rivals, force=True)
+    forced = step.promote(night, contenders, force=True)
     assert forced["forced"] and forced["promoted"] and not forced["passed"] and read_history(root).champion.forced
     assert alias(night) == version["bad"]
 
@@ -164,8 +164,8 @@ def test_items_that_only_the_champion_can_embed_speak_against_the_candidate(shop
     candidate = versions_of(encoders["equal"])[0]
     night.spark.sql(f"DELETE FROM tgq.item_embeddings WHERE model_version = '{candidate}' AND item_id < 'item-0012'")
     monkeypatch.setattr(step, "embed", lambda night: None)
-    rivals = step.rivals_of(night.warehouse.root, encoders["equal"])
-    differences, figures = step.measure(step.begin(night, rivals), rivals)
+    contenders = step.contenders_of(night.warehouse.root, encoders["equal"])
+    differences, figures = step.compare_metrics(step.open_comparison(night, contenders), contenders)
     assert differences[0].metric == "coverage" and differences[0].ci_low == pytest.approx(-12 / 240) and figures["pool_size"] == 228
 
 
@@ -174,11 +174,11 @@ def test_too_few_queries_are_an_error_before_anything_is_embedded(shop, encoders
     monkeypatch.setattr(step, "embed", lambda night: pytest.fail("embedded"))
     few = replace(night, settings=night.settings.model_copy(update={"tracking": night.settings.tracking.model_copy(update={"enabled": False})}))
     night.spark.sql("DELETE FROM tgq.relevance_pairs WHERE split = 'train'")
-    rivals = step.rivals_of(night.warehouse.root, encoders["equal"])
+    contenders = step.contenders_of(night.warehouse.root, encoders["equal"])
     with pytest.raises(EvidenceError, match=r"has no validation queries, and 20 are needed.*--force"):
-        step.promote(few, rivals)
-    assert "no validation queries" in list(step.rehearse(few, rivals))[-1] and read_history(night.warehouse.root).champion is None
-    forced = step.promote(few, rivals, force=True)
+        step.promote(few, contenders)
+    assert "no validation queries" in list(step.dry_run(few, contenders))[-1] and read_history(night.warehouse.root).champion is None
+    forced = step.promote(few, contenders, force=True)
     assert forced["forced"] and forced["differences"] == [] and read_history(night.warehouse.root).champion.forced
 
 
@@ -203,7 +203,7 @@ def test_the_next_night_embeds_with_the_champion_and_queries_go_to_what_is_publi
     root = settings.warehouse.path
     joined = open_night(spark, settings, begins=False)
     assert before["published"] and before["model_version"] == first == alias(joined)
-    found = step.promote(joined, step.rivals_of(root, encoders["equal"]), force=True)
+    found = step.promote(joined, step.contenders_of(root, encoders["equal"]), force=True)
     rows = joined.warehouse.read("item_embeddings").groupBy("model_version").count().collect()
     assert {row["model_version"]: row["count"] for row in rows} == {first: 90, second: 90} and found["promoted"]
     assert alias(joined) == second and manifest.load_current(root).model_version == first

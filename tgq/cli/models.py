@@ -95,15 +95,15 @@ def promote(
     promotion.need_champion(loaded.settings)
     need_warehouse(loaded.settings)
     with opened(loaded, None, begins=False) as night:
-        rivals = promotion.rivals_of(night.warehouse.root, candidate)
-        if rivals.same:
-            out.print(f"model {rivals.candidate} is the champion already")
+        contenders = promotion.contenders_of(night.warehouse.root, candidate)
+        if contenders.same:
+            out.print(f"model {contenders.candidate} is the champion already")
             return
         if dry_run:
-            for line in promotion.rehearse(night, rivals):
+            for line in promotion.dry_run(night, contenders):
                 out.print(line, soft_wrap=True)
             return
-        found = promotion.promote(night, rivals, force)
+        found = promotion.promote(night, contenders, force)
     if found["differences"]:
         out.print(promotion_table(found))
     if summary:

@@ -1,11 +1,11 @@
-"""Promotion: a candidate encoder against the champion, on the validation queries, over the full pool of active items.
+"""Promotion: a candidate encoder is compared with the champion on the validation queries, over the full pool of active items.
 
-Both embed what they have no vectors of yet, both rank the same positives exactly, and the candidate becomes the champion unless it
-is shown to be worse, overall or in a slice (`tgq.retrieval.comparison`). Test pairs are not looked at: nights are measured by them, and an encoder
-that was chosen by them would flatter every later night. Nothing published moves; the next night embeds with the champion, and
-finds the candidate's vectors there.
+First each encoder embeds the items that have no vector of its model yet. Then both rank the same positives exactly. The candidate
+becomes the champion unless it is shown to be worse, overall or in a slice (`tgq.retrieval.comparison`). Test pairs are not used:
+they measure nights, and an encoder chosen by them would make every later night look better than it is. Nothing that is published
+changes. The next night embeds with the new champion and finds the candidate's vectors in the table.
 
-The pointer is the last to move. Killed before, the same command goes on with the vectors that were committed.
+The champion pointer moves last. If the command is killed before that, running it again continues from the committed vectors.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ EXPERIMENT = "tgq-promotion"
 
 
 @dataclass(frozen=True)
-class Rivals:
-    """Who is compared: model versions, and where the encoders are."""
+class Contenders:
+    """The two encoders of a comparison: their model versions and folders."""
 
     candidate: str
     candidate_folder: str
@@ -60,55 +60,63 @@ class Rivals:
 
 
 def need_champion(settings: Settings) -> None:
-    """UsageError where nights would not embed with the champion, whoever that is."""
+    """Check that nights embed with the champion.
+
+    Raises:
+        UsageError: `encoder.path` names another encoder.
+    """
     if settings.encoder.path != CHAMPION:
-        found = f"encoder.path is {settings.encoder.path}, so nights embed with that encoder and no champion"
+        found = f"encoder.path is {settings.encoder.path}, so nights embed with that encoder, whoever is champion"
         raise UsageError(found, f"leave the setting out, or give --set encoder.path={CHAMPION}")
 
 
-def rivals_of(root: str, candidate: str) -> Rivals:
-    """The candidate (a folder, or `default`) and the champion of a warehouse.
+def contenders_of(root: str, candidate: str) -> Contenders:
+    """The candidate (a folder, or `default`) and the present champion of a warehouse.
 
     Raises:
         ModelError: one of them is missing, incomplete, or was altered after it was promoted.
     """
     folders = named_folder(candidate), named_folder(read_history(root).reference(root))
     (first, _), (second, _) = map(versions_of, folders)
-    return Rivals(first, folders[0], second, folders[1])
+    return Contenders(first, folders[0], second, folders[1])
 
 
-def rehearse(night: Night, rivals: Rivals) -> Iterator[str]:
-    """What a promotion would compare, a line each; nothing is written."""
+def dry_run(night: Night, contenders: Contenders) -> Iterator[str]:
+    """Lines that say what a promotion would compare. Nothing is written."""
     limit = night.settings.evaluate.min_slice_queries
-    yield f"candidate: model {rivals.candidate} in {rivals.candidate_folder}"
-    yield f"champion: model {rivals.champion} in {rivals.champion_folder}"
-    asked = validation_queries(night).agg(F.count("*").alias("queries"), F.countDistinct("group_id").alias("groups")).collect()[0]
+    yield f"candidate: model {contenders.candidate} in {contenders.candidate_folder}"
+    yield f"champion: model {contenders.champion} in {contenders.champion_folder}"
+    totals = validation_queries(night).agg(F.count("*").alias("queries"), F.countDistinct("group_id").alias("groups")).collect()[0]
     active = night.warehouse.read("catalog_items").where("is_active").count()
-    yield f"queries: {asked['queries']} of {asked['groups']} validation groups, over a pool of {active} active items"
-    for name, folder in (("candidate", rivals.candidate_folder), ("champion", rivals.champion_folder)):
+    yield f"queries: {totals['queries']} of {totals['groups']} validation groups, over a pool of {active} active items"
+    for name, folder in (("candidate", contenders.candidate_folder), ("champion", contenders.champion_folder)):
         yield f"to embed for the {name}: {pending(night, *versions_of(folder)).count()} items"
     yield f"compared: {', '.join(METRICS)}, overall and in each slice of at least {limit} queries"
-    if asked["queries"] < limit:
-        yield str(too_few(night, asked["queries"]))
+    if totals["queries"] < limit:
+        yield str(too_few_queries(night, totals["queries"]))
 
 
-def promote(night: Night, rivals: Rivals, force: bool = False) -> dict[str, Any]:
-    """Compare, tell MLflow, and make the candidate the champion if it is not worse. Everything that `--summary` writes.
+def promote(night: Night, contenders: Contenders, force: bool = False) -> dict[str, Any]:
+    """Compare both encoders, log the result to MLflow, and make the candidate the champion if it is not worse.
 
-    night: the last run, whose catalog the pictures come from.
-    force: promote whatever the comparison says.
+    Args:
+        night: the last run; pictures are read from its catalog.
+        force: promote whatever the comparison says.
+
+    Returns:
+        The figures that `--summary` writes.
 
     Raises:
-        EvidenceError: too few validation queries to compare by.
+        EvidenceError: too few validation queries for a comparison.
         TrackingError: MLflow does not answer; the champion stays.
     """
-    night = begin(night, rivals)
+    night = open_comparison(night, contenders)
     tracker = open_tracker(night.settings.tracking.model_copy(update={"experiment": EXPERIMENT}), night.warehouse.root)
-    tags = {"git_commit": git_commit(), "candidate": rivals.candidate, "champion": rivals.champion}
+    tags = {"git_commit": git_commit(), "candidate": contenders.candidate, "champion": contenders.champion}
     tracker.start(night.run_id, tags, night.started_at)
     try:
-        found = run_step(night, STEP, lambda night: compare(night, rivals, force)).figures
-        tracker.log_metrics(told(found))
+        found = run_step(night, STEP, lambda night: judge_candidate(night, contenders, force)).figures
+        tracker.log_metrics(mlflow_metrics(found))
         tracker.log_tags({name: found[name] for name in ("passed", "forced", "promoted")})
         tracker.log_json(found, "promotion.json")
     except Exception as error:
@@ -116,7 +124,7 @@ def promote(night: Night, rivals: Rivals, force: bool = False) -> dict[str, Any]
         tracker.finish("FAILED")
         raise
     if found["promoted"]:
-        crown(night, rivals, found, tracker)
+        apply_promotion(night, contenders, found, tracker)
     else:
         tracker.finish()
     for problem in tracker.problems:
@@ -125,30 +133,30 @@ def promote(night: Night, rivals: Rivals, force: bool = False) -> dict[str, Any]
     return {"run_id": night.run_id, **found, "mlflow_run": tracker.run}
 
 
-def begin(night: Night, rivals: Rivals) -> Night:
-    """The run of this comparison, the interrupted one of the same two where there is one: a row `running` until it ends."""
+def open_comparison(night: Night, contenders: Contenders) -> Night:
+    """Begin a run of its own for this comparison, or continue the interrupted one of the same two encoders."""
     evaluated = night.settings.evaluate.model_copy(update={"ks": (10,), "baselines": False})
-    settings = with_encoder(night.settings, rivals.candidate_folder).model_copy(update={"evaluate": evaluated})
-    detail = {"candidate": rivals.candidate, "champion": rivals.champion}
+    settings = with_encoder(night.settings, contenders.candidate_folder).model_copy(update={"evaluate": evaluated})
+    detail = {"candidate": contenders.candidate, "champion": contenders.champion}
     runs = night.warehouse.read("pipeline_runs").where((F.col("step") == STEP) & (F.col("status") == "running"))
     for name, version in detail.items():
         runs = runs.where(F.get_json_object("detail", f"$.{name}") == version)
     found = runs.orderBy(F.desc("started_at")).first()
     now = datetime.now(timezone.utc)
     if found:
-        night.progress.say(f"taking up run {found['run_id']}, which was interrupted")
+        night.progress.say(f"continuing run {found['run_id']}, which was interrupted")
         return replace(night, settings=settings, run_id=found["run_id"], started_at=found["started_at"].astimezone(timezone.utc))
     night = replace(night, settings=settings, run_id=new_run_id(now), started_at=now)
     record(night, STEP, "running", now, None, StepResult(figures=detail))
     return night
 
 
-def compare(night: Night, rivals: Rivals, force: bool) -> StepResult:
-    """Measure and judge; moves nothing."""
+def judge_candidate(night: Night, contenders: Contenders, force: bool) -> StepResult:
+    """Compare and judge. The champion does not change here."""
     options = night.settings.promote
-    figures: dict[str, Any] = asdict(rivals)
+    figures: dict[str, Any] = asdict(contenders)
     try:
-        differences, measured = measure(night, rivals)
+        differences, measured = compare_metrics(night, contenders)
         reasons = judge(differences, options.margin).reasons
     except EvidenceError as error:
         if not force:
@@ -164,22 +172,25 @@ def compare(night: Night, rivals: Rivals, force: bool) -> StepResult:
     return StepResult(rows_in=figures.get("queries"), figures=figures, status="done" if figures["promoted"] else "refused")
 
 
-def measure(night: Night, rivals: Rivals) -> tuple[list[Difference], dict[str, Any]]:
-    """Differences by metric and slice, overall first, and what they were measured on.
+def compare_metrics(night: Night, contenders: Contenders) -> tuple[list[Difference], dict[str, Any]]:
+    """Embed with both encoders and compare their metrics.
+
+    Returns:
+        The differences by metric and slice, overall first, and figures about the comparison.
 
     Raises:
-        EvidenceError: too few validation queries; found before anything is embedded, if possible.
+        EvidenceError: too few validation queries. This is checked before anything is embedded, as far as possible.
     """
-    need_queries(night, validation_queries(night).count())
-    for folder in (rivals.champion_folder, rivals.candidate_folder):
+    require_queries(night, validation_queries(night).count())
+    for folder in (contenders.champion_folder, contenders.candidate_folder):
         one = replace(night, settings=with_encoder(night.settings, folder))
         need_model(one)
         embed(one)
-    pool, path = write_pool(night, rival=rivals.champion), night.staging("evaluate", "queries")
+    pool, path = write_pool(night, rival=contenders.champion), night.staging("evaluate", "queries")
     totals = write_queries(night, pool, validation_pairs(night), path)
-    need_queries(night, totals.queries)
+    require_queries(night, totals.queries)
     rows, figures = score(night, pool, totals)
-    differences = [coverage(night, pool), *paired(rows, rivals)]
+    differences = [coverage_difference(night, pool), *metric_differences(rows, contenders)]
     return differences, {"queries": totals.queries, "pool_size": pool.rows, **figures}
 
 
@@ -190,13 +201,14 @@ def validation_queries(night: Night) -> DataFrame:
     return pairs.join(active.withColumnsRenamed({"item_id": "query_item_id"}), "query_item_id").select("query_item_id", "group_id").distinct()
 
 
-def need_queries(night: Night, queries: int) -> None:
-    """Raises EvidenceError for fewer queries than a slice needs."""
+def require_queries(night: Night, queries: int) -> None:
+    """Raise EvidenceError for fewer queries than `evaluate.min_slice_queries`."""
     if queries < night.settings.evaluate.min_slice_queries:
-        raise too_few(night, queries)
+        raise too_few_queries(night, queries)
 
 
-def too_few(night: Night, queries: int) -> EvidenceError:
+def too_few_queries(night: Night, queries: int) -> EvidenceError:
+    """The error for too few validation queries."""
     limit, share = night.settings.evaluate.min_slice_queries, night.settings.promote.share
     has = f"{queries} validation queries" if queries else "no validation queries"
     return EvidenceError(
@@ -205,29 +217,29 @@ def too_few(night: Night, queries: int) -> EvidenceError:
     )
 
 
-def coverage(night: Night, pool: Pool) -> Difference:
-    """Share of the active items that each has a vector of: what a candidate cannot embed, it must not gain by."""
+def coverage_difference(night: Night, pool: Pool) -> Difference:
+    """Share of the active items that each model has a vector of. A candidate must not gain by leaving items out."""
     assert pool.rival is not None  # a promotion's pool holds both models' vectors
     candidate, champion = (pool_members(night, pool.versions, version).count() / pool.active for version in (pool.model_version, pool.rival))
     exact = candidate - champion
     return Difference(ALL, "coverage", candidate, champion, exact, exact, pool.active)
 
 
-def paired(rows: list[Row], rivals: Rivals) -> list[Difference]:
-    """The compared metrics of `score`'s rows, overall first, then by slice."""
+def metric_differences(rows: list[Row], contenders: Contenders) -> list[Difference]:
+    """Differences between candidate and champion in METRICS, from the rows of `score`: overall first, then by slice."""
     found = {(row["model_version"], row["slice"], metric_key(row)): row for row in rows}
     slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != ALL, name))
     out = []
     for name in slices:
         for metric in METRICS:
-            if between := found.get((MINUS + rivals.champion, name, metric)):
-                candidate, champion = (found[system, name, metric] for system in (rivals.candidate, rivals.champion))
+            if between := found.get((MINUS + contenders.champion, name, metric)):
+                candidate, champion = (found[system, name, metric] for system in (contenders.candidate, contenders.champion))
                 out.append(Difference(name, metric, candidate["value"], champion["value"], between["ci_low"], between["ci_high"], between["n_queries"]))
     return out
 
 
-def told(found: dict[str, Any]) -> dict[str, float]:
-    """The overall figures as MLflow metrics."""
+def mlflow_metrics(found: dict[str, Any]) -> dict[str, float]:
+    """The overall figures of a comparison as MLflow metrics."""
     out = {"queries": float(found.get("queries", math.nan))}
     for row in found["differences"]:
         if row["slice"] == ALL:
@@ -237,25 +249,25 @@ def told(found: dict[str, Any]) -> dict[str, float]:
     return out
 
 
-def crown(night: Night, rivals: Rivals, found: dict[str, Any], tracker: Tracker) -> None:
-    """Make the candidate the champion: its files, MLflow's alias, and last the pointer.
+def apply_promotion(night: Night, contenders: Contenders, found: dict[str, Any], tracker: Tracker) -> None:
+    """Make the candidate the champion: copy its files, move MLflow's alias, and last the champion pointer.
 
     Raises:
-        TrackingError: MLflow did not take the encoder; the alias and the champion would have parted.
+        TrackingError: MLflow did not register the encoder, so alias and champion would differ. The champion stays.
     """
     root = night.warehouse.root
-    hashes = store_encoder(root, local_folder(rivals.candidate_folder), rivals.candidate)
-    register(tracker, rivals.candidate_folder, rivals.candidate)
+    hashes = store_encoder(root, local_folder(contenders.candidate_folder), contenders.candidate)
+    register(tracker, contenders.candidate_folder, contenders.candidate)
     overall = [row for row in found["differences"] if row["slice"] == ALL]
     promotion = Promotion(
-        model_version=rivals.candidate, promoted_at=now_text(), previous=rivals.champion, forced=found["forced"], files=hashes,
+        model_version=contenders.candidate, promoted_at=utc_now(), previous=contenders.champion, forced=found["forced"], files=hashes,
         figures={"queries": found.get("queries"), "differences": overall},
     )  # fmt: skip
     write_history(root, read_history(root).promoted(promotion))
 
 
 def rollback_model(settings: Settings, to: str | None = None) -> str:
-    """Make the champion before this one, or `to`, the champion again; its model version.
+    """Make the previous champion, or `to`, the champion again. Returns its model version.
 
     Raises:
         WarehouseError: nothing was promoted, or `to` was not champion before.
@@ -263,7 +275,7 @@ def rollback_model(settings: Settings, to: str | None = None) -> str:
         TrackingError: MLflow does not answer; the champion stays.
     """
     root, now = absolute(settings.warehouse.path), datetime.now(timezone.utc)
-    history = read_history(root).rolled_back(to, now_text())
+    history = read_history(root).rolled_back(to, utc_now())
     folder = named_folder(history.reference(root))
     version, _ = versions_of(folder)
     tracker = open_tracker(settings.tracking.model_copy(update={"experiment": EXPERIMENT}), root)
@@ -274,10 +286,10 @@ def rollback_model(settings: Settings, to: str | None = None) -> str:
 
 
 def register(tracker: Tracker, folder: str, model_version: str) -> None:
-    """Move MLflow's alias and end the run.
+    """Register the encoder, move MLflow's alias to it, and end the run.
 
     Raises:
-        TrackingError: it could not be moved.
+        TrackingError: the alias could not be moved.
     """
     moved = tracker.publish_encoder(local_folder(folder), model_version) or not tracker.run
     problem = None if moved else tracker.problems[-1]
@@ -287,11 +299,12 @@ def register(tracker: Tracker, folder: str, model_version: str) -> None:
 
 
 def refusal(found: dict[str, Any]) -> GateError | None:
-    """The no, as the error that ends the command with exit code 3."""
+    """The error of a refused promotion (exit code 3), or None for a promoted one."""
     if found["promoted"]:
         return None
     return GateError(f"{found['candidate']} is not promoted: " + "; ".join(found["reasons"]), "the champion stays; --force promotes all the same")
 
 
-def now_text() -> str:
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -31,14 +31,14 @@ def read_verdict(night: Night) -> dict[str, Any]:
 
 
 def refusal(verdict: dict[str, Any]) -> GateError | None:
-    """The gate's no, as the error that ends the run with exit code 3."""
+    """The error of a refused night (exit code 3), or None if the gate passed it."""
     if verdict["passed"]:
         return None
     return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
 
 
 def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
-    """The gate's judgement against floors and the last published run, staged for `publish`."""
+    """Judge the night against the floors and the last published run, and stage the verdict for `publish`."""
     settings, last = night.settings.gate, last_published(night)
     if not settings.enabled:
         judged = gate.Verdict(True, (), ("The gate is switched off.",))
@@ -54,7 +54,7 @@ def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[
 
 
 def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
-    """The overall figures of the published run, or of the one before where that is this run itself."""
+    """The overall figures of the last published run other than this one; None if there is none."""
     earlier = [made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id]
     if not earlier:
         return None
@@ -68,7 +68,7 @@ def metric_key(row: Row) -> str:
 
 
 def _values(rows: Iterable[Row]) -> dict[str, gate.MetricValue]:
-    """Overall figures by the names of conf."""
+    """Overall figures by the metric names that settings use."""
 
     def number(value: float | None) -> float:
         return math.nan if value is None else value
