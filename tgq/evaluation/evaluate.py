@@ -1,7 +1,7 @@
-"""Full-pool retrieval metrics of the night, beside the frozen towers', and the gate's verdict on them.
+"""Full-pool retrieval metrics of a night for the encoder and the frozen baselines, and the gate's verdict.
 
-Every query of `relevance_pairs` ranks its positives among the whole pool, exactly. Slices, intervals and differences are computed
-on the executors from sums; the driver receives a row per slice, metric and system. Work grows with queries x pool.
+For every query of `relevance_pairs` the positives are ranked exactly among the whole pool. Slices, intervals and differences are
+computed on the executors from sums; the driver gets a row per slice, metric and system. Cost grows with queries x pool.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ CONCAT = "concat"
 
 
 def evaluate(night: Night) -> StepResult:
-    """Measure the night, write its rows of `retrieval_metrics` and stage the gate's verdict.
+    """Compute the metrics of the night, write them to `retrieval_metrics`, and stage the gate's verdict.
 
-    Without relevance pairs only coverage and the shards' recall are measured. The verdict does not stop anything here.
+    Without relevance pairs only coverage and the recall of the shards are computed. A refusal takes effect in the publish step.
     """
     clock, options = time.perf_counter(), night.settings.evaluate
     pool = write_pool(night)
@@ -67,7 +67,7 @@ def evaluate(night: Night) -> StepResult:
 
 
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
-    """Kind of vectors -> the name it has in `retrieval_metrics`."""
+    """Kind of vectors -> its system name in `retrieval_metrics`."""
     systems = {MAIN: pool.model_version}
     if pool.rival:
         systems[RIVAL] = pool.rival
@@ -143,7 +143,7 @@ def _row(pool: Pool, metric: str, k: int, value: float, n: int | None) -> Row:
 
 
 def _hide_queries(night: Night, queries: DataFrame) -> tuple[str, int]:
-    """Write the positions of items that are queries and nobody's positive: with `queries_in_pool` off they leave the pool."""
+    """Write the positions of the queries that are no query's positive. Without `queries_in_pool` they are removed from the pool."""
     path = night.staging("evaluate", "hidden")
     positives = queries.select(F.explode("positives.position").alias("position"))
     queries.select("position").distinct().join(positives, "position", "left_anti").write.mode("overwrite").parquet(path)

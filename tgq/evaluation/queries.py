@@ -1,11 +1,11 @@
-"""The queries of an evaluation: who asks, what counts as found, and which slices each query belongs to.
+"""The queries of an evaluation, their positives, and the slices that each query belongs to.
 
-From `relevance_pairs` of one side, the split's or training's own validation: an item with at least one relevant item (weight > 0)
-is a query. What is the same thing as the query (weight 0) is ignored: neither hit nor miss. A relevant item that is active but
-has no embedding can never be found and stays as a miss (position -1); one that is no longer active is no relevance any more.
-The query itself, and with `exclude_same_image` an item with the query's picture, are dropped on either side.
+The source is `relevance_pairs` of one split, or the validation part of the training split. An item with at least one positive
+(weight > 0) is a query. Pairs of weight 0 are ignored: neither hit nor miss. A positive that is active but has no embedding can
+never be found and counts as a miss (position -1). A positive that is no longer active is dropped. The query itself, and with
+`exclude_same_image` any item with the query's picture, is neither a positive nor ignored.
 
-Cost: joins of the pairs with the ids of the catalog; the driver sees one row of totals.
+Cost: joins of the pairs with the ids of the catalog. The driver gets one row of totals.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ DECILES = [i / 10 for i in range(1, 10)]
 
 @dataclass(frozen=True)
 class Totals:
-    """What the queries are, before any search."""
+    """Counts of queries and positives, before any search."""
 
-    queries: int  # with an embedding, and so asked
+    queries: int  # queries with an embedding
     queries_without_embedding: int
     positives: int
     positives_without_embedding: int
@@ -39,15 +39,15 @@ class Totals:
 
 
 def evaluated_pairs(night: Night) -> DataFrame:
-    """The pairs that a night is measured by: those of `evaluate.split`."""
+    """The pairs that evaluate a night: those of `evaluate.split`."""
     pairs, split = night.warehouse.read("relevance_pairs"), night.settings.evaluate.split
     return pairs if split == ALL else pairs.where(F.col("split") == split)
 
 
 def validation_pairs(night: Night) -> DataFrame:
-    """The pairs that a candidate is compared by: of the train side, those whose unit training holds out, by the same hash.
+    """The pairs that compare a candidate with the champion: those of the train split whose groups training holds out for validation.
 
-    So no query's unit was trained on, and none is of the test side.
+    The same hash selects them in training, so no query's group was trained on, and none belongs to the test split.
     """
     unit = F.concat("group_id", F.lit(":validation"))
     pairs = night.warehouse.read("relevance_pairs").where(F.col("split") == "train")
@@ -61,7 +61,7 @@ def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Tota
     pairs = pairs.groupBy("query_item_id", "positive_item_id").agg(F.max("weight").alias("weight"), F.min("group_id").alias("group_id"))
     active = night.warehouse.read("catalog_items", pool.versions["catalog_items"]).where("is_active").select("item_id")
     known = active.join(item_frame(night, pool), "item_id", "left")
-    asks = known.withColumnsRenamed({"item_id": "query_item_id"})
+    query_items = known.withColumnsRenamed({"item_id": "query_item_id"})
     found = known.select(
         F.col("item_id").alias("positive_item_id"), F.coalesce("position", F.lit(-1)).alias("p_position"),
         F.coalesce("image_code", F.lit(0)).alias("p_image"), F.coalesce("category_code", F.lit(0)).alias("p_category"),
@@ -69,10 +69,10 @@ def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Tota
     same = F.col("query_item_id") == F.col("positive_item_id")
     if options.exclude_same_image:
         same |= (F.col("image_code") == F.col("p_image")) & (F.col("p_image") != 0)
-    joined = pairs.join(asks, "query_item_id").join(found, "positive_item_id").where(~F.coalesce(same, F.lit(False)))
+    joined = pairs.join(query_items, "query_item_id").join(found, "positive_item_id").where(~F.coalesce(same, F.lit(False)))
     one = F.struct(F.col("p_position").alias("position"), F.col("p_category").alias("category_code"), "weight")
     relevant = F.col("weight") > 0
-    own = [c for c in asks.columns if c != "query_item_id"]
+    own = [c for c in query_items.columns if c != "query_item_id"]
     queries = (
         joined.groupBy("query_item_id")
         .agg(
@@ -107,7 +107,7 @@ def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Tota
 
 
 def with_slices(queries: DataFrame, names: Sequence[str], totals: Totals) -> DataFrame:
-    """The asked queries with `memberships`, the slices that each belongs to: "all" and "name=value"."""
+    """The queries with an embedding, with `memberships`: the slices that each belongs to, as "all" and "name=value"."""
     values = [F.concat(F.lit(f"{name}="), _slice_value(name, totals)) for name in dict.fromkeys(names)]
     return queries.where(F.col("position").isNotNull()).withColumn("memberships", F.array_compact(F.array(F.lit(ALL), *values)))
 

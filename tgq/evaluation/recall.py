@@ -1,7 +1,7 @@
 """Recall of the staged shards against exact search over the whole pool, on a sample.
 
-The sample is the first items of the pool, which stands in hash order. Every shard is asked, as `tgq search` does without a category,
-and the best K of all are compared with the exact K. An item as good as the exact K-th counts as found.
+The sample is the first items of the pool, which is in hash order. Every shard is searched, as by `tgq search` without a category, and
+the best K over all shards are compared with the exact K. An item whose score equals the exact K-th counts as found.
 
 Cost: sample x pool inner products, and one read of every shard; the driver merges sample x (K + 1) numbers from each task.
 """
@@ -65,7 +65,7 @@ def _exact(pool: Pool, blocks: Sequence[PoolBlock], sample: np.ndarray, k: int) 
 
 
 def _approximate(root: str, pool: Pool, files: Sequence[ShardFile], sample: np.ndarray, k: int) -> tuple[np.ndarray, ...]:
-    """What the shards find; `scores` are theirs (they decide the order), `true_scores` exact."""
+    """Results of the shards: `scores` are those of the index and decide the order, `true_scores` are exact."""
     queries = gather_vectors(pool, "embedding", sample)
     scores, ids = search_shards(open_shards(root, files), queries, k + 1)
     names, which = np.unique(np.where(ids == None, "", ids).astype(str), return_inverse=True)  # noqa: E711

@@ -1,10 +1,10 @@
-"""What a task of the evaluation does: ranks of its queries' positives under each system, metrics, and bootstrap sums per slice.
+"""One task of the evaluation: ranks of its queries' positives under each system, metrics, and bootstrap sums per slice.
 
-A system is a kind of vectors: the encoder's `embedding`, or a frozen baseline. All of them answer the same queries over the same
-pool under the same bootstrap weights, so differences between them are paired.
+A system is a kind of vectors: the encoder's `embedding`, or a frozen baseline. All systems rank the same queries over the same pool
+with the same bootstrap weights, so differences between them are paired.
 
-Cost per system: queries x pool inner products, the pool streamed once for every QUERIES queries or PAIRS positives; a task sends
-on 16 * B * M bytes per slice (B replicates, M metrics of all systems), whatever the number of its queries.
+Cost per system: queries x pool inner products. The pool is streamed once for every QUERIES queries or PAIRS positives. A task emits
+16 * B * M bytes per slice (B replicates, M metrics of all systems), independent of the number of its queries.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tgq.retrieval.exact import Block, Exclude
 from tgq.retrieval.metrics import Metric, query_metrics
 from tgq.retrieval.ranks import Positives, count_above, listed_above
 
-QUERIES, PAIRS = 2048, 16_384  # of one pass over the pool: what bounds a task's memory
-NEVER = 2**40  # ranks from here on belong to positives that cannot be found: no cutoff reaches them, 1 / rank is nothing
+QUERIES, PAIRS = 2048, 16_384  # at most in one pass over the pool: they bound a task's memory
+NEVER = 2**40  # rank of positives that cannot be found: beyond every cutoff, and 1 / rank is about 0
 SUMS = "slice string, replicates int, queries long, sums binary"
 RESULT = "system string, slice string, metric string, k int, value double, ci_low double, ci_high double, n_queries long"
 DIFFERENCES = (Metric("hit_rate", 1), Metric("hit_rate", 10), Metric("mrr", None))
@@ -33,7 +33,7 @@ MINUS = f"{MAIN} - "
 
 @dataclass(frozen=True)
 class Scoring:
-    """What every task needs. `hidden`: positions taken out of the pool, int64, sorted."""
+    """The parameters of a task. `hidden_path`: folder of the positions that are removed from the pool; None: none."""
 
     pool: Pool
     systems: tuple[str, ...]  # kinds of vectors, MAIN first

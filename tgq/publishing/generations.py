@@ -19,12 +19,14 @@ from tgq.storage.warehouse import Warehouse
 
 
 def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
-    """Publish the staged shards as the generation of this run, and drop generations beyond `index.keep_generations`.
+    """Publish the staged shards as the generation of this run, and delete generations beyond `index.keep_generations`.
 
-    The rows of `index_shards` come first, the manifest last: until it is there nobody sees the new generation. Done again, nothing
-    changes. A run that was taken up after its manifest was written, with other contents, is published beside it as `<run>.2`.
+    The rows of `index_shards` are written first and the manifest last, so readers see the new generation only when it is complete.
+    A repeated call changes nothing. If a run is continued after its manifest was written and its contents differ by then, they are
+    published as a second generation named `<run>.2`.
 
-    versions: the Delta versions that the generation stands for, by table.
+    Args:
+        versions: the Delta version of each table that belongs to the generation.
 
     Raises:
         UsageError: nothing is staged.
@@ -54,7 +56,7 @@ def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
 
 @dataclass(frozen=True)
 class Generation:
-    """A generation that is kept."""
+    """A generation that is still in the warehouse."""
 
     generation: str
     run_id: str
@@ -77,7 +79,7 @@ def generations(root: str) -> list[Generation]:
 
 
 def rollback(warehouse: Warehouse, to: str | None = None) -> Manifest:
-    """Make an earlier generation the current one: the one before, or `to`. Its manifest says which table versions belong to it.
+    """Make the previous generation, or `to`, the current one. Its manifest names the table versions that belong to it.
 
     Raises:
         WarehouseError: there is no such generation, or its files are gone.

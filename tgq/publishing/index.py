@@ -1,10 +1,10 @@
-"""FAISS shards per category: built on the executors, carried over where nothing changed, published by one manifest.
+"""FAISS shards per category: built on the executors, or carried over if nothing changed.
 
-A category's shards are built again only when its members, the model or the settings of the index changed. What a shard is built
-from is summed up in its key; a key that the published manifest knows means the published file is right as it is.
+A category's shards are rebuilt only if its members, the model or the index settings changed. The key of a shard is a hash of
+all that it is built from. If the published manifest has a shard with the same key, its file is used again.
 
-Cost: the ids of the catalog once, to find what changed; then the vectors of changed shards, one shard per task at a time, so
-a worker needs memory for one shard (`index.max_shard_items` vectors, twice while it is built). The driver sees a row per shard.
+Cost: one pass over the ids of the catalog, to find what changed; then the vectors of the changed shards. A task builds one shard at
+a time, so a worker needs memory for one shard (`index.max_shard_items` vectors, twice while it is built). The driver gets a row per shard.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tgq.settings.sections import IndexSettings
 from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse
 
-FORMAT = 1  # raised when the same members and settings would give another file
+FORMAT = 1  # to be raised when the same members and settings give another file
 SEED = 0
 MEMBERS = "category string, shard int, of int, n_items long, members string"
 BUILT = "record string, seconds double"
@@ -40,7 +40,7 @@ BUILT = "record string, seconds double"
 
 @dataclass(frozen=True)
 class Wanted:
-    """A shard that tonight's generation must have."""
+    """A shard of tonight's generation."""
 
     category: str
     shard: int
@@ -51,11 +51,11 @@ class Wanted:
 
 
 def build_index(night: Night) -> StepResult:
-    """Build what changed, verify it, and stage the list of all shards; nothing is published.
+    """Build the shards that changed, verify them, and stage the list of all shards. Nothing is published.
 
     Raises:
-        ConfigError: the memory budget cannot hold the index in any form.
-        WarehouseError: a file that was written is not what was built.
+        ConfigError: no index type fits the memory budget.
+        WarehouseError: a written file differs from the shard that was built.
     """
     clock, settings = time.perf_counter(), night.settings.index
     pool = write_pool(night)
@@ -88,7 +88,7 @@ def build_index(night: Night) -> StepResult:
 
 
 def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
-    """The shards of tonight's pool, by category and number, each with the key of what it is built from."""
+    """The shards of tonight's pool with their keys, sorted by category and number."""
     settings, most = night.settings.index, night.settings.index.max_shard_items
 
     def summarise(table: pa.Table) -> pa.Table:
@@ -103,7 +103,7 @@ def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
         types = {"category": pa.string(), "shard": pa.int32(), "of": pa.int32(), "n_items": pa.int64(), "members": pa.string()}
         return pa.Table.from_pylist(rows, pa.schema(list(types.items())))
 
-    # the titles are in the shard's sidecar, so a new title makes a new file
+    # titles are part of the shard's sidecar file, so a new title changes the key
     content = F.concat_ws(" ", "content_hash", F.sha2(F.to_json(F.struct("title", "brand")), 256))
     members = pool_members(night, pool.versions, pool.model_version).select("category", "item_id", content.alias("content"))
     rows = sorted(members.groupBy("category").applyInArrow(summarise, MEMBERS).collect(), key=lambda row: (row["category"], row["shard"]))

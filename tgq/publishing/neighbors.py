@@ -27,12 +27,12 @@ from tgq.storage.warehouse import Warehouse
 
 SCHEMA = "item_id string, model_version string, rank int, neighbor_id string, score float"
 MAINTENANCE = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")  # commits that change no row
-LEAST_ROWS = 256  # queries that are worth a task
-FORMAT = 1  # raised when the same pool and options would give other rows
+LEAST_ROWS = 256  # fewest queries of a task
+FORMAT = 1  # to be raised when the same pool and options give other rows
 
 
 def build_neighbors(night: Night) -> StepResult:
-    """Search the pool and stage the neighbours as Parquet, or find that the table holds them already."""
+    """Search the pool and stage the neighbours as Parquet, unless the table already holds the result of the same search."""
     clock = time.perf_counter()
     pool, options = write_pool(night), night.settings.neighbors
     key = search_key(pool, options.k, options.exclude_same_image)
@@ -52,8 +52,9 @@ def build_neighbors(night: Night) -> StepResult:
 
 
 def publish_neighbors(night: Night) -> None:
-    """Replace all rows of `item_neighbors` by the staged ones, in one commit that names its search; nothing to do when they
-    are there already.
+    """Replace all rows of `item_neighbors` by the staged ones, in one commit whose metadata holds the key of the search.
+
+    Nothing is written if the table already holds the result of this search.
     """
     staged = staged_neighbors(night)
     if table_key(night.warehouse) == staged["key"]:
@@ -77,13 +78,13 @@ def staged_neighbors(night: Night) -> dict:
 
 
 def search_key(pool: Pool, k: int, exclude_same_image: bool) -> str:
-    """What decides the neighbours, as 16 hex digits."""
+    """Key of a search, 16 hex digits: a hash of all that decides the neighbours."""
     parts = [FORMAT, pool.model_version, pool.digest, k, exclude_same_image]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def table_key(warehouse: Warehouse) -> str | None:
-    """The search whose result `item_neighbors` holds, from the metadata of its last commit that changed rows."""
+    """Key of the search whose result `item_neighbors` holds, from the metadata of the last commit that changed rows."""
     history = warehouse.delta("item_neighbors").history(20).select("operation", "userMetadata").collect()
     changes = [row["userMetadata"] for row in history if row["operation"] not in MAINTENANCE]
     return changes[0] if changes else None

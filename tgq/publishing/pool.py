@@ -1,12 +1,12 @@
-"""The pool of a night: every active item with an embedding of its present content, in blocks that any worker can stream.
+"""The candidate pool of a night: all active items with an embedding of their present content, in blocks that any worker can stream.
 
-Index, neighbours and metrics all work on this one pool, so they speak of the same items and the same vectors. It is written
-once per night to `night.staging("pool")`, as Arrow IPC files of at most `neighbors.block_rows` rows, and read by memory map.
+Index, neighbours and metrics all use this one pool, so they cover the same items and vectors. It is written once per night to
+`night.staging("pool")`, as Arrow IPC files of at most `neighbors.block_rows` rows, and read by memory map.
 
-Order. Items stand in the order of a hash of item_id, and an item's position is its place in that order. Ties are settled by
-position, so they favour nobody; and the first n positions are a random sample of the pool.
+Order: items are sorted by a hash of item_id, and an item's position is its place in that order. Equal scores are ordered by
+position, which is independent of the model. The first n positions are a random sample of the pool.
 
-Cost: one shuffle of the vectors and one write of 4 * D + 2 * (Dg + Dt) bytes per item; the driver sees a line per block.
+Cost: one shuffle of the vectors and one write of 4 * D + 2 * (Dg + Dt) bytes per item. The driver gets a row per block.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PoolBlock:
 
 @dataclass(frozen=True)
 class Pool:
-    """Where the night's pool lies and what it was made from."""
+    """The location of a night's pool, and what it was built from."""
 
     folder: str
     model_version: str
@@ -62,7 +62,7 @@ class Pool:
     widths: dict[str, int]  # of the kinds of vectors that it holds
     digest: str  # over (item_id, content_hash, image) in pool order
     blocks: tuple[PoolBlock, ...] = field(default=())
-    rival: str | None = None  # the other model's version, where its vectors stand beside
+    rival: str | None = None  # the second model's version, if the pool holds its vectors too
 
     @property
     def coverage(self) -> float:
@@ -74,10 +74,11 @@ class Pool:
 
 
 def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str, int] | None = None) -> Pool:
-    """The night's pool, written now or found complete from the same tables and the same model.
+    """Write the night's pool, or find it already written from the same table versions and the same model.
 
-    rival: a model version that the night's is compared with; the pool then holds the items that both have a vector of.
-    published: Delta versions of a generation's tables, for its pool in place of that of the tables as they are.
+    Args:
+        rival: a second model version to compare with. The pool then holds the items that have a vector of both models.
+        published: Delta versions of a generation's tables, to read in place of the current versions.
 
     Raises:
         WarehouseError: embeddings of one model have different widths.
@@ -86,15 +87,15 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     versions = night.warehouse.versions(*TABLES)
     versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
     folder, block_rows = night.staging("pool"), night.settings.neighbors.block_rows
-    made_from: dict[str, Any] = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
+    source_key: dict[str, Any] = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
     found = _read(folder)
-    if found and all(getattr(found, name) == value for name, value in made_from.items()):
+    if found and all(getattr(found, name) == value for name, value in source_key.items()):
         return found
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     active = items.count()
     members = pool_members(night, versions, model_version)
     if rival:
-        # slices by agreement are the rival's: a candidate does not choose by what groups it is judged
+        # the rival's agreement defines the slices: a candidate must not choose the groups that it is judged by
         other = pool_members(night, versions, rival).select("item_id", "agreement", F.col(MAIN).alias(RIVAL))
         members = members.drop("agreement").join(other, "item_id")
     if night.settings.evaluate.baselines:
@@ -116,14 +117,14 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     digest = hashlib.sha256("".join(row["digest"] for row in written).encode()).hexdigest()
     pool = Pool(
         folder, rows=start, active=active, widths={k: w for k, w in widths.items() if w}, digest=digest, blocks=tuple(blocks),
-        **made_from,
+        **source_key,
     )  # fmt: skip
     artifacts.write_json(f"{folder}/pool.json", asdict(pool))
     return pool
 
 
 def pool_members(night: Night, versions: dict[str, int], model_version: str) -> DataFrame:
-    """The pool as a frame: what a shard, a slice or a listing needs of an item, and its vector (column `embedding`)."""
+    """The pool as a data frame: the columns that shards, slices and listings need, and the vector (column `embedding`)."""
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     embeddings = night.warehouse.read("item_embeddings", versions["item_embeddings"]).where(F.col("model_version") == model_version)
     items = items.select(
@@ -240,12 +241,12 @@ def read_block(pool: Pool, block: PoolBlock, kind: str = MAIN) -> Block:
 
 
 def read_blocks(pool: Pool, kind: str = MAIN, blocks: Iterable[PoolBlock] | None = None) -> Iterator[Block]:
-    """The pool, or the blocks named, one at a time."""
+    """The blocks of the pool, or the given ones, one at a time."""
     return (read_block(pool, block, kind) for block in (pool.blocks if blocks is None else blocks))
 
 
 def gather_vectors(pool: Pool, kind: str, positions: np.ndarray) -> np.ndarray:
-    """float32 [n, D]: the vectors that stand at `positions` int64 [n], the same numbers as in `read_block`."""
+    """The vectors at `positions` int64 [n], float32 [n, D], equal to those of `read_block`."""
     width = pool.widths["image"] + pool.widths["text"] if kind == "concat" else pool.widths[kind]
     out = np.empty((len(positions), width), np.float32)
     for block, rows in _by_block(pool, positions):
@@ -265,7 +266,7 @@ def gather_items(pool: Pool, columns: tuple[str, ...], positions: np.ndarray) ->
 
 
 def find_positions(pool: Pool, ids: pa.Array) -> np.ndarray:
-    """int64 [n]: where the items of these distinct ids stand, -1 for one that is not in the pool. Reads every id once."""
+    """Positions int64 [n] of distinct item ids, -1 for an id that is not in the pool. Reads every id of the pool once."""
     positions = np.full(len(ids), -1, np.int64)
     for block in pool.blocks:
         places = pc.index_in(artifacts.read_table(pool.file(block, "items"))["item_id"], value_set=ids)
@@ -275,7 +276,7 @@ def find_positions(pool: Pool, ids: pa.Array) -> np.ndarray:
 
 
 def item_frame(night: Night, pool: Pool) -> DataFrame:
-    """A row for each pool item: position and what `items` files hold."""
+    """A data frame with a row per pool item: its position and the columns of the `items` files."""
 
     def rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

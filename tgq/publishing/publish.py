@@ -1,7 +1,7 @@
-"""Publishing: after the gate said yes, neighbours, shards and the current view move to tonight's generation.
+"""Publishing: if the gate passed the night, neighbours, shards and the current view switch to tonight's generation.
 
-The manifest is the last to move and the only truth: until it is replaced, `current_embeddings`, `tgq search` and the next
-night's comparisons stay at the generation before. Run again after a kill, every part finds its own work done.
+The manifest is replaced last. Until then `current_embeddings`, `tgq search` and the comparisons of the next night use the previous
+generation. If the step is killed and run again, each part finds its own work done.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tgq.storage.warehouse import Warehouse
 
 
 def publish(night: Night) -> StepResult:
-    """Make tonight's staged results the published ones.
+    """Publish the staged results of this run.
 
     Raises:
         GateError: the gate refused, and nothing was touched.
@@ -31,7 +31,7 @@ def publish(night: Night) -> StepResult:
         raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
     warehouse = night.warehouse
     neighbors.publish_neighbors(night)
-    tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # what was judged, whatever came since
+    tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # the versions that the gate judged
     versions = tables | warehouse.versions("item_neighbors")
     published = generations.publish_index(night, versions)
     define_views(night.spark, warehouse)
@@ -46,7 +46,7 @@ def publish(night: Night) -> StepResult:
 
 
 def rollback(warehouse: Warehouse, to: str | None = None) -> str:
-    """Make an earlier generation the published one: shards, neighbours and the current view together; returns its name.
+    """Publish an earlier generation again: shards, neighbours and the current view together. Returns its name.
 
     Raises:
         WarehouseError: there is no such generation, or its files are gone.

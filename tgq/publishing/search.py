@@ -1,4 +1,4 @@
-"""Search in the published shards, by an item, by words or by a picture. Needs no Spark: the manifest says what to open.
+"""Search in the published shards by an item, a text or a picture. Needs no Spark: the manifest names the files to open.
 
 Cost: the shards of the categories that are searched are read and checked (about 1 GB/s); then a FAISS search of one query.
 """
@@ -30,8 +30,8 @@ def search(
 ) -> list[Hit]:  # fmt: skip
     """The k best published items: dicts with item_id, title, brand, category, score (cosine), best first.
 
-    Exactly one of item_id, text and image is the query; an item does not find itself. `category` keeps that category and what
-    lies under it.
+    Exactly one of item_id, text and image is the query. An item does not find itself. `category` restricts the search to that
+    category and those below it.
 
     Raises:
         UsageError: no or several queries, an unknown item or category, an unreadable picture.
@@ -91,13 +91,13 @@ def levels(category: str) -> list[str]:
 
 
 def is_under(category: str, wanted: str) -> bool:
-    """Whether `wanted` is the category or one above it, whatever the capitals."""
+    """Whether `wanted` is the category itself or one above it, ignoring case."""
     path, prefix = ([level.casefold() for level in levels(c)] for c in (category, wanted))
     return path[: len(prefix)] == prefix
 
 
 def item_vector(root: str, published: Manifest, opened: list[OpenShard], item_id: str) -> np.ndarray:
-    """float32 [1, D]: a published item's vector, as its shard holds it (a compressed shard gives it nearly)."""
+    """The vector of a published item, float32 [1, D], from its shard. A compressed shard gives an approximation."""
     rest = [file for file in published.shards if file not in [o.file for o in opened]]
     for one in (*opened, *(o for file in rest for o in open_shards(root, [file]))):
         place = np.searchsorted(one.shard.ids, item_id)
@@ -110,7 +110,7 @@ def item_vector(root: str, published: Manifest, opened: list[OpenShard], item_id
 
 
 def encoded(settings: Settings, published: Manifest, text: str | None, image: str | Path | None) -> np.ndarray:
-    """float32 [1, D]: the encoder's vector of words alone, or of a picture alone."""
+    """The vector of a text or of a picture alone, float32 [1, D]."""
     import torch
 
     encoder = load_encoder(need_encoder(settings, published), settings.encoder.device, settings.encoder.dtype)

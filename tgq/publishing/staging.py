@@ -1,4 +1,4 @@
-"""What the index step of a run has staged for publishing."""
+"""The result of a run's index step, staged until it is published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tgq.storage import artifacts
 
 
 def staged_index(night: Night) -> dict[str, Any]:
-    """What the index step staged: the shards, and the pool (digest and Delta versions) that they hold.
+    """The staged shards, and the pool (digest and Delta versions) that they were built from.
 
     Raises:
         UsageError: nothing is staged.
@@ -23,6 +23,6 @@ def staged_index(night: Night) -> dict[str, Any]:
 
 
 def staged_shards(night: Night) -> list[ShardFile] | None:
-    """Tonight's shards, None before the index step."""
+    """The staged shards of this run; None before the index step."""
     path = night.staging("index", "manifest.json")
     return [ShardFile(**file) for file in artifacts.read_json(path)["shards"]] if artifacts.exists(path) else None

@@ -1,4 +1,4 @@
-"""Views over the tables, for people and SQL: what is published, and what `sql/views/*.sql` makes of it.
+"""SQL views over the tables: the published rows, and the views of `sql/views/*.sql` over them.
 
 `published_items`, `published_embeddings` and `published_neighbors` are pinned to the Delta versions that the current manifest
 names. They move with the manifest and with nothing else: a night that is under way, or that the gate refused, or a rollback
@@ -19,7 +19,7 @@ def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
 
     Before the first night is published the pinned views are empty.
     """
-    names = pin(warehouse, manifest.load_current(warehouse.root))
+    names = define_published_views(warehouse, manifest.load_current(warehouse.root))
     for file in sorted((data_folder("sql") / "views").glob("*.sql")):
         for statement in statements(file.read_text()):
             spark.sql(statement)
@@ -27,8 +27,8 @@ def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
     return names
 
 
-def pin(warehouse: Warehouse, published: manifest.Manifest | None) -> list[str]:
-    """Point the published views at a generation's model and at the Delta versions that it was built from."""
+def define_published_views(warehouse: Warehouse, published: manifest.Manifest | None) -> list[str]:
+    """Define the published views as a generation's model at the Delta versions that it was built from."""
     of_model = f"model_version = {sql_string(published.model_version)}" if published else "false"
     views = {
         "published_items": ("catalog_items", "is_active" if published else "false"),
