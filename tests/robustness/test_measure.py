@@ -26,7 +26,7 @@ from tgq.publishing.index import build_index
 from tgq.registry.tracking import open_tracker
 from tgq.robustness.measure import EXPERIMENT, Plan, figures, measure
 from tgq.robustness.rendering import CLEAN
-from tgq.robustness.worker import NOT_APPLICABLE, Viewer
+from tgq.robustness.worker import NOT_APPLICABLE, ViewEncoder
 from tgq.run.night import Night
 from tgq.run.progress import Silent
 from tgq.settings.load import load_settings
@@ -184,11 +184,11 @@ def test_views_are_the_same_in_every_partitioning_and_wear_one_nuisance_each(spa
     pq.write_table(pa.Table.from_pylist(rows[:4], schema), tmp_path / "cast.parquet")
     settings = load_settings(["local"], [f"encoder.path={tiny_encoder}"], {}).settings
     worker = EmbedWorker.of(settings, str(tiny_encoder), None)
-    viewer = Viewer(replace(worker, limits=ImageLimits(max_bytes=8000)), settings.metadata, tuple(NUISANCES), 7, str(tmp_path / "cast.parquet"))
+    view_encoder = ViewEncoder(replace(worker, limits=ImageLimits(max_bytes=8000)), settings.metadata, tuple(NUISANCES), 7, str(tmp_path / "cast.parquet"))
 
     def run(order, size):
         batches = [pa.RecordBatch.from_pylist([rows[i] for i in order[at : at + size]], schema) for at in range(0, 5, size)]
-        return {(row["item_id"], row["view"]): row for batch in viewer.run(iter(batches)) for row in batch.to_pylist()}
+        return {(row["item_id"], row["view"]): row for batch in view_encoder.run(iter(batches)) for row in batch.to_pylist()}
 
     one, two = run([0, 1, 2, 3, 4], 5), run([4, 2, 0, 3, 1], 2)
     assert one.keys() == two.keys()

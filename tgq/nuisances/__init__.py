@@ -1,4 +1,4 @@
-"""Views of an item: seeded nuisances of its picture and its metadata, as pure functions."""
+"""Nuisances: seeded disturbances of an item's picture or metadata, as pure functions."""
 
 from tgq.nuisances.item import Item
 from tgq.nuisances.registry import NUISANCES, Nuisance, apply, chosen

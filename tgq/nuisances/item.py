@@ -1,4 +1,4 @@
-"""An item as an encoder is shown it: one picture and the metadata beside it."""
+"""An item as the encoder's input: one picture and its metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Item:
-    """Never changed in place: a nuisance gives a new one, which shares what it left alone.
+    """An immutable item. A nuisance returns a new one that shares the unchanged parts.
 
     Raises:
         ValueError: a picture that is not RGB.
@@ -25,7 +25,7 @@ class Item:
 
     def __post_init__(self):
         if self.image is not None and self.image.mode != "RGB":
-            raise ValueError(f"item {self.item_id}: a picture in mode {self.image.mode}, where RGB is wanted")
+            raise ValueError(f"item {self.item_id}: a picture in mode {self.image.mode}, but RGB is needed")
 
     @property
     def has_text(self) -> bool:

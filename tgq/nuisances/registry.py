@@ -15,10 +15,10 @@ from tgq.nuisances.item import Item
 
 @dataclass(frozen=True)
 class Nuisance:
-    """One kind of view. `make(generator, item, others)` gives None where the item has not what it would disturb."""
+    """One kind of disturbance. `make(generator, item, others)` returns None if the item lacks what it disturbs."""
 
     name: str
-    disturbs: Literal["picture", "metadata"]  # what the encoder sees of it; the other side stays as it was
+    disturbs: Literal["picture", "metadata"]  # the part of the item that it changes; the other part stays as it is
     text: str  # one line for people
     make: Callable[[random.Random, Item, Sequence[Item]], Item | None]
 
@@ -43,25 +43,25 @@ NUISANCES: dict[str, Nuisance] = {
 
 
 def apply(name: str, item: Item, others: Sequence[Item], seed: int) -> Item | None:
-    """The item's view under a nuisance, or None where the item has not what the nuisance would disturb.
+    """The item's view under a nuisance, or None if the item lacks what the nuisance disturbs.
 
-    A function of (item_id, name, seed), of the item, and of who the others are, not of their order: whatever the partitioning, the
-    same pixels. A picture keeps its size. Nothing that is passed in is changed, and what the nuisance leaves alone is shared.
+    The result depends on (item_id, name, seed), the item and the set of others, not on their order or the partitioning. A picture
+    keeps its size. The arguments are not changed; the view shares what the nuisance leaves alone.
 
     Args:
         name: one of NUISANCES.
-        others: other products to draw names, titles and pictures from; the item itself is passed over.
+        others: other products to draw names, titles and pictures from; the item itself is skipped.
 
     Raises:
         UsageError: no such nuisance.
     """
     (nuisance,) = chosen([name])
-    company = sorted((other for other in others if other.item_id != item.item_id), key=lambda other: other.item_id)
-    return nuisance.make(seeded("view", name, item.item_id, seed), item, company)
+    candidates = sorted((other for other in others if other.item_id != item.item_id), key=lambda other: other.item_id)
+    return nuisance.make(seeded("view", name, item.item_id, seed), item, candidates)
 
 
 def chosen(names: Iterable[str] | None = None) -> tuple[Nuisance, ...]:
-    """The nuisances of these names, each once, in the registry's order; all of them where none is named.
+    """The nuisances with the given names, each once, in the registry's order; all if no name is given.
 
     Raises:
         UsageError: no such nuisance; names the known ones.

@@ -1,11 +1,11 @@
-"""What nuisances cost the published night: items are shown to the encoder clean and disturbed, and both ask the full pool.
+"""The effect of nuisances on the published night: retrieval with clean and disturbed items as queries over the full pool.
 
-A sample of the published items, those with relevance pairs first, is embedded as it is and once more under every nuisance. Each
-view is ranked exactly against the whole pool (whatever `evaluate.queries_in_pool` says) in two ways: does it find the item's
-relevant items, and does it find the item itself. The second needs no pairs. Differences are paired: the same items, the same bootstrap weights.
+A sample of the published items, those with relevance pairs first, is embedded clean and under every nuisance. Each view is a query
+that ranks the whole pool exactly (`evaluate.queries_in_pool` is ignored), in two ways: does it find the item's positives, and does it
+find the item itself. The second needs no pairs. Differences are paired: same items, same bootstrap weights.
 
-Nothing in the tables changes. Cost: items x (nuisances + 1) through the encoder, twice as many queries x pool inner products, and
-one write of the pool; the driver sees a row of numbers for each view.
+No table changes. Cost: items x (nuisances + 1) passes of the encoder, twice as many queries x pool inner products, and one write
+of the pool. The driver gets a row of numbers per view.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from tgq.registry.tracking import Tracker, open_tracker
 from tgq.retrieval.bootstrap import interval, partial
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.metrics import Metric
-from tgq.robustness.rendering import CLEAN, COLUMNS, write_cast
-from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, Viewer
+from tgq.robustness.rendering import CLEAN, COLUMNS, write_donors
+from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, ViewEncoder
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night
 from tgq.run.opening import new_run_id, with_catalog
@@ -47,7 +47,7 @@ from tgq.storage.warehouse import Warehouse
 
 TASK_ITEMS = 32
 CUTOFFS = (1, 10)
-PAIRS, ITSELF = "hit_rate", "finds_itself"  # what a view is asked for: the item's relevant items, or the item
+PAIRS, ITSELF = "hit_rate", "finds_itself"  # a view's two targets: the item's positives, and the item itself
 FIGURES = {"cosine", *(f"{kind}@{k}" for kind in (PAIRS, ITSELF) for k in CUTOFFS)}
 EXPERIMENT = "tgq-robustness"
 RANKS = "item_id string, view string, kind string, group_key long, cosine double, published double, at_1 double, at_10 double"
@@ -57,7 +57,7 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, checked as far as it can be without Spark."""
+    """What to measure, checked as far as possible without Spark."""
 
     published: Manifest
     encoder: str  # its folder
@@ -76,7 +76,7 @@ class Plan:
         return cls(published, need_encoder(settings, published), nuisances, items, seed)
 
     def lines(self) -> Iterator[str]:
-        """What would be done, for people."""
+        """Lines that describe the plan."""
         pool = sum(shard.n_items for shard in self.published.shards)
         items = min(self.items, pool)
         yield f"published: run {self.published.run_id}, model {self.published.model_version}, {pool} items"
@@ -88,13 +88,13 @@ class Plan:
 
 
 def measure(spark: SparkSession, settings: Settings, plan: Plan, progress: Progress) -> Report:
-    """Measure the published night under the plan's nuisances; see `report_of` for what is returned.
+    """Measure the published night under the plan's nuisances. Returns the report, see `report_of`.
 
     Raises:
         WarehouseError: there are no tables, or they are not the published ones.
         UsageError: no sampled item has a picture, and a nuisance of pictures was asked for.
         SourceError: no sampled item could be embedded.
-        TrackingError: MLflow does not answer; said before the work begins.
+        TrackingError: MLflow does not answer. It is asked before the work begins.
     """
     night = _night(spark, settings, plan, progress)
     tracker = _tracker(night, plan)
@@ -103,7 +103,7 @@ def measure(spark: SparkSession, settings: Settings, plan: Plan, progress: Progr
         pool = write_pool(night, published=plan.published.tables)
         sample = write_sample(night, plan, pool)
         views = embed_views(night, plan, sample)
-        report = {"run_id": night.run_id, **report_of(night.settings.evaluate, plan, pool, rank(night, pool, sample, views), outcomes(views))}
+        report = {"run_id": night.run_id, **report_of(night.settings.evaluate, plan, pool, rank(night, pool, sample, views), failures(views))}
         _log(tracker, report)
         ended = "FINISHED"
     finally:
@@ -115,7 +115,7 @@ def measure(spark: SparkSession, settings: Settings, plan: Plan, progress: Progr
 
 
 def _night(spark: SparkSession, settings: Settings, plan: Plan, progress: Progress) -> Night:
-    """A run of its own, over the published night's catalog; nothing is recorded of it in the tables."""
+    """A run of its own over the published night's catalog. It writes no rows to the tables."""
     warehouse, now = Warehouse(spark, settings.warehouse, create=False), datetime.now(timezone.utc)
     runs = warehouse.read("pipeline_runs").where((F.col("run_id") == plan.published.run_id) & (F.col("step") == RUN_STEP))
     if began := runs.first():
@@ -126,15 +126,15 @@ def _night(spark: SparkSession, settings: Settings, plan: Plan, progress: Progre
 
 
 def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
-    """The sampled items with what they ask for, and the cast, both as Parquet in staging; returns the first.
+    """Write the sampled items with their positives, and the donors, as Parquet to staging. Returns the sample.
 
-    Items with relevance pairs come first, so that few pairs in a large catalog are not missed; within both kinds a hash of id and
+    Items with relevance pairs come first, so that rare pairs in a large catalog are not missed. Within both kinds a hash of id and
     seed decides. Columns: COLUMNS, place (position in the pool), image_code, category_code, group_key, positives and ignored
     (null where the item has no pairs).
 
     Raises:
         WarehouseError: the published pool is empty.
-        UsageError: no item has a picture, and a nuisance needs one.
+        UsageError: no item has a picture, but a nuisance needs one.
     """
     version = pool.versions["catalog_items"]
     queries, folder = night.staging("queries"), night.staging("sample")
@@ -149,7 +149,7 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     sample = items.join(places.join(drawn, "item_id"), "item_id").join(asked, "item_id", "left")
     sample = sample.withColumn("group_key", F.coalesce("group_key", F.xxhash64(F.coalesce("group_id", "item_id"))))
     sample.write.mode("overwrite").parquet(folder)
-    write_cast(items.join(places, "item_id", "left_semi"), night.staging("cast"), plan.seed)
+    write_donors(items.join(places, "item_id", "left_semi"), night.staging("donors"), plan.seed)
 
     sample = night.spark.read.parquet(folder)
     counts = sample.agg(F.count("*").alias("items"), F.count(F.when(has_picture, 1)).alias("pictures")).collect()[0]
@@ -161,16 +161,16 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
 
 
 def embed_views(night: Night, plan: Plan, sample: DataFrame) -> DataFrame:
-    """Make and embed the views; stages VIEWS as Parquet and returns it."""
+    """Build and embed the views. Stages VIEWS as Parquet and returns it."""
     embed = EmbedWorker.of(night.settings, plan.encoder, folder_of(night.spark, night.settings.catalog))
     names = tuple(nuisance.name for nuisance in plan.nuisances)
-    viewer = Viewer(embed, night.settings.metadata, names, plan.seed, night.staging("cast"))
+    view_encoder = ViewEncoder(embed, night.settings.metadata, names, plan.seed, night.staging("donors"))
     total = sample.count()
     tasks = sample.select(*COLUMNS).repartition(-(-total // TASK_ITEMS), "item_id")
     with job_progress(night, f"embed under {len(names)} nuisances", total) as done:
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in viewer.run(batches):
+            for batch in view_encoder.run(batches):
                 done.add(pc.sum(pc.equal(batch["view"], CLEAN)).as_py())
                 yield batch
 
@@ -185,30 +185,30 @@ def rank(night: Night, pool: Pool, sample: DataFrame, views: DataFrame) -> pa.Ta
         "item_id", "group_key", "place", "category_code", F.lit(PAIRS).alias("kind"), F.col("place").alias("position"), "image_code",
         "positives", "ignored",
     )  # fmt: skip
-    # as a query from outside, with no place in the pool and no picture of it, an item may find itself
+    # a query without pool position and picture is not excluded from its own results, so an item can find itself
     itself = sample.select(
         "item_id", "group_key", "place", "category_code", F.lit(ITSELF).alias("kind"), F.lit(-1).cast("long").alias("position"),
         F.lit(0).cast("long").alias("image_code"), F.array(place).alias("positives"),
         F.filter(F.array(place), lambda _: F.lit(False)).alias("ignored"),
     )  # fmt: skip
-    seen = views.where("embedding IS NOT NULL").select("item_id", "view", "embedding")
-    clean = seen.where(F.col("view") == CLEAN).select("item_id", F.col("embedding").alias("clean"))
-    asking = pairs.unionByName(itself).join(seen.join(clean, "item_id"), "item_id")
+    embedded = views.where("embedding IS NOT NULL").select("item_id", "view", "embedding")
+    clean = embedded.where(F.col("view") == CLEAN).select("item_id", F.col("embedding").alias("clean"))
+    all_queries = pairs.unionByName(itself).join(embedded.join(clean, "item_id"), "item_id")
     options = night.settings.evaluate
     scoring = Scoring(pool, (MAIN,), CUTOFFS, (), options.exclude_same_image, options.replicates, options.seed, options.level)
 
     def ranks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for queries in passes(batches):
-            asked, clean = list_matrix(queries["embedding"]), list_matrix(queries["clean"])
-            values, columns = scoring.values(queries, asked)
+            vectors, clean = list_matrix(queries["embedding"]), list_matrix(queries["clean"])
+            values, columns = scoring.values(queries, vectors)
             own = gather_vectors(pool, MAIN, queries["place"].to_numpy())
             hits = [pa.array(values[:, columns.index(Metric("hit_rate", k))]) for k in CUTOFFS]
-            cosines = [pa.array(np.einsum("qd,qd->q", asked, other).astype(np.float64)) for other in (clean, own)]
-            told = pa.table([*(queries[name] for name in ("item_id", "view", "kind", "group_key")), *cosines, *hits], names=names)
-            yield from told.to_batches()
+            cosines = [pa.array(np.einsum("qd,qd->q", vectors, other).astype(np.float64)) for other in (clean, own)]
+            result = pa.table([*(queries[name] for name in ("item_id", "view", "kind", "group_key")), *cosines, *hits], names=names)
+            yield from result.to_batches()
 
     names = [field.split()[0] for field in RANKS.split(", ")]
-    total = asking.count()
+    total = all_queries.count()
     tasks = max(min(night.spark.sparkContext.defaultParallelism, -(-total // 64)), -(-total // QUERIES), 1)
     with job_progress(night, "rank", total) as done:
 
@@ -218,18 +218,15 @@ def rank(night: Night, pool: Pool, sample: DataFrame, views: DataFrame) -> pa.Ta
                 yield batch
 
         folder = night.staging("ranks")
-        asking.repartition(tasks, "item_id", "view", "kind").mapInArrow(run, RANKS).write.mode("overwrite").parquet(folder)
+        all_queries.repartition(tasks, "item_id", "view", "kind").mapInArrow(run, RANKS).write.mode("overwrite").parquet(folder)
     found = night.spark.read.parquet(folder)
     before = found.where(F.col("view") == CLEAN).selectExpr("item_id", "kind", "at_1 AS clean_at_1", "at_10 AS clean_at_10")
     return found.join(before, ["item_id", "kind"]).orderBy("view", "kind", "item_id").toArrow()
 
 
-def outcomes(views: DataFrame) -> pa.Table:
-    """(item_id, view, reason, detail) of every view without a vector, in the order of ids."""
+def failures(views: DataFrame) -> pa.Table:
+    """(item_id, view, reason, detail) of every view without a vector, sorted by item id."""
     return views.where("embedding IS NULL").select("item_id", "view", "reason", "detail").orderBy("item_id", "view").toArrow()
-
-
-# -- the figures
 
 
 def report_of(options: EvaluateSettings, plan: Plan, pool: Pool, ranks: pa.Table, without: pa.Table) -> Report:
@@ -257,8 +254,8 @@ def report_of(options: EvaluateSettings, plan: Plan, pool: Pool, ranks: pa.Table
     clean = {f"{kind}@{k}": _mean(own.filter(pc.equal(own["kind"], kind))[f"at_{k}"]) for kind in (PAIRS, ITSELF) for k in CUTOFFS}
     nuisances = {}
     for nuisance in plan.nuisances:
-        told = figures(ranks.filter(pc.equal(ranks["view"], nuisance.name)), options)
-        nuisances[nuisance.name] = {"text": nuisance.text, "disturbs": nuisance.disturbs, "not_applicable": skipped[nuisance.name], **told}
+        result = figures(ranks.filter(pc.equal(ranks["view"], nuisance.name)), options)
+        nuisances[nuisance.name] = {"text": nuisance.text, "disturbs": nuisance.disturbs, "not_applicable": skipped[nuisance.name], **result}
     return {
         "published_run": plan.published.run_id, "model_version": plan.published.model_version, "pool_size": pool.rows, "seed": plan.seed,
         "split": options.split, "level": options.level, "items": alone.num_rows + len(unreadable), "embedded": alone.num_rows,
@@ -274,7 +271,7 @@ def figures(ranks: pa.Table, options: EvaluateSettings) -> Report:
     The interval is of the drop's mean, bootstrapped by group over the paired differences. A kind without queries is left out.
     """
     kinds = {kind: ranks.filter(pc.equal(ranks["kind"], kind)) for kind in (PAIRS, ITSELF)}
-    told: Report = {"items": kinds[ITSELF].num_rows, "queries": kinds[PAIRS].num_rows}
+    result: Report = {"items": kinds[ITSELF].num_rows, "queries": kinds[PAIRS].num_rows}
     for kind, rows in kinds.items():
         if not rows.num_rows:
             continue
@@ -283,23 +280,23 @@ def figures(ranks: pa.Table, options: EvaluateSettings) -> Report:
         keys = rows["group_key"].to_numpy().view(np.uint64)
         low, high = interval(partial(values, keys, options.replicates, options.seed), options.level)
         mean = values.mean(axis=0)
-        if kind == ITSELF:  # every item, so the cosine is told of all of them
-            told["cosine"] = {"mean": float(mean[-1]), "ci_low": float(low[-1]), "ci_high": float(high[-1])}
+        if kind == ITSELF:  # this kind has every item, so its cosine is the mean over all
+            result["cosine"] = {"mean": float(mean[-1]), "ci_low": float(low[-1]), "ci_high": float(high[-1])}
         for n, (k, (clean, noisy)) in enumerate(rates.items()):
-            told[f"{kind}@{k}"] = {
+            result[f"{kind}@{k}"] = {
                 "clean": float(clean.mean()), "noisy": float(noisy.mean()), "drop": float(mean[n]),
                 "ci_low": float(low[n]), "ci_high": float(high[n]),
             }  # fmt: skip
-    return told
+    return result
 
 
 def metrics_of(report: Report) -> dict[str, float]:
     """The report's numbers by MLflow's names: `robustness/<nuisance>/hit_rate_at_10_drop`."""
     out = {f"clean/{figure}": value for figure, value in report["clean"].items() if value is not None}
-    for name, told in report["nuisances"].items():
-        out[f"{name}/items"] = told["items"]
-        for figure in FIGURES & told.keys():
-            out |= {f"{name}/{figure}_{part}": number for part, number in told[figure].items()}
+    for name, result in report["nuisances"].items():
+        out[f"{name}/items"] = result["items"]
+        for figure in FIGURES & result.keys():
+            out |= {f"{name}/{figure}_{part}": number for part, number in result[figure].items()}
     return {f"robustness/{name.replace('@', '_at_')}": number for name, number in out.items()}
 
 

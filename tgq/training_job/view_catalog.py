@@ -23,7 +23,7 @@ from tgq.images.decode import ImageError, ImageLimits
 from tgq.images.permitted import FetchOptions
 from tgq.nuisances import NUISANCES, Item, apply
 from tgq.nuisances.draws import seeded
-from tgq.robustness.rendering import CLEAN, COLUMNS, Studio, write_cast
+from tgq.robustness.rendering import CLEAN, COLUMNS, ItemRenderer, write_donors
 from tgq.run.job_progress import job_progress
 from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings, ColumnMapping, PairSettings, Settings, WarehouseSettings
@@ -53,15 +53,15 @@ class _ViewTask:
         The nuisances are drawn at random from the item id and the seed. An item whose image cannot be read has no views; the
         warehouse's own run quarantines it with its reason.
         """
-        studio = Studio(self.fetch, self.limits, self.side, self.donors, self.seed)
+        renderer = ItemRenderer(self.fetch, self.limits, self.side, self.donors, self.seed)
         for batch in batches:
             rows: list[dict[str, Any]] = []
             for row in batch.to_pylist():
                 try:
-                    item = studio.item(row)
+                    item = renderer.item(row)
                 except ImageError:
                     continue
-                rows += [_row(name, view, row["group_id"]) for name, view in self._views(item, studio.others(row))]
+                rows += [_row(name, view, row["group_id"]) for name, view in self._views(item, renderer.others(row))]
             yield pa.RecordBatch.from_pylist(rows, ROW)
 
     def _views(self, item: Item, others: list[Item]) -> Iterator[tuple[str, Item]]:
@@ -83,7 +83,7 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
         side: pixels per side of the vision tower's input.
     """
     donors, total = night.staging("cast"), items.count()
-    write_cast(items, donors, seed)
+    write_donors(items, donors, seed)
     images = night.settings.images
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)
     task = _ViewTask(fetch_options(folder_of(night.spark, night.settings.catalog), images), limits, donors, views, seed, side)
