@@ -198,7 +198,9 @@ def pyfunc_description(folder: Path) -> str:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    dim = json.loads((folder / "config.json").read_text())["dim"]
+    from tgq.encoder.model import EncoderConfig
+
+    dim = EncoderConfig.read(folder).dim
     columns = [ColSpec("string", name, required=False) for name in ("title", "brand", "category", "attributes")]
     inputs = Schema([*columns, ColSpec("binary", "image", required=False)])
     model = Model(signature=ModelSignature(inputs, Schema([TensorSpec(np.dtype(np.float32), (-1, dim))])))
