@@ -1,4 +1,4 @@
-"""The engine against a plain loop over the same encoder, and what it does with trouble."""
+"""The engine against a plain loop over the same encoder, and its behaviour on errors."""
 
 import hashlib
 import io
@@ -253,11 +253,11 @@ class Narrow(torch.nn.Module):
         self.vision, self.text, self.null_image = encoder.vision, encoder.text, encoder.null_image
         self.encode_image, self.embed = encoder.encode_image, encoder.embed
 
-    def features(self, seen, image_index, metadata, titles, known):
+    def features(self, image_features, image_index, metadata, titles, cached_texts):
         self.tried.append(len(metadata))
         if len(metadata) > self.room:
             raise self.error
-        return self.encoder.features(seen, image_index, metadata, titles, known)
+        return self.encoder.features(image_features, image_index, metadata, titles, cached_texts)
 
 
 CPU_ALLOCATOR = (
@@ -281,10 +281,10 @@ def test_out_of_memory_halves_the_batch_and_goes_on(encoder, error):
 
 def test_the_real_cpu_allocator_is_understood(encoder):
     class Greedy(Narrow):
-        def features(self, seen, image_index, metadata, titles, known):
+        def features(self, image_features, image_index, metadata, titles, cached_texts):
             if len(metadata) > self.room:
                 torch.empty(1 << 60, dtype=torch.uint8)
-            return super().features(seen, image_index, metadata, titles, known)
+            return super().features(image_features, image_index, metadata, titles, cached_texts)
 
     engine = EmbeddingEngine(Greedy(encoder, 3, None), read, EngineOptions(batch_tokens=tokens(encoder, 8)))
     out = [item for batch in engine.run(batches(MIXED, 10)) for item in batch.to_pylist()]
@@ -293,10 +293,10 @@ def test_the_real_cpu_allocator_is_understood(encoder):
 
 def test_a_row_that_does_not_fit_alone_is_quarantined(encoder):
     class OneHeavyRow(Narrow):
-        def features(self, seen, image_index, metadata, titles, known):
+        def features(self, image_features, image_index, metadata, titles, cached_texts):
             if "heavy" in titles:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-            return self.encoder.features(seen, image_index, metadata, titles, known)
+            return self.encoder.features(image_features, image_index, metadata, titles, cached_texts)
 
     rows = [row(i, title="heavy" if i == 6 else "light") for i in range(20)]
     out = embed(OneHeavyRow(encoder, 0, None), rows)
@@ -313,8 +313,8 @@ def test_other_errors_of_the_model_are_no_rows_fault(encoder):
 
 def test_a_non_finite_embedding_is_quarantined(encoder):
     class Poisoned(Narrow):
-        def features(self, seen, image_index, metadata, titles, known):
-            features = self.encoder.features(seen, image_index, metadata, titles, known)
+        def features(self, image_features, image_index, metadata, titles, cached_texts):
+            features = self.encoder.features(image_features, image_index, metadata, titles, cached_texts)
             for i, title in enumerate(titles):
                 if title == "red shoe 2":
                     features.image[i, 3] = float("nan")
@@ -378,7 +378,7 @@ def test_it_streams(encoder):
     assert asked == 150
 
 
-def test_waiting_and_computing_are_told_apart(encoder):
+def test_waiting_and_computing_are_measured_apart(encoder):
     def slow(uri):
         time.sleep(0.05)
         return read(uri)
@@ -402,34 +402,34 @@ def test_waiting_and_computing_are_told_apart(encoder):
 
 
 @pytest.mark.parametrize("images, words", [(True, True), (True, False), (False, True)])
-def test_what_was_kept_gives_the_same_vectors_without_its_tower(watched, images, words):
-    encoder, seen = watched
-    read_texts = []
-    hook = encoder.text.register_forward_hook(lambda module, inputs, output: read_texts.append(len(inputs[0])))
+def test_cached_tower_features_give_the_same_vectors_without_the_tower(watched, images, words):
+    encoder, vision_calls = watched
+    text_calls = []
+    hook = encoder.text.register_forward_hook(lambda module, inputs, output: text_calls.append(len(inputs[0])))
     engine = EmbeddingEngine(encoder, read, EngineOptions(batch_tokens=tokens(encoder, 4), output_tower_features=True))
     rows = [item | {"image_hash": item["image_hash"] or item["image_uri"] or None} for item in MIXED]
     first = [item for batch in engine.run(batches(rows, 10)) for item in batch.to_pylist()]
-    kept_images = {r["image_hash"]: (o["image_tokens"], o["image_features"]) for r, o in zip(rows, first, strict=True) if o["image_tokens"]}
+    cached_images = {r["image_hash"]: (o["image_tokens"], o["image_features"]) for r, o in zip(rows, first, strict=True) if o["image_tokens"]}
     names = ("text_tokens", "text_mask", "text_features", "title_features")
-    said = [(t["metadata_text"], t["encoder_title"]) for t in map(texts, rows)]
-    kept_texts = {t: tuple(o[n] for n in names) for t, o in zip(said, first, strict=True) if o["text_tokens"]}
-    assert len(kept_images) == len({r["image_hash"] for r in rows if r["image_hash"]})
-    assert kept_texts.keys() == {t for t in said if t[0]}
+    text_keys = [(t["metadata_text"], t["encoder_title"]) for t in map(texts, rows)]
+    cached_texts = {t: tuple(o[n] for n in names) for t, o in zip(text_keys, first, strict=True) if o["text_tokens"]}
+    assert len(cached_images) == len({r["image_hash"] for r in rows if r["image_hash"]})
+    assert cached_texts.keys() == {t for t in text_keys if t[0]}
 
     schema = INPUT
     for name in ("image_tokens", "image_features", *names):
         schema = schema.append(pa.field(name, pa.binary()))
     again = []
-    for item, text in zip(rows, said, strict=True):
-        stored = dict(zip(("image_tokens", "image_features"), kept_images.get(item["image_hash"], (None, None)), strict=True)) if images else {}
-        stored |= dict(zip(names, kept_texts.get(text, (None,) * 4), strict=True)) if words else {}
-        again.append({k: v for k, v in (item | texts(item) | stored).items() if k in schema.names})
-    seen.clear()
-    read_texts.clear()
+    for item, text in zip(rows, text_keys, strict=True):
+        cached = dict(zip(("image_tokens", "image_features"), cached_images.get(item["image_hash"], (None, None)), strict=True)) if images else {}
+        cached |= dict(zip(names, cached_texts.get(text, (None,) * 4), strict=True)) if words else {}
+        again.append({k: v for k, v in (item | texts(item) | cached).items() if k in schema.names})
+    vision_calls.clear()
+    text_calls.clear()
     out = [item for batch in engine.run([pa.RecordBatch.from_pylist(again, schema)]) for item in batch.to_pylist()]
     hook.remove()
     assert np.array_equal([item["embedding"] for item in out], [item["embedding"] for item in first])
-    assert not (images and seen) and not (words and sum(read_texts) > 1), "a row without text still asks for the empty one"
+    assert not (images and vision_calls) and not (words and sum(text_calls) > 1), "only the empty text of a row without text may reach the text tower"
     assert all(item["image_tokens"] is None for item in out) or not images
 
 

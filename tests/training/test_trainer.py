@@ -1,4 +1,4 @@
-"""Training on a drawn set with a known answer: which of the picture's tokens is meant, only the text says."""
+"""Training on a synthetic set with a known answer: only the text tells which of the image's tokens shows the item."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def encoder(folder):
 
 
 def drawn(encoder, groups=60, per_group=4, seed=0) -> TrainingSet:
-    """Four items in a frame, one of them the group's; the text names its kind, of which there are eight."""
+    """Images that show four items, one of them the group's. The text names its kind, one of eight."""
     draw, n = np.random.default_rng(seed), groups * per_group
     tokens, width = encoder.vision.tokens_per_image, encoder.vision.width
     kinds, words = 4 * draw.normal(size=(8, width)), draw.normal(size=(8, encoder.text.pooled_width))
@@ -60,18 +60,18 @@ def reciprocal(vectors, rows):
     return float(np.nanmean(1 / first_ranks(vectors, rows, np.arange(len(rows)))))
 
 
-def test_the_start_finds_the_item_that_the_text_names(encoder, folder):
+def test_initialisation_finds_the_item_that_the_text_names(encoder, folder):
     rows = drawn(encoder)
     initialise(encoder, rows, CONFIG)
-    assert float(encoder.anchor.strength) > 0, "chosen, for it helps"
+    assert float(encoder.anchor.strength) > 0, "a strength above 0 is chosen, because the anchor helps"
     anchored = reciprocal(embed(encoder, rows), rows)
-    start_without = TGQFormer(replace(encoder.config, anchor=False), folder)
-    initialise(start_without, rows, CONFIG)
-    plain = reciprocal(embed(start_without, rows), rows)
-    assert start_without.anchor is None and anchored > plain + 0.05
+    without_anchor = TGQFormer(replace(encoder.config, anchor=False), folder)
+    initialise(without_anchor, rows, CONFIG)
+    plain = reciprocal(embed(without_anchor, rows), rows)
+    assert without_anchor.anchor is None and anchored > plain + 0.05
 
 
-def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_it_only_harms(encoder):
+def test_the_anchors_strength_is_chosen_if_not_given_and_zero_if_it_only_harms(encoder):
     rows = drawn(encoder)
     initialise(encoder, rows, replace(CONFIG, strength=0.5))
     assert float(encoder.anchor.strength) == 0.5
@@ -88,7 +88,7 @@ def test_the_anchors_strength_is_chosen_where_it_is_not_given_and_nought_where_i
 
 
 @pytest.mark.parametrize("connector", ["tgq", "qformer"])
-def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_path, connector):
+def test_close_ups_have_a_share_if_they_help_and_none_if_they_harm(tmp_path, connector):
     config = TGQFormer.from_pretrained(write_tiny_encoder(tmp_path / "tiny", dim=24, closeups=2, connector=connector)).config
     for name in ("clear", "noise"):
         torch.manual_seed(0)
@@ -110,7 +110,7 @@ def test_close_ups_have_a_share_where_they_help_and_none_where_they_harm(tmp_pat
 
 
 @pytest.mark.parametrize(("groups", "given", "found"), [(16, None, 3.2), (100, None, 0.2), (16, 0.4, 0.4)])
-def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder, monkeypatch, groups, given, found):
+def test_the_ridge_is_larger_if_few_groups_would_be_overfitted(encoder, monkeypatch, groups, given, found):
     floors, fit = [], PlainFusion.fit
     monkeypatch.setattr(PlainFusion, "fit", lambda base, *args: (floors.append(args[-1]), fit(base, *args)))
     rows, draw = drawn(encoder, groups=groups, per_group=3), np.random.default_rng(3)
@@ -122,23 +122,23 @@ def test_the_ridge_is_higher_where_few_groups_would_be_learned_by_heart(encoder,
     assert floors == [found] == [chosen["base_floor"]] and chosen["strength"] == float(encoder.anchor.strength)
 
 
-def test_what_the_anchor_said_once_is_what_it_says(encoder, tmp_path):
+def test_precomputed_attention_logits_are_used_and_equal_fresh_ones(encoder, tmp_path):
     rows = drawn(encoder)
     initialise(encoder, rows, CONFIG)
-    guided = rows.with_attention_logits(encoder)
-    np.testing.assert_allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-6)
+    precomputed = rows.with_attention_logits(encoder)
+    np.testing.assert_allclose(embed(encoder, precomputed), embed(encoder, rows), atol=1e-6)
     encoder.anchor.strength.zero_()
-    assert not np.allclose(embed(encoder, guided), embed(encoder, rows), atol=1e-3), "it was not asked again"
+    assert not np.allclose(embed(encoder, precomputed), embed(encoder, rows), atol=1e-3), "the logits were computed again"
     only_first, mixed = rows.with_attention_logits(encoder, views=1), np.array([0, 1])
     assert only_first.features(np.array([5, 2])).attention_logits is not None
-    assert only_first.features(np.array([5, 2]), mixed).attention_logits is None, "the anchor is asked for a view that it was not asked of"
-    part = guided.subset(np.array([5, 2]))
-    np.testing.assert_array_equal(part.attention_logits, guided.attention_logits[[5, 2]])
+    assert only_first.features(np.array([5, 2]), mixed).attention_logits is None, "there are no precomputed logits of the second view"
+    part = precomputed.subset(np.array([5, 2]))
+    np.testing.assert_array_equal(part.attention_logits, precomputed.attention_logits[[5, 2]])
     part.save(tmp_path / "rows.npz")
-    assert TrainingSet.load(tmp_path / "rows.npz").attention_logits is None, "an anchor's, not the catalog's"
+    assert TrainingSet.load(tmp_path / "rows.npz").attention_logits is None, "logits belong to an anchor, so they are not saved with the data"
 
 
-def test_training_validates_its_start_first_and_returns_float16_weights(encoder):
+def test_training_validates_its_initialisation_first_and_returns_float16_weights(encoder):
     rows, seen = drawn(encoder), []
     history = train(encoder, rows, CONFIG, lambda step, values: seen.append(step))
     assert seen == [0, 2, 4] and [values["step"] for values in history] == seen
@@ -157,8 +157,8 @@ def test_more_processes_than_chunks_are_refused_before_anything_starts(encoder):
 def test_steps_that_harm_are_not_kept(encoder):
     rows, wild = drawn(encoder), replace(CONFIG, lr=3.0, base_lr=3.0)
     history = [values["validation_mrr"] for values in train(encoder, rows, wild)]
-    assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, and this test says nothing"
-    assert mean_reciprocal_rank(encoder, rows, validation_rows(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "but for the rounding to float16"
+    assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, so this test proves nothing"
+    assert mean_reciprocal_rank(encoder, rows, validation_rows(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "apart from the rounding to float16"
 
 
 def test_training_ends_early_where_nothing_gets_better(encoder):
@@ -166,7 +166,7 @@ def test_training_ends_early_where_nothing_gets_better(encoder):
     assert [values["step"] for values in history] == [0, 1, 2]
 
 
-def test_the_rate_warms_up_in_a_line_and_falls_in_half_a_cosine():
+def test_the_learning_rate_warms_up_linearly_and_decays_as_a_cosine():
     rates = [learning_rate_factor(step, TrainConfig(steps=100, warmup=0.1)) for step in range(1, 101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(90) / 90))
@@ -189,8 +189,8 @@ def weights(folder, config, checkpoint=None, log=lambda step, values: None):
     return encoder.own_state(), history
 
 
-def test_chunks_forgotten_or_kept_have_the_gradients_of_the_whole(folder):
-    """Without dropout the cut is no matter at all; with it, each chunk keeps its own."""
+def test_recomputed_and_stored_chunks_have_the_gradients_of_the_whole_batch(folder):
+    """Without dropout the division into chunks has no effect. With dropout each chunk has its own random draws."""
     still = replace(CONFIG, hard=1, lr=1e-2)
     for name, value in (("dropout", 0.0), ("dropout", 0.1)):
         shape = replace(TGQFormer.from_pretrained(folder).config, **{name: value})
@@ -208,7 +208,7 @@ def test_hard_negatives_change_what_is_learned(folder):
     assert with_them > without, "more negatives, a greater loss"
 
 
-def test_a_training_that_was_broken_off_ends_as_one_that_was_not(folder, tmp_path):
+def test_a_resumed_training_ends_like_an_uninterrupted_one(folder, tmp_path):
     config = replace(CONFIG, steps=6, lr=1e-2)
     whole, history = weights(folder, config)
 

@@ -16,7 +16,7 @@ WEIGHTS = (2.0, 1.0)  # of vocabulary and correlation: names apply to any catalo
 CLOSEUP_WEIGHTS = (2.7, 0.4)  # likewise for close-ups, at strength 1; exponents of what would be a likelihood ratio with perfect sources
 STRENGTH = 0.75  # default standard deviation of the logits; exactly representable in float16, the format of saved weights
 REACH = 0.17  # radius of the smoothing window as a share of the grid's side: 3 x 3 of 7 x 7 cells, 5 x 5 of 10 x 10
-MIN_DEVIATION = 0.05  # scores with a smaller standard deviation carry no information
+MIN_DEVIATION = 0.05  # smallest divisor when scores are standardised; a smaller deviation carries no information
 PAIRS, DIRECTIONS = 48, 128  # canonical pairs that are kept, and principal directions of each side that they are found in
 RIDGE, MAX_CORRELATION = 0.05, 0.98
 
@@ -37,10 +37,17 @@ class Anchor(nn.Module):
       depend on u, because these are equal for all tokens. It is fitted on images and texts alone, without groups or boxes.
 
     If the tokens form a square grid, scores are averaged over neighbouring cells, because products are larger than one cell.
-    Each source is then standardised within the image, and the weighted sum is scaled to the standard deviation `strength`.
+    Each source is then standardised within the image, and the sum weighted by `WEIGHTS` is scaled to the standard deviation
+    `strength`.
     The last `closeups` tokens are close-ups, each an image of its own. Their scores are not standardised: they are the sources'
     log-probabilities and mutual information weighted by `CLOSEUP_WEIGHTS`. A text that matches one close-up well therefore
     selects it, and a text that matches none leaves the weights of the close-ups nearly equal.
+
+    Args:
+        classes: C, classes of the vision checkpoint's classifier; 0: it has none.
+        image_width: Dv, width of visual tokens.
+        text_width: Dp, width of pooled texts.
+        closeups: number of close-up tokens.
     """
 
     names: Tensor
@@ -63,7 +70,7 @@ class Anchor(nn.Module):
             "image_map": (image_width, rank), "image_shift": (rank,), "text_map": (text_width, rank), "text_shift": (rank,),
             "correlation": (rank,),
         }  # fmt: skip
-        for name, shape in shapes.items():
+        for name, shape in shapes.items():  # buffer names are keys of saved weights
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("trust", torch.tensor(WEIGHTS))  # of vocabulary and correlation
         self.register_buffer("close_trust", torch.tensor(CLOSEUP_WEIGHTS) if closeups else None)

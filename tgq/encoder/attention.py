@@ -95,14 +95,14 @@ class GuidedPooling(nn.Module):
             streams: for each stream its tokens `[B, n, D]`, anchor logits `[B, N]` and gate `[B, D]`. Each head uses the mean of
                 its share of the gate's channels. A stream without tokens adds nothing.
         """
-        shift = image_tokens.new_zeros(len(image_tokens), self.heads, image_tokens.shape[1])
+        difference = image_tokens.new_zeros(len(image_tokens), self.heads, image_tokens.shape[1])
         grid = image_tokens.shape[1] - self.closeups
-        uniform = F.pad(shift.new_full((grid,), 1 / grid), (0, self.closeups))
+        uniform = F.pad(difference.new_full((grid,), 1 / grid), (0, self.closeups))
         for number, (tokens, logits, gate) in enumerate(stream for stream in streams if stream[0].shape[1]):
             scale = gate.float().unflatten(-1, (self.heads, -1)).mean(-1)
-            shift = shift + scale[..., None] * (self.weights(projected, tokens, logits, first=not number) - uniform).to(shift.dtype)
+            difference = difference + scale[..., None] * (self.weights(projected, tokens, logits, first=not number) - uniform).to(difference.dtype)
         # One product per head reads the tokens in place. einsum copies them first, which is six times slower on a CPU.
-        parts = zip(shift.split(1, dim=1), image_tokens.chunk(self.heads, dim=-1), strict=True)
+        parts = zip(difference.split(1, dim=1), image_tokens.chunk(self.heads, dim=-1), strict=True)
         return torch.cat([weights @ tokens for weights, tokens in parts], dim=-1).squeeze(1)
 
 

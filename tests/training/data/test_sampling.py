@@ -55,21 +55,21 @@ def test_a_batch_is_of_given_pairs_of_one_catalog_and_follows_from_seed_and_step
                                                             for a in left) for h in hard)  # fmt: skip
 
 
-def test_groups_without_two_items_that_answer_each_other_are_refused():
+def test_training_groups_without_positive_pairs_are_refused():
     with pytest.raises(SourceError, match="2 groups for training, but 1 group has a positive pair of two different items"):
         PairSampler(rows_of(["g", "g", "h"], [0, 1, 2], ["a"] * 3, [(0, 1), (1, 0)]), 0)
     with pytest.raises(SourceError, match="no group has.*catalog.columns.group_id"):
         PairSampler(rows_of(["g", "h"], [0, 1], ["a"] * 2, []), 0)
 
 
-def test_the_rank_skips_the_row_itself_its_picture_and_what_was_not_judged():
+def test_the_rank_skips_the_row_itself_its_image_and_unjudged_rows():
     pairs = [(0, 1), (0, 3), (1, 0), (2, 3)]
     rows = rows_of(["g", "g", "g", "g", "x", "y"], [0, 0, 1, 2, 3, 4], ["a"] * 6, pairs, [(0, 2)])
     towards = np.array([[1.0, 1.0, 1.0, 0.5, 0.9, 0.4]]).T  # similarity to row 0 is the number itself
     # row 0: 1 shares its picture, 2 is not judged; the positive left is 3 (0.5), behind 4 (0.9)
     assert first_ranks(towards, rows, np.array([0])).tolist() == [2]
     assert np.isnan(first_ranks(towards, rows, np.array([4]))).all(), "no positive, no rank"
-    assert first_ranks(np.ones((6, 1)), rows, np.array([0])).tolist() == [3], "all the same flatters nobody"
+    assert first_ranks(np.ones((6, 1)), rows, np.array([0])).tolist() == [3], "equal vectors must not rank the positive first"
 
 
 def test_a_part_keeps_the_pairs_and_neighbours_whose_ends_it_has():
