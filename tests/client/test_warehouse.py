@@ -60,6 +60,8 @@ def test_neighbours_and_search(opened):
     (lambda w: w.search(item_id="nobody"), UsageError, "item 'nobody' is not published"),
     (lambda w: w.search(), UsageError, "exactly one"),
     (lambda w: w.search(text="x", category="Nowhere"), UsageError, "no category 'Nowhere'"),
+    (lambda w: w.items(category="Nowhere"), UsageError, "no published item is in the category 'Nowhere'"),
+    (lambda w: w.embeddings(category="Nowhere"), UsageError, "no published item is in the category 'Nowhere'"),
     (lambda w: w.sql("SELECT nothing FROM catalog_items"), UsageError, "SQL: .*nothing"),
     (lambda w: w.sql("SELEC"), UsageError, "SQL"),
     (lambda w: tgq.open_warehouse("/nonexistent/warehouse"), WarehouseError, "there is no tgq warehouse in /nonexistent/warehouse"),
@@ -83,7 +85,7 @@ def test_before_the_first_publication(published, tmp_path):
             act()
 
 
-@pytest.mark.parametrize("name", ["catalog_items", "item_embeddings", "relevance_pairs", "quarantine", "pipeline_runs", "retrieval_metrics"])
+@pytest.mark.parametrize("name", TABLES)
 def test_delta_rs_polars_and_duckdb_read_the_tables_as_they_lie(published, warehouse_of, name):
     """The snippets of docs/how-to/read-without-spark.md."""
     import duckdb

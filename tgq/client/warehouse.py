@@ -79,12 +79,23 @@ class Warehouse:
         return self.sql(f"SELECT * FROM retrieval_metrics WHERE run_id = {_text(chosen)} ORDER BY model_version, slice, metric, k")
 
     def items(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
-        """The published items: all columns of `catalog_items` but the picture bytes, or those named."""
-        return self._published(f"SELECT {self._columns(columns, 'catalog_items', 'image_bytes')} FROM published_items{_of_category(category)}")
+        """The published items: all columns of `catalog_items` but the picture bytes, or those named.
+
+        Raises:
+            UsageError: no published item is in the category or below it.
+            WarehouseError: nothing is published.
+        """
+        chosen = self._columns(columns, "catalog_items", "image_bytes")
+        return _some(self._published(f"SELECT {chosen} FROM published_items{_of_category(category)}"), category)
 
     def embeddings(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
-        """The published vectors with item_id, title, brand and category (`current_embeddings` in SQL). Each takes 4 x De bytes of memory."""
-        return self._published(f"SELECT {', '.join(_quoted(c) for c in columns) if columns else '*'} FROM current_embeddings{_of_category(category)}")
+        """The published vectors with item_id, title, brand and category (`current_embeddings` in SQL). Each takes 4 x De bytes of memory.
+
+        Raises:
+            UsageError, WarehouseError: as `items`.
+        """
+        chosen = ", ".join(_quoted(c) for c in columns) if columns else "*"
+        return _some(self._published(f"SELECT {chosen} FROM current_embeddings{_of_category(category)}"), category)
 
     def sql(self, query: str) -> pa.Table:
         """Rows of a query (DataFusion's SQL) over the tables and views of `sql/`: see `tgq tables`.
@@ -174,6 +185,12 @@ def _of_category(category: str | None) -> str:
     if category is None:
         return ""
     return f" WHERE category = {_text(category)} OR starts_with(category, {_text(category + ' > ')})"
+
+
+def _some(rows: pa.Table, category: str | None) -> pa.Table:
+    if category is not None and not rows.num_rows:
+        raise UsageError(f"no published item is in the category '{category}'", "name a category path as in the column category, 'a > b'")
+    return rows
 
 
 def _plain(field: pa.Field) -> pa.Field:
