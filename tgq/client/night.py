@@ -18,8 +18,11 @@ def nightly(
 
     Args:
         settings: complete settings (`tgq.settings.load.load_settings`), in place of all that follows but run_id.
-        catalog, warehouse: folders or URIs, as on the command line.
-        profiles, sets: as `--conf` and `--set`.
+        catalog: folder, table or URI, as `--catalog`.
+        warehouse: folder or URI, as `--warehouse`.
+        profiles: names under conf/ or YAML files, as `--conf`.
+        sets: 'key=value' strings, as `--set`.
+        run_id: run to take part in; by default the interrupted one, else a new one.
 
     Raises:
         TgqError: as the command line would show it; GateError where the night was measured and not published.

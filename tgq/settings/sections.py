@@ -26,44 +26,44 @@ class WarehouseSettings(Section):
 class SparkSettings(Section):
     """The session that the command line opens; under spark-submit the submitted master wins."""
 
-    master: str | None = "local[*]"
-    app_name: str = "tgq"
-    driver_memory: str = "4g"
+    master: str | None = "local[*]"  # none: spark-submit's --master decides
+    app_name: str = "tgq"  # as Spark's pages show it
+    driver_memory: str = "4g"  # of the JVM; under spark-submit its own option decides
     shuffle_partitions: Positive | None = None  # none: twice the default parallelism
-    conf: dict[str, str] = {}
+    conf: dict[str, str] = {}  # any other Spark setting, by its full name
 
 
 class ColumnMapping(Section):
     """Our field -> the source's column. A field set to null is not read; a named column that is absent is an error."""
 
-    item_id: str = "item_id"
-    title: str | None = "title"
-    brand: str | None = "brand"
+    item_id: str = "item_id"  # unique; rows that share an id go to quarantine
+    title: str | None = "title"  # what the item is called
+    brand: str | None = "brand"  # who makes it
     category: str | None = "category"
     attributes: str | None = "attributes"
     image_uri: str | None = "image"
     image_bytes: str | None = "image_bytes"
     group_id: str | None = None
-    variant_id: str | None = None
+    variant_id: str | None = None  # views of one variant are neither hit nor miss for each other
 
 
 class CatalogSettings(Section):
     """The source: what to read and how its columns map to ours."""
 
     path: str | None = None
-    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"
+    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"  # auto: by the file's name
     table: str = "catalog.parquet"  # inside `path` where that is a folder that is not itself a table
     columns: ColumnMapping = ColumnMapping()
     optional_columns: tuple[str, ...] = ()  # fields of `columns` that may be absent from the source
-    category_separator: str = ">"
+    category_separator: str = ">"  # between the levels of a category path
     slice_columns: tuple[str, ...] = ()  # source columns kept for metric slices, e.g. overlay, background
-    csv: dict[str, str] = {"header": "true", "multiLine": "true", "escape": '"'}
+    csv: dict[str, str] = {"header": "true", "multiLine": "true", "escape": '"'}  # options of Spark's CSV reader
 
 
 class MetadataSettings(Section):
     """Which metadata the encoder reads. What is left out here stays in the table for people and SQL."""
 
-    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")
+    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")  # without what names the answer
     category_levels: Positive | None = None  # none: the whole path
     attributes: tuple[str, ...] | None = None  # none: all
 
@@ -71,43 +71,43 @@ class MetadataSettings(Section):
 class ImageSettings(Section):
     """Limits of what is fetched and decoded; anything beyond them is quarantined with its reason."""
 
-    max_bytes: Positive = 20 * 2**20
-    max_pixels: Positive = 64_000_000
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_roots: tuple[str, ...] = ()  # beside the catalog's own folder
-    timeout_s: Annotated[float, Field(gt=0)] = 10.0
-    retries: Annotated[int, Field(ge=0)] = 3
-    verify: Literal["decode", "header"] = "decode"
+    max_bytes: Positive = 20 * 2**20  # of one picture file
+    max_pixels: Positive = 64_000_000  # width x height of one picture
+    allowed_hosts: tuple[str, ...] = ()  # web hosts that pictures may come from: images.shop.com, or *.shop.com; none: no web access
+    allowed_roots: tuple[str, ...] = ()  # folders and object-store URIs that pictures may come from, beside the catalog's own folder
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0  # to connect, and between two reads
+    retries: Annotated[int, Field(ge=0)] = 3  # further attempts after a timeout, a broken connection, HTTP 429 or 5xx
+    verify: Literal["decode", "header"] = "decode"  # header is cheaper, but does not notice a truncated picture
 
 
 class PairSettings(Section):
     """Where relevance comes from: rows of one group, a table of pairs, or a CSV of links."""
 
-    source: Literal["auto", "group", "table", "links", "none"] = "auto"
+    source: Literal["auto", "group", "table", "links", "none"] = "auto"  # auto: by catalog.columns.group_id
     path: str | None = None  # of the table or CSV, relative to the catalog
-    query_column: str = "query_item_id"
-    positive_column: str = "positive_item_id"
+    query_column: str = "query_item_id"  # of the table: the query's id
+    positive_column: str = "positive_item_id"  # of the table: the id of what is relevant to it
     key_column: Literal["item_id", "group_id", "variant_id"] = "item_id"  # what the link's two ends name
-    test_share: Share = 0.5
+    test_share: Share = 0.5  # share of the groups, by hash, that measure and are never trained on
 
 
 class EncoderSettings(Section):
     """The encoder and where it runs."""
 
     path: str = "champion"  # what was promoted in the warehouse, else the bundled one; `default`: the bundled one; or an encoder's folder
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # cuda without a GPU is an error
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, else float32
 
 
 class EmbedSettings(Section):
     """How the embed step is cut and fed."""
 
     batch_tokens: Positive = 4096  # visual + text tokens that one batch is filled to
-    task_items: Positive = 128
+    task_items: Positive = 128  # items of one Spark task
     slice_items: Positive | None = None  # what one commit holds; none: four tasks for every core or GPU
     decode_threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the task has cores
     prefetch_mb: Positive = 256  # decoded pictures that may wait for the model
-    retry_quarantined: bool = False
+    retry_quarantined: bool = False  # read refused inputs again although they did not change
 
 
 class FeatureSettings(Section):
@@ -119,44 +119,44 @@ class FeatureSettings(Section):
 class IndexSettings(Section):
     """FAISS shards."""
 
-    max_shard_items: Positive = 1_000_000
-    memory_budget_gb: Annotated[float, Field(gt=0)] = 4.0
-    factory: str | None = None  # none: chosen by size and budget
-    recall_target: Share = 0.95
-    recall_k: Positive = 10
-    keep_generations: Positive = 3
+    max_shard_items: Positive = 1_000_000  # a larger category is split
+    memory_budget_gb: Annotated[float, Field(gt=0)] = 4.0  # of one loaded shard; decides how far it is compressed
+    factory: str | None = None  # FAISS factory string; none: chosen by size and budget
+    recall_target: Share = 0.95  # against exact search: nprobe or efSearch is doubled until a shard reaches it
+    recall_k: Positive = 10  # the K of that recall
+    keep_generations: Positive = 3  # published generations that a rollback can reach
 
 
 class NeighborSettings(Section):
     """The item-to-item product."""
 
-    k: Positive = 20
-    exclude_same_image: bool = True
-    block_rows: Positive = 16_384
+    k: Positive = 20  # neighbours of each item
+    exclude_same_image: bool = True  # an item with the identical picture is no neighbour
+    block_rows: Positive = 16_384  # rows of the pool that a worker holds at once
 
 
 class EvaluateSettings(Section):
     """Full-pool retrieval metrics."""
 
-    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)
-    split: Literal["test", "train", "all"] = "test"
-    queries_in_pool: bool = True
-    exclude_same_image: bool = True
-    baselines: bool = True
-    replicates: Positive = 1000
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    seed: int = 0
-    max_queries: Positive | None = None
-    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")
-    min_slice_queries: Positive = 20
+    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cutoffs K of hit rate, recall and in-category hit rate
+    split: Literal["test", "train", "all"] = "test"  # whose pairs are the queries
+    queries_in_pool: bool = True  # false: a query that is relevant to no other query is no candidate
+    exclude_same_image: bool = True  # an item with the query's own picture is neither hit nor miss
+    baselines: bool = True  # measure the frozen towers' features too
+    replicates: Positive = 1000  # bootstrap replicates
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of the intervals
+    seed: int = 0  # of the bootstrap and of the sample of queries
+    max_queries: Positive | None = None  # a sample of so many, by hash; none: all
+    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")  # these, and any of catalog.slice_columns
+    min_slice_queries: Positive = 20  # a slice with fewer queries is left out
 
 
 class GateSettings(Section):
     """What a night must show before it is published."""
 
-    enabled: bool = True
-    floors: dict[str, float] = {}  # null takes away a floor that an earlier layer set
-    max_relative_drop: dict[str, float] = {}
+    enabled: bool = True  # false: every night is published
+    floors: dict[str, float] = {}  # metric: smallest value; null takes away a floor that an earlier layer set
+    max_relative_drop: dict[str, float] = {}  # metric: largest relative fall since the last published night
 
     @field_validator("floors", "max_relative_drop", mode="before")
     @classmethod
@@ -174,18 +174,18 @@ class PromoteSettings(Section):
 class TrackingSettings(Section):
     """MLflow."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: nothing is written to MLflow
     uri: str | None = None  # none: sqlite inside the warehouse
-    experiment: str = "tgq-nightly"
-    registered_model: str = "tgq-encoder"
+    experiment: str = "tgq-nightly"  # a night is a run of it
+    registered_model: str = "tgq-encoder"  # the encoder's name; the alias `champion` marks the promoted version
 
 
 class ReportSettings(Section):
     """The HTML report."""
 
-    strips: Annotated[int, Field(ge=0)] = 6
-    strip_neighbors: Positive = 8
-    thumbnail_px: Positive = 112
+    strips: Annotated[int, Field(ge=0)] = 6  # examples of each kind: an item and its neighbours in a row
+    strip_neighbors: Positive = 8  # neighbours in a row
+    thumbnail_px: Positive = 112  # side of a picture in the report
 
 
 class Settings(Section):
