@@ -141,7 +141,7 @@ def load_encoder(
     Args:
         path: `default` for the bundled one, an encoder's folder (as `tgq train` writes it), or a warehouse: then the encoder that
             its published vectors were made with, or its champion before the first night.
-        device: auto, cpu, cuda or cuda:<index>.
+        device: auto, cpu, cuda or `cuda:<index>`.
         dtype: auto, float32 or bfloat16.
         metadata: which metadata fields the encoder reads, as the section `metadata` of the night's settings; all by default.
 
