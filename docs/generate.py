@@ -78,7 +78,7 @@ def _command(name: str, command: Any, shared: dict[str, str]) -> Iterator[str]:
             yield _options(own)
         if common:
             yield f"Shared options: {', '.join(f'`{max(p.opts, key=len)}`' for p in common)}."
-        lines = [" ".join(part.split()) for part in examples.split("Example:") if part.strip()]
+        lines = [_wrapped(" ".join(part.split())) for part in examples.split("Example:") if part.strip()]
         if lines:
             yield "```bash\n" + "\n".join(lines) + "\n```"
         if name == "tgq train":
@@ -88,6 +88,11 @@ def _command(name: str, command: Any, shared: dict[str, str]) -> Iterator[str]:
             yield _keys(TrainConfig)
     for child, inner in children.items():
         yield from _command(f"{name} {child}", inner, shared)
+
+
+def _wrapped(command: str) -> str:
+    """A command above 90 characters with each option on a line of its own."""
+    return command if len(command) <= 90 else command.replace(" --", " \\\n  --")
 
 
 def _options(parameters: Iterable[Any]) -> str:
@@ -138,8 +143,9 @@ def configuration() -> str:
         for key, spelled in settings_of(kind, name):
             prefix = f"{key}."
             default = defaults[key] if key in defaults else {k.removeprefix(prefix): v for k, v in defaults.items() if k.startswith(prefix)}
-            rows.append(f"| `{key}` | {_cell(said.get(key, ''))} | {_cell(spelled)} | `{_cell(json.dumps(default, ensure_ascii=False))}` |")
-        parts.append("\n".join(["| key | meaning | type | default |", "|---|---|---|---|", *rows]))
+            shown = json.dumps(default, ensure_ascii=False)
+            rows.append(f"| `{key}` | {_cell(said.get(key, ''))}<br>*{_cell(spelled)}* | `{_cell(shown)}` |")
+        parts.append("\n".join(["| key | meaning, *type* | default |", "|---|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -176,7 +182,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join("null" if part.get("type") == "null" else _type(part) for part in schema["anyOf"])
     if "enum" in schema:
-        return " | ".join(f"`{value}`" for value in schema["enum"])
+        return f"one of {', '.join(f'`{value}`' for value in schema['enum'])}"
     if "const" in schema:
         return f"`{schema['const']}`"
     if schema["type"] == "array":
@@ -221,28 +227,25 @@ def tables() -> str:
     """Tables, views and analyses from the files of `sql/`."""
     sql = data_folder("sql")
     parts = [
-        "# Tables",
+        "# Tables and views",
         "All tables are Delta tables in the warehouse's folder, or in a metastore schema (`warehouse.metastore_schema`). "
         "The same DDL makes both.",
+        "## Tables",
+        *(part for file in sorted((sql / "ddl").glob("*.sql")) for part in _table(file)),
+        "## Views",
+        "Views are created anew after each publication. The `published_` views that they read are pinned to the Delta versions of the "
+        "current generation.",
+        *(part for file in sorted((sql / "views").glob("*.sql")) for part in _query(file)),
+        "## Analyses",
+        "Questions with a small answer, as files that run as they stand: `tgq tables --file sql/analyses/near_duplicates.sql`.",
+        *(part for file in sorted((sql / "analyses").glob("*.sql")) for part in _query(file)),
     ]
-    for file in sorted((sql / "ddl").glob("*.sql")):
-        parts += _table(file)
-    parts += ["# Views", "Views are created anew after each publication. The `published_` views that they read are pinned to the Delta "
-              "versions of the current generation."]  # fmt: skip
-    for file in sorted((sql / "views").glob("*.sql")):
-        text, query = _leading(file)
-        parts += [f"## {file.stem}", text, f'??? "SQL"\n\n{textwrap.indent(_fenced(query), "    ")}']
-    parts += ["# Analyses", "Questions with a small answer, as files that run as they stand: "
-              "`tgq tables --file sql/analyses/near_duplicates.sql`."]  # fmt: skip
-    for file in sorted((sql / "analyses").glob("*.sql")):
-        text, query = _leading(file)
-        parts += [f"## {file.stem}", text, f'??? "SQL"\n\n{textwrap.indent(_fenced(query), "    ")}']
     return "\n\n".join(parts) + "\n"
 
 
 def _table(file: Path) -> Iterator[str]:
     text, statement = _leading(file)
-    yield f"## {file.stem}"
+    yield f"### {file.stem}"
     yield text
     rows = []
     for line in statement.splitlines():
@@ -253,15 +256,18 @@ def _table(file: Path) -> Iterator[str]:
     yield "\n".join(["| column | type | null | meaning |", "|---|---|---|---|", *rows])
 
 
+def _query(file: Path) -> Iterator[str]:
+    text, query = _leading(file)
+    yield f"### {file.stem}"
+    yield text
+    yield '??? "SQL"\n\n' + textwrap.indent(f"```sql\n{query}\n```", "    ")
+
+
 def _leading(file: Path) -> tuple[str, str]:
     """The comment at the top of a SQL file as text, and the rest."""
     lines = file.read_text().splitlines()
     n = next((i for i, line in enumerate(lines) if not line.startswith("--")), len(lines))
     return " ".join(line.removeprefix("--").strip() for line in lines[:n]), "\n".join(lines[n:]).strip()
-
-
-def _fenced(query: str) -> str:
-    return f"```sql\n{query}\n```"
 
 
 def _cell(text: str) -> str:

@@ -26,9 +26,9 @@ def test_every_setting_says_what_it_means(generate):
 
 def test_a_setting_has_its_type_and_the_default_of_a_night(generate):
     page = generate.configuration()
-    assert "| `embed.task_items` | items of one Spark task | whole number ≥ 1 | `128` |" in page
+    assert "| `embed.task_items` | items of one Spark task<br>*whole number ≥ 1* | `128` |" in page
     assert "| `gate.floors` |" in page and '"coverage": 0.9' in page  # from conf/base.yaml
-    assert "`auto` \\| `float32` \\| `bfloat16`" in page
+    assert "*one of `auto`, `float32`, `bfloat16`*" in page
 
 
 def test_every_command_is_on_the_page_with_its_options(generate):
@@ -52,9 +52,9 @@ def test_every_column_of_every_table_is_on_the_page(generate):
 
     page = generate.tables()
     for table in TABLES:
-        assert f"## {table}\n" in page
+        assert f"### {table}\n" in page
     for file in (TOP / "sql" / "ddl").glob("*.sql"):
         columns = [line.split()[0] for line in file.read_text().splitlines() if line.startswith("  ") and not line.startswith("  '")]
-        section = page.split(f"## {file.stem}\n")[1].split("\n## ")[0]
+        section = page.split(f"### {file.stem}\n")[1].split("\n##")[0]
         assert [c for c in columns if f"| `{c}` |" not in section] == []
     assert "| `model_version` | `STRING` | no |" in page and "| `ci_low` | `DOUBLE` | yes |" in page

@@ -149,9 +149,10 @@ def load_encoder(
         ModelError: there is no encoder at `path`.
         DeviceError: the GPU that was asked for is absent.
 
-    >>> import tgq
-    >>> tgq.load_encoder().encode(texts=["red running shoe"]).shape
-    (1, 768)
+    Examples:
+        >>> import tgq
+        >>> tgq.load_encoder().encode(texts=["red running shoe"]).shape
+        (1, 768)
     """
     from tgq.registry.loading import load_encoder as load
     from tgq.registry.selection import named_folder, published_folder

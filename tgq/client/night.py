@@ -27,7 +27,8 @@ def nightly(
     Raises:
         TgqError: as the command line would show it; GateError where the night was measured and not published.
 
-    >>> tgq.nightly(catalog="demo", warehouse="warehouse", profiles=["local", "catalogs/demo"])  # doctest: +SKIP
+    Examples:
+        >>> tgq.nightly(catalog="demo", warehouse="warehouse", profiles=["local", "catalogs/demo"])  # doctest: +SKIP
     """
     from tgq.night.nightly import STEPS, Nightly
     from tgq.run.opening import held_night
