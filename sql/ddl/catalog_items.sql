@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS catalog_items (
   last_seen          TIMESTAMP COMMENT 'begin of the last run that wrote this row, or once inactive of the last run that saw it',
   last_run_id        STRING COMMENT 'the last run that wrote this row (active items are in the last snapshot whether it was written or not)',
   is_active          BOOLEAN,
-  image_bytes        BINARY COMMENT 'only where the source has no URI'
+  image_bytes        BINARY COMMENT 'only where the source has no URI',
+  additional_images  ARRAY<STRING> COMMENT 'further pictures of the item, as found (only the first picture is embedded)'
 )
 USING DELTA
 TBLPROPERTIES (

@@ -1,10 +1,11 @@
 """The warehouse keeps its tables across sessions, by name, from the shipped DDL."""
 
 import pytest
+from pyspark.sql.types import StructType
 
 from tgq.errors import ConfigError, WarehouseError
 from tgq.settings.sections import WarehouseSettings
-from tgq.storage.warehouse import TABLES, Warehouse, ddl
+from tgq.storage.warehouse import TABLES, Warehouse, ddl, schema_of
 
 
 def test_every_table_of_the_ddl_folder_is_created_and_empty(warehouse):
@@ -53,6 +54,17 @@ def test_a_warehouse_of_an_earlier_version_opens_where_its_columns_are_the_same(
     spark.sql("ALTER TABLE tgq.quarantine ADD COLUMN mood STRING")
     with pytest.raises(WarehouseError, match=r"quarantine .* other columns .*\(mood\)"):
         Warehouse(spark, settings)
+
+
+def test_a_column_of_a_later_version_is_added_to_an_earlier_ones_table(spark, tmp_path):
+    settings = WarehouseSettings(path=str(tmp_path / "w"))
+    place, earlier = f"file:{tmp_path}/w/catalog_items", [f for f in schema_of("catalog_items") if f.name != "additional_images"]
+    spark.createDataFrame([], StructType(earlier)).write.format("delta").save(place)
+    row = {"item_id": "1", "content_hash": "x"}
+    spark.createDataFrame([tuple(row.get(f.name) for f in earlier)], StructType(earlier)).write.format("delta").mode("append").save(place)
+    warehouse = Warehouse(spark, settings)
+    [item] = warehouse.read("catalog_items").collect()
+    assert (item.item_id, item.additional_images) == ("1", None)
 
 
 def test_a_session_with_the_other_kind_of_catalog_is_refused(spark, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tgq.catalog.fields import category_path, encoder_texts, flat_attributes
+from tgq.catalog.fields import encoder_texts
 from tgq.errors import ModelError, UsageError
+from tgq.feeds import values
 from tgq.settings.sections import EncoderSettings, MetadataSettings, Settings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -95,12 +95,13 @@ class Encoder:
     def _row(self, n: int, item: Mapping[str, Any]) -> dict[str, Any]:
         if unknown := [key for key in item if key not in KEYS]:
             raise UsageError(f"item {n} has the key '{unknown[0]}'", f"known keys are {', '.join(KEYS)}")
-        attributes, category = item.get("attributes"), item.get("category")
-        fields = {
-            "title": item.get("title"), "brand": item.get("brand"),
-            "category": category_path("\x1f".join(category), "\x1f") if isinstance(category, (list, tuple)) else category_path(category, ">"),
-            "attributes": flat_attributes(attributes if isinstance(attributes, str) else json.dumps(attributes, default=str)) if attributes else None,
-        }  # fmt: skip
+        try:
+            fields = {
+                "title": item.get("title"), "brand": item.get("brand"), "category": values.category(item.get("category"), ">")[0],
+                "attributes": values.attributes(item.get("attributes")),
+            }  # fmt: skip
+        except values.BadValue as e:
+            raise UsageError(f"item {n}: {e}", "give text, or a list of category levels") from e
         metadata, title = encoder_texts(fields, self._metadata)
         return {"image_bytes": _image_bytes(n, item.get("image")), "metadata_text": metadata, "encoder_title": title}
 

@@ -128,14 +128,12 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
 
 def dry_run(settings: Settings) -> Iterator[str]:
     """Lines that say what a night would read and do. Nothing is written."""
-    from tgq.catalog.source import read_source
+    from tgq.catalog.preview import preview
     from tgq.storage.session import open_session
 
     spark = open_session(settings)
     try:
-        source = read_source(spark, settings.catalog)
-        rows = source.count()
-        yield f"catalog: {rows} rows in {settings.catalog.path}, fields {', '.join(source.columns)}"
+        yield from preview(spark, settings)
         yield f"would run: {', '.join(STEPS)}, report; warehouse {settings.warehouse.path}"
     finally:
         spark.stop()

@@ -33,31 +33,53 @@ class SparkSettings(Section):
     conf: dict[str, str] = {}
 
 
-class ColumnMapping(Section):
-    """Our field -> the source's column. A field set to null is not read; a named column that is absent is an error."""
+Column = str | tuple[str, ...]
 
-    item_id: str = "item_id"
-    title: str | None = "title"
-    brand: str | None = "brand"
-    category: str | None = "category"
-    attributes: str | None = "attributes"
-    image_uri: str | None = "image"
-    image_bytes: str | None = "image_bytes"
-    group_id: str | None = None
-    variant_id: str | None = None
+
+class ColumnMapping(Section):
+    """Our field -> the source's column, or several of which the first filled one counts.
+
+    A field set to null is not read. A named column that is absent is an error, unless its name ends in '?'.
+    `attributes` may also map each attribute to a column of its own.
+    """
+
+    item_id: Column = "item_id"
+    title: Column | None = "title"
+    brand: Column | None = "brand"
+    category: Column | None = "category"
+    attributes: Column | dict[str, Column] | None = "attributes"
+    image_uri: Column | None = "image"
+    image_bytes: Column | None = "image_bytes"
+    additional_images: Column | None = None
+    group_id: Column | None = None
+    variant_id: Column | None = None
+
+
+class CsvSettings(Section):
+    """The CSV dialect, and the encoding of text files."""
+
+    sep: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # none: found in the header
+    quote: Annotated[str, Field(max_length=1)] | None = '"'  # none: quotes mean nothing
+    escape: Annotated[str, Field(min_length=1, max_length=1)] = '"'  # the quote itself: quotes in a cell are doubled
+    header: bool = True
+    multiLine: bool = True  # a quoted cell may hold line breaks
+    max_cell_lines: Positive = 200  # beyond it a quote counts as never closed
+    encoding: str | None = None  # none: by byte order mark, else UTF-8
 
 
 class CatalogSettings(Section):
     """The source: what to read and how its columns map to ours."""
 
     path: str | None = None
-    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"
+    format: Literal["auto", "parquet", "delta", "csv", "jsonl", "xml"] = "auto"
     table: str = "catalog.parquet"  # inside `path` where that is a folder that is not itself a table
     columns: ColumnMapping = ColumnMapping()
     optional_columns: tuple[str, ...] = ()  # fields of `columns` that may be absent from the source
-    category_separator: str = ">"
+    category_separator: Annotated[str, Field(min_length=1)] = ">"
+    missing: tuple[str, ...] = ("nan", "None", "NULL", "N/A", "<NA>", "NaT")  # whole cells that mean "no value", in any case
+    inherit: tuple[Literal["title", "brand", "category", "image_uri"], ...] = ()  # empty fields taken from the group's first row
     slice_columns: tuple[str, ...] = ()  # source columns kept for metric slices, e.g. overlay, background
-    csv: dict[str, str] = {"header": "true", "multiLine": "true", "escape": '"'}
+    csv: CsvSettings = CsvSettings()
 
 
 class MetadataSettings(Section):
@@ -216,6 +238,8 @@ class Settings(Section):
             raise ValueError(f"pairs.path: pairs.source is '{self.pairs.source}', which needs a path")
         if self.pairs.source == "group" and not self.catalog.columns.group_id:
             raise ValueError("catalog.columns.group_id: pairs.source is 'group', which needs the group's column")
+        if self.catalog.inherit and not self.catalog.columns.group_id:
+            raise ValueError("catalog.columns.group_id: catalog.inherit fills fields from a row's group, which needs the group's column")
         if self.encoder.device == "cpu" and self.encoder.dtype == "bfloat16":
             raise ValueError("encoder.dtype: bfloat16 is for GPUs; with encoder.device=cpu use float32")
         known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}

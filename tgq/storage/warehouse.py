@@ -25,6 +25,7 @@ TABLES = (
     "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
     "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
+ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 
@@ -74,9 +75,15 @@ class Warehouse:
                 self.spark.sql(statement)
             except AnalysisException as e:
                 raise WarehouseError(f"table {name} in {self.root}: {str(e).splitlines()[0][:200]}", "use another warehouse") from e
+            self._add_columns(name)
             found, wanted = ({f.name: f.dataType for f in schema} for schema in (self.spark.table(name).schema, schema_of(name)))
             if wrong := [c for c in {**wanted, **found} if found.get(c) != wanted.get(c)]:
                 raise WarehouseError(f"table {name} in {self.root} has other columns than this version's ({', '.join(wrong)})", "use another warehouse")
+
+    def _add_columns(self, name: str) -> None:
+        there = self.spark.table(name).columns
+        for column in (c for c in ADDED_COLUMNS.get(name, ()) if c not in there):
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({column} {schema_of(name)[column].dataType.simpleString()})")
 
     def location(self, name: str) -> str:
         """Folder or URI of a table of a folder warehouse."""
