@@ -37,7 +37,7 @@ def shop(tmp_path_factory):
         ("nightly --catalog . --set embed.task_items=many", 2, "embed.task_items"),
         ("nightly --catalog . --conf nothing-there", 2, "nothing-there"),
         ("nightly --catalog . --warehouse taken/below", 1, "taken"),
-        ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "run id 'manual__2026-01-01T00:00:00+00:00'"),
+        ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "the run id 'manual__2026-01-01T00:00:00+00:00' is not valid"),
         ("nightly --catalog . --set gate.floors.hit_rate@7=0.5", 2, "hit_rate@7"),
         ("train out --catalog . --model visoin=x", 2, "--model visoin=x: no such key"),
         ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
