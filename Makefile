@@ -42,7 +42,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.installed
-	@echo "downloading the Delta JARs and the tower weights (once)"
+	@echo "preparing the Delta JARs and the tower weights (once)"
 	@$(TGQ) setup
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""`tgq promote` under spark-submit, with the same options: `spark-submit jobs/promote.py CANDIDATE`."""
+"""`tgq promote` under spark-submit, with the same options: `spark-submit jobs/promote.py ENCODER`."""
 
 import sys
 

@@ -99,7 +99,7 @@ def _short(value: object) -> str:
 @commands.command()
 def robustness(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, summary: Summary = None,
-    nuisance: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Nuisance to measure; repeatable. Default: all.")] = None,
+    nuisance: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Nuisance to measure, e.g. wrong_title; repeatable. Default: all.")] = None,
     items: Annotated[int, typer.Option(min=1, max=20_000, help="Number of published items to disturb; those with relevance pairs come first.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of every nuisance.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the options and print the plan; embed nothing.")] = False,

@@ -42,7 +42,7 @@ def need_machine(settings: Settings) -> None:
 
 @commands.command()
 def setup() -> None:
-    """Download the Delta JARs and the default towers' weights into the local cache. Needed once per machine."""
+    """Prepare the Delta JARs and the default towers' weights in the local cache. Needed once per machine."""
     from tgq.encoder.towers.hub import prepare_towers
     from tgq.storage.jars import delta_jars
 

@@ -81,7 +81,7 @@ def train(
 
 @commands.command()
 def promote(
-    candidate: Annotated[str, typer.Argument(help="Folder of an encoder that `tgq train` wrote, or `default` for the bundled encoder.")],
+    candidate: Annotated[str, typer.Argument(metavar="ENCODER", help="Folder that `tgq train` wrote, or `default` for the bundled encoder.")],
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None, summary: Summary = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be compared on how many queries; write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Promote even a worse encoder. The promotion is recorded as forced.")] = False,
