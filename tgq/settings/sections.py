@@ -27,32 +27,32 @@ class SparkSettings(Section):
     """The Spark session."""
 
     master: str | None = "local[*]"  # null: spark-submit's --master
-    app_name: str = "tgq"
-    driver_memory: str = "4g"
+    app_name: str = "tgq"  # name of the Spark application
+    driver_memory: str = "4g"  # of the driver JVM; under spark-submit its own option applies
     shuffle_partitions: Positive | None = None  # null: twice the default parallelism
-    conf: dict[str, str] = {}  # further Spark options
+    conf: dict[str, str] = {}  # further Spark options, by their full names
 
 
 class ColumnMapping(Section):
     """The source column of each field. A field set to null is not read. A column that is named but absent is an error, unless its
     field is in `catalog.optional_columns`."""
 
-    item_id: str = "item_id"
-    title: str | None = "title"
-    brand: str | None = "brand"
-    category: str | None = "category"
-    attributes: str | None = "attributes"
-    image_uri: str | None = "image"
-    image_bytes: str | None = "image_bytes"
-    group_id: str | None = None
-    variant_id: str | None = None
+    item_id: str = "item_id"  # unique; rows that share an id are quarantined
+    title: str | None = "title"  # name of the item
+    brand: str | None = "brand"  # brand of the item
+    category: str | None = "category"  # 'a > b > c', or an array of levels
+    attributes: str | None = "attributes"  # a map, a struct, or JSON text
+    image_uri: str | None = "image"  # URI, or a path relative to the catalog
+    image_bytes: str | None = "image_bytes"  # binary column, instead of or in addition to image_uri
+    group_id: str | None = None  # items of one group are relevant to each other
+    variant_id: str | None = None  # views of one variant are not judged for each other
 
 
 class CatalogSettings(Section):
     """The catalog to read."""
 
     path: str | None = None  # a table, or a folder that holds one
-    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"
+    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"  # auto: by the name of the file
     table: str = "catalog.parquet"  # name of the table inside `path`, if `path` is not itself a table
     columns: ColumnMapping = ColumnMapping()
     optional_columns: tuple[str, ...] = ()  # fields whose column may be absent
@@ -64,7 +64,7 @@ class CatalogSettings(Section):
 class MetadataSettings(Section):
     """The metadata that the encoder reads. Fields left out here are still stored in `catalog_items`."""
 
-    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")
+    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")  # none that names the answer
     category_levels: Positive | None = None  # number of levels from the top; null: all
     attributes: tuple[str, ...] | None = None  # names of attributes; null: all
 
@@ -72,13 +72,13 @@ class MetadataSettings(Section):
 class ImageSettings(Section):
     """Limits on fetching and decoding pictures. An item whose picture exceeds them is quarantined."""
 
-    max_bytes: Positive = 20 * 2**20  # of the encoded picture
-    max_pixels: Positive = 64_000_000
-    allowed_hosts: tuple[str, ...] = ()  # web hosts, e.g. images.shop.com or *.shop.com
+    max_bytes: Positive = 20 * 2**20  # of an encoded picture
+    max_pixels: Positive = 64_000_000  # width x height of a picture
+    allowed_hosts: tuple[str, ...] = ()  # web hosts, e.g. images.shop.com or *.shop.com; empty: no web access
     allowed_roots: tuple[str, ...] = ()  # folders and object-store URIs, in addition to the catalog's folder
-    timeout_s: Annotated[float, Field(gt=0)] = 10.0  # per request
-    retries: Annotated[int, Field(ge=0)] = 3
-    verify: Literal["decode", "header"] = "decode"  # how ingest checks a picture: decode it, or read its header only
+    timeout_s: Annotated[float, Field(gt=0)] = 10.0  # to connect, and between two reads
+    retries: Annotated[int, Field(ge=0)] = 3  # after a timeout, a broken connection, HTTP 429 or 5xx
+    verify: Literal["decode", "header"] = "decode"  # how ingest checks pictures; header is faster but does not notice truncated ones
 
 
 class PairSettings(Section):
@@ -86,10 +86,10 @@ class PairSettings(Section):
 
     source: Literal["auto", "group", "table", "links", "none"] = "auto"  # auto: items of one group, if the catalog has groups
     path: str | None = None  # of the table or links, relative to the catalog
-    query_column: str = "query_item_id"
-    positive_column: str = "positive_item_id"
+    query_column: str = "query_item_id"  # column of the table or links: the query
+    positive_column: str = "positive_item_id"  # column of the table or links: the item that is relevant to it
     key_column: Literal["item_id", "group_id", "variant_id"] = "item_id"  # what the two columns contain
-    test_share: Share = 0.5  # of the groups; the others are for training
+    test_share: Share = 0.5  # share of the groups, by hash, for evaluation; the others are for training
 
 
 class EncoderSettings(Section):
@@ -97,18 +97,18 @@ class EncoderSettings(Section):
 
     path: str = "champion"  # champion: the warehouse's champion, or the bundled encoder if none; default: the bundled encoder; or a folder
     device: Literal["auto", "cpu", "cuda"] = "auto"  # cuda: an error without a GPU
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that supports it, else float32
 
 
 class EmbedSettings(Section):
     """Sizes and threads of the embed step."""
 
     batch_tokens: Positive = 4096  # visual + text tokens per batch
-    task_items: Positive = 128  # average items per Spark task
+    task_items: Positive = 128  # items of one Spark task
     slice_items: Positive | None = None  # items per commit; null: four tasks per core or GPU
     decode_threads: Annotated[int, Field(ge=0)] = 0  # per task; 0: one per core of the task
     prefetch_mb: Positive = 256  # decoded pictures waiting for the model, per task
-    retry_quarantined: bool = False  # read permanently broken pictures again
+    retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed
 
 
 class FeatureSettings(Section):
@@ -120,11 +120,11 @@ class FeatureSettings(Section):
 class IndexSettings(Section):
     """FAISS shards."""
 
-    max_shard_items: Positive = 1_000_000
+    max_shard_items: Positive = 1_000_000  # larger categories are split
     memory_budget_gb: Annotated[float, Field(gt=0)] = 4.0  # GiB, for all shards together
     factory: str | None = None  # FAISS factory string; null: chosen from size and budget
-    recall_target: Share = 0.95  # against exact search; search parameters are chosen to reach it
-    recall_k: Positive = 10
+    recall_target: Share = 0.95  # against exact search; nprobe or efSearch is doubled until a shard reaches it
+    recall_k: Positive = 10  # K of this recall
     keep_generations: Positive = 3  # published generations that can be rolled back to
 
 
@@ -139,23 +139,23 @@ class NeighborSettings(Section):
 class EvaluateSettings(Section):
     """Retrieval metrics on the full pool."""
 
-    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cut-offs of the metrics
+    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cut-offs K of the metrics
     split: Literal["test", "train", "all"] = "test"  # relevance pairs that give the queries
-    queries_in_pool: bool = True  # queries are candidates of each other
+    queries_in_pool: bool = True  # false: a query that is no positive of another query is no candidate
     exclude_same_image: bool = True  # an item with the query's picture is no candidate
-    baselines: bool = True  # evaluate the frozen towers as well
-    replicates: Positive = 1000  # of the bootstrap
+    baselines: bool = True  # evaluate the features of the frozen towers too
+    replicates: Positive = 1000  # number of bootstrap replicates
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of the intervals
     seed: int = 0  # of the bootstrap and of max_queries
     max_queries: Positive | None = None  # a random sample of so many; null: all
-    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")
+    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")  # any of these and of catalog.slice_columns
     min_slice_queries: Positive = 20  # a smaller slice is left out
 
 
 class GateSettings(Section):
     """The quality gate: conditions for publishing a run. A limit set to null removes one that an earlier layer set."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: every run is published
     floors: dict[str, float] = {}  # metric: lowest value
     max_relative_drop: dict[str, float] = {}  # metric: largest relative drop against the last published run
 
@@ -175,10 +175,10 @@ class PromoteSettings(Section):
 class TrackingSettings(Section):
     """MLflow."""
 
-    enabled: bool = True
+    enabled: bool = True  # false: nothing is written to MLflow
     uri: str | None = None  # null: a sqlite file in the warehouse
-    experiment: str = "tgq-nightly"
-    registered_model: str = "tgq-encoder"
+    experiment: str = "tgq-nightly"  # name of the MLflow experiment; each run is an MLflow run
+    registered_model: str = "tgq-encoder"  # name of the registered encoder; the alias `champion` marks the champion
 
 
 class ReportSettings(Section):
@@ -186,7 +186,7 @@ class ReportSettings(Section):
 
     strips: Annotated[int, Field(ge=0)] = 6  # example queries per section
     strip_neighbors: Positive = 8  # neighbours per example query
-    thumbnail_px: Positive = 112
+    thumbnail_px: Positive = 112  # side of a picture
 
 
 class Settings(Section):
