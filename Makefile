@@ -1,7 +1,7 @@
-# Two commands do everything, set-up included:
-#   make nightly   the whole night on the drawn demo catalog, or CATALOG=folder [CONF="local catalogs/luma"] [WAREHOUSE=folder]
-#   make test      the test suite
-# The documentation: make docs
+# The two main targets, which also set up the environment:
+#   make nightly   run the pipeline on the demo catalog, or on CATALOG=folder [CONF="local catalogs/luma"] [WAREHOUSE=folder]
+#   make test      run the test suite
+#   make docs      build the documentation
 SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?= python3
@@ -21,14 +21,14 @@ nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 test: setup
 	@$(VENV)/bin/python -m pytest $(OPTIONS)
 
-# the cores, which need no Spark: under a minute
+# tests that need no Spark, under a minute
 FAST := tests/encoder tests/inference tests/images tests/retrieval tests/training tests/nuisances tests/report tests/settings tests/test_architecture.py
 test-fast: $(VENV)/.installed
 	@$(VENV)/bin/python -m pytest $(FAST) $(OPTIONS)
 
 setup: java $(VENV)/.installed $(VENV)/.prepared
 
-# first of all: without Java nothing else is worth the wait
+# checked first, because everything else takes minutes and needs Java
 java:
 	@home="$${JAVA_HOME:+$$JAVA_HOME/bin/}"; found=$$("$${home}java" -version 2>&1 | sed -nE 's/.*version "(1\.)?([0-9]+).*/\2/p' | head -1); \
 	if [ -z "$$found" ]; then echo "tgq: no Java found: install a Java runtime 17 or newer (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME" >&2; exit 1; fi; \
@@ -43,7 +43,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.installed
-	@echo "preparing Delta's JARs and the tower weights (once)"
+	@echo "preparing the Delta JARs and the tower weights (once)"
 	@$(TGQ) setup
 	@touch $@
 
@@ -53,7 +53,7 @@ demo/catalog.parquet: | setup
 doctor: setup
 	@$(TGQ) doctor
 
-# style, types and the direction of imports; the type checker reads mypy.ini
+# style, types and import directions
 lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
@@ -67,11 +67,11 @@ docs: $(VENV)/.installed
 test-docs: setup
 	@$(VENV)/bin/python -m pytest tests/docs -m "slow or not slow" $(OPTIONS)
 
-# the built wheel, installed into a fresh environment outside the checkout
+# builds the wheel and tests it in a new environment outside the checkout
 test-wheel: setup
 	@PYTHON=$(VENV)/bin/python .ci/test-wheel
 
-# Airflow pins many packages, so it lives in an environment of its own
+# Airflow pins many packages, so it has its own environment
 test-airflow: .venv-airflow/.installed
 	@.venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
 

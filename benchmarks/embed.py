@@ -1,16 +1,16 @@
-"""The embed step against a bare torch loop (the ceiling) and a naive pandas_udf: same encoder, same items, same cores.
+"""Speed of the embed step, compared with a plain torch loop and a naive pandas_udf on the same encoder, items and cores.
 
     python benchmarks/embed.py CATALOG_FOLDER [--conf catalogs/demo] [--items 1000] [--rounds 3] [--out benchmarks/results/embed.json]
 
-Three sides take turns, the order rotating, so that whatever else the machine does falls on all of them:
+Three variants run in turn. Their order rotates, so that other load on the machine affects all of them:
 
-- bare: one process, all cores to torch; for each batch read, decode, preprocess, encode. No Spark, no tables. The ceiling.
-- step: `tgq embed` as the night runs it: plan, workers of one core each, staged files, two Delta tables with all columns.
-- naive: what one would write first: a scalar pandas_udf over (bytes, metadata, title), the model loaded once per worker.
+- bare: one process with all cores in torch; reads, decodes, preprocesses and encodes batch by batch. No Spark, no tables.
+- step: the embed step of the nightly run: plan, workers of one core each, staged files, two Delta tables with all columns.
+- naive: a scalar pandas_udf over (path, metadata, title), with the model loaded once per worker.
 
-Spark is up, Python workers are warm and hold the model before the first round. Expected before it was measured: the step at 0.8
-of the bare loop; the difference is planning, four commits and what two processes lose on one memory bus. All three encode every
-picture; items that share one are left out, since the step encodes a picture once.
+Before the first round Spark is started, and Python workers have loaded the model. Expected before the measurement: the step reaches
+0.8 of the bare loop; the rest goes to planning, four commits, and two processes on one memory bus. All variants encode every
+picture. Items that share a picture are left out, because the step encodes a picture once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BATCH = 32
 
 
 def write_subset(catalog: Path, folder: Path, n: int) -> None:
-    """The first n rows with distinct pictures, as a catalog of its own that points at the same files."""
+    """Write the first n rows with distinct pictures as a new catalog, with links to the same picture files."""
     table = pq.read_table(catalog / "catalog.parquet")
     images = table["image"].to_pylist()
     first = {image: row for row, image in reversed(list(enumerate(images))) if image}
@@ -60,7 +60,7 @@ def write_subset(catalog: Path, folder: Path, n: int) -> None:
 
 
 def encode(encoder: TGQFormer, pictures: list[bytes], metadata: list[str], titles: list[str]) -> np.ndarray:
-    """One batch, from bytes to vectors, one thing after the other."""
+    """A batch from bytes to vectors, without threads."""
     size = encoder.vision.input_size
     pixels = torch.stack([encoder.vision.preprocess(decode_image(data, target=size)) for data in pictures])
     return encoder.encode(pixels, torch.arange(len(pictures)), metadata, titles).embedding.numpy()
@@ -115,16 +115,16 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "embed.json")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     scratch = Path(tempfile.mkdtemp(prefix="tgq-bench-"))
     try:
-        write_subset(asked.catalog, scratch / "catalog", asked.items)
+        write_subset(args.catalog, scratch / "catalog", args.items)
         sets = [f"catalog.path={json.dumps(str(scratch / 'catalog'))}", f"warehouse.path={json.dumps(str(scratch / 'wh'))}",
-                f"encoder.path={json.dumps(asked.encoder)}", f"images.allowed_roots={json.dumps([str(asked.catalog.resolve())])}"]  # fmt: skip
-        settings = load_settings(["local", asked.conf], sets).settings
+                f"encoder.path={json.dumps(args.encoder)}", f"images.allowed_roots={json.dumps([str(args.catalog.resolve())])}"]  # fmt: skip
+        settings = load_settings(["local", args.conf], sets).settings
         spark = open_session(settings)
-        rounds = measure(lambda n: open_night(spark, settings, f"round-{n}"), asked.rounds, cores)
+        rounds = measure(lambda n: open_night(spark, settings, f"round-{n}"), args.rounds, cores)
         spark.stop()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -133,20 +133,20 @@ def main() -> None:
         "step / naive": [r["naive"] / r["step"] for r in rounds],
     }  # fmt: skip
     n = rounds[0]["items"]
-    print(f"{n} items of {asked.catalog.name}, {cores} cores, {platform.machine()}")
+    print(f"{n} items of {args.catalog.name}, {cores} cores, {platform.machine()}")
     print(f"{'':14}{'median':>9}{'lowest':>9}{'highest':>9}")
     for name in ("bare", "step", "naive"):
         shown(f"{name} items/s", [n / r[name] for r in rounds])
     for name, values in ratios.items():
         shown(name, values)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"catalog": asked.catalog.name, "items": n, "cores": cores, "processor": platform.machine(), "torch": torch.__version__,
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    record = {"catalog": args.catalog.name, "items": n, "cores": cores, "processor": platform.machine(), "torch": torch.__version__,
               "seconds": rounds, "ratios": ratios}  # fmt: skip
-    asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def measure(night_of: Callable[[int], Night], count: int, cores: int) -> list[dict]:
-    """Seconds of each side by round; stops when their vectors differ."""
+    """Seconds of each variant by round. Fails if their vectors differ."""
     night = night_of(0)
     ingest(night)
     columns = ("item_id", "image_uri", "metadata_text", "encoder_title")
@@ -156,7 +156,7 @@ def measure(night_of: Callable[[int], Night], count: int, cores: int) -> list[di
     rounds = []
     for number in range(count + 1):  # round 0 warms up
         night = night_of(number)
-        for table in ("item_embeddings", "item_features", "tower_features"):  # what is kept would be embedded without a tower
+        for table in ("item_embeddings", "item_features", "tower_features"):  # so that every round runs the towers
             night.spark.sql(f"DELETE FROM {night.warehouse.qualified(table)}")
         sides = {"bare": lambda: bare_loop(encoder, rows), "step": step(night), "naive": naive(night, night.model_folder)}
         names = list(sides)
@@ -166,8 +166,8 @@ def measure(night_of: Callable[[int], Night], count: int, cores: int) -> list[di
             found[name] = sides[name]()
             taken[name] = round(time.perf_counter() - began, 3)
         for name in ("step", "naive"):
-            apart = float(np.abs(found["bare"] - found[name]).max())
-            assert apart < 1e-4, f"{name} and bare differ by {apart}"
+            difference = float(np.abs(found["bare"] - found[name]).max())
+            assert difference < 1e-4, f"{name} and bare differ by {difference}"
         print(f"round {number}{' (warm-up, not counted)' if number == 0 else ''}: {taken}", flush=True)
         if number:
             rounds.append(taken)

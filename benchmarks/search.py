@@ -1,16 +1,15 @@
-"""Exact full-pool top-K: tgq's block search against one FAISS call, on the same vectors and cores.
+"""Speed of exact top-K search on the full pool: tgq's block search and single FAISS calls, on the same vectors and cores.
 
     python benchmarks/search.py [--items 50000] [--queries 10000] [--dim 768] [--k 100] [--blocks 5]
     [--repeats 5] [--threads N]
 
-Expected: both sides multiply the same matrices, and block search adds a rescoring and a merge of
-K + 16 candidates per query and block, so it should reach 0.95 of the single call; it can pass it where numpy
-brings a faster BLAS than the FAISS wheel does. Ranks of one positive per query need a comparison where search
-needs a heap: about the same again.
+Expected before the measurement: all variants multiply the same matrices. Block search also rescores and merges
+K + 16 candidates per query and block, so it should reach 0.95 of a single call. It can be faster if numpy's BLAS is
+faster than that of the FAISS wheel. Ranks of one positive per query should take about the same time.
 
-The two sides take turns within each repetition, the order alternating, so that a busy machine slows both; a
-ratio over 1 means that block search is faster. A plain matmul of the same shape is the ceiling. Vectors are
-clustered: in isotropic noise all neighbours are equally far and nothing about search is realistic.
+The variants run in turn within each repetition, in alternating order, so that other load on the machine affects all
+of them. A ratio above 1 means that block search is faster. A plain matmul of the same shape is the upper bound. The
+vectors are clustered, because in isotropic noise all neighbours are equally far away.
 """
 
 import argparse
@@ -35,7 +34,7 @@ OPTIONS = PARSER.parse_args()
 for name in (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
-):  # both BLAS libraries read these when they are loaded
+):  # read when the BLAS libraries are loaded
     os.environ[name] = str(OPTIONS.threads)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -124,13 +123,12 @@ def main() -> None:
 
 
 def check(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Both sides found the same: FAISS's list less the query itself. Ties in the last bits may swap
-    neighbours."""
+    """Check that both found the same neighbours, apart from the query itself. Ties in the last bits may swap some."""
     same = np.mean(
         [len(set(a) & (set(b) - {i})) / len(a) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))]
     )
     if same < 0.999:
-        raise SystemExit(f"the two sides agree on {same:.2%} of the neighbours only")
+        raise SystemExit(f"block search and FAISS agree on only {same:.2%} of the neighbours")
 
 
 if __name__ == "__main__":

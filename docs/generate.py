@@ -144,8 +144,8 @@ def configuration() -> str:
             prefix = f"{key}."
             default = defaults[key] if key in defaults else {k.removeprefix(prefix): v for k, v in defaults.items() if k.startswith(prefix)}
             shown = json.dumps(default, ensure_ascii=False)
-            rows.append(f"| `{key}` | {_cell(said.get(key, ''))}<br>*{_cell(spelled)}* | `{_cell(shown)}` |")
-        parts.append("\n".join(["| key | meaning, *type* | default |", "|---|---|---|", *rows]))
+            rows.append(f"| `{key}` | {_cell(said.get(key, ''))}<br><em>{_cell(spelled)}</em> | `{_cell(shown)}` |")
+        parts.append("\n".join(["| key | meaning, <em>type</em> | default |", "|---|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -160,27 +160,20 @@ def settings_of(kind: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
             yield f"{prefix}.{name}", _type(schema["properties"][name])
 
 
-def descriptions() -> dict[str, str]:
-    """What each setting means, by dotted key: the comment behind its field, else the one in conf/base.yaml."""
-
-    def walk(kind: type[Section], prefix: str) -> Iterator[tuple[str, str]]:
-        yield from ((f"{prefix}{name}", text) for name, text in _comments(kind).items())
-        for name, field in kind.model_fields.items():
-            if inspect.isclass(field.annotation) and issubclass(field.annotation, Section):
-                yield from walk(field.annotation, f"{prefix}{name}.")
-
-    said, path = {}, []
-    for line in (data_folder("conf") / "base.yaml").read_text().splitlines():
-        if found := re.match(r"( *)(\w+):[^#]*(?:#\s*(.*))?$", line):
-            path = [*path[: len(found[1]) // 2], found[2]]
-            if found[3]:
-                said[".".join(path)] = found[3]
-    return said | dict(walk(Settings, ""))
+def descriptions(kind: type[Section] = Settings, prefix: str = "") -> dict[str, str]:
+    """What each setting means, by dotted key: the comment behind its field."""
+    said = {f"{prefix}{name}": text for name, text in _comments(kind).items()}
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if inspect.isclass(inner) and issubclass(inner, Section):
+            said |= descriptions(inner, f"{prefix}{name}.")
+    return said
 
 
 def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
-        return " or ".join("null" if part.get("type") == "null" else _type(part) for part in schema["anyOf"])
+        *others, last = ["null" if part.get("type") == "null" else _type(part) for part in schema["anyOf"]]
+        return f"{', '.join(others)} or {last}"
     if "enum" in schema:
         return f"one of {', '.join(f'`{value}`' for value in schema['enum'])}"
     if "const" in schema:

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/build_index.py --run-id ID` (options: `tgq index --help`)."""
+"""`tgq index` under spark-submit, with the same options: `spark-submit jobs/build_index.py --run-id ID`."""
 
 import sys
 

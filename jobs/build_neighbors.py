@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/build_neighbors.py --run-id ID` (options: `tgq neighbors --help`)."""
+"""`tgq neighbors` under spark-submit, with the same options: `spark-submit jobs/build_neighbors.py --run-id ID`."""
 
 import sys
 

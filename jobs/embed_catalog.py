@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/embed_catalog.py --run-id ID` (options: `tgq embed --help`)."""
+"""`tgq embed` under spark-submit, with the same options: `spark-submit jobs/embed_catalog.py --run-id ID`."""
 
 import sys
 

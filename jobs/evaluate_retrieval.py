@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/evaluate_retrieval.py --run-id ID` (options: `tgq evaluate --help`)."""
+"""`tgq evaluate` under spark-submit, with the same options: `spark-submit jobs/evaluate_retrieval.py --run-id ID`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/ingest_catalog.py --run-id ID` (options: `tgq ingest --help`)."""
+"""`tgq ingest` under spark-submit, with the same options: `spark-submit jobs/ingest_catalog.py --run-id ID`."""
 
 import sys
 

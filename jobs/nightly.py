@@ -1,4 +1,4 @@
-"""spark-submit entry of the whole night: `spark-submit jobs/nightly.py --conf cluster --catalog ...` (options: `tgq nightly --help`)."""
+"""`tgq nightly` under spark-submit, with the same options: `spark-submit jobs/nightly.py --conf cluster --catalog ...`."""
 
 import sys
 

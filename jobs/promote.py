@@ -1,4 +1,4 @@
-"""spark-submit entry of a promotion: `spark-submit jobs/promote.py CANDIDATE` (options: `tgq promote --help`)."""
+"""`tgq promote` under spark-submit, with the same options: `spark-submit jobs/promote.py ENCODER`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/publish.py --run-id ID` (options: `tgq publish --help`)."""
+"""`tgq publish` under spark-submit, with the same options: `spark-submit jobs/publish.py --run-id ID`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/report.py --run-id ID` (options: `tgq report --help`)."""
+"""`tgq report` under spark-submit, with the same options: `spark-submit jobs/report.py --run-id ID`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""spark-submit entry of the robustness measurement: `spark-submit jobs/robustness.py --warehouse ...` (options: `tgq robustness --help`)."""
+"""`tgq robustness` under spark-submit, with the same options: `spark-submit jobs/robustness.py --warehouse ...`."""
 
 import sys
 

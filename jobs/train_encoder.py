@@ -1,4 +1,4 @@
-"""spark-submit entry of the training: `spark-submit jobs/train_encoder.py OUT --catalog FOLDER` (options: `tgq train --help`)."""
+"""`tgq train` under spark-submit, with the same options: `spark-submit jobs/train_encoder.py OUT --catalog FOLDER`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""spark-submit entry of one nightly step: `spark-submit jobs/validate.py --run-id ID` (options: `tgq validate --help`)."""
+"""`tgq validate` under spark-submit, with the same options: `spark-submit jobs/validate.py --run-id ID`."""
 
 import sys
 

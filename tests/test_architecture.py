@@ -1,4 +1,4 @@
-"""Which layer may import which, and what the scheduler's files may ask of the command line."""
+"""Import directions between folders, and the commands and options that jobs and the DAG use."""
 
 import ast
 import subprocess
@@ -28,7 +28,7 @@ def test_jobs_are_thin():
         assert command_of(job.stem) in typer.main.get_command(app).commands, job
 
 
-def test_the_dag_speaks_the_command_lines_language():
+def test_the_dag_uses_existing_jobs_and_options():
     """Every job that the DAG submits exists, and its command knows every option that it is given."""
     tree = ast.parse(DAG.read_text())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "step"]

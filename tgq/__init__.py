@@ -1,10 +1,10 @@
-"""tgq: a nightly batch pipeline that turns an e-commerce catalog into item embeddings, and measures how good they are.
+"""tgq: a nightly batch pipeline from an e-commerce catalog to item embeddings, with retrieval metrics.
 
-    tgq.load_encoder(path)      an encoder: pictures, texts or items to vectors
-    tgq.open_warehouse(path)    a warehouse, read without Spark: search, neighbours, metrics, SQL
-    tgq.nightly(...)            a whole night in this process
+    tgq.load_encoder(path)      load an encoder, which turns pictures, texts or items into vectors
+    tgq.open_warehouse(path)    open a warehouse without Spark: search, neighbours, metrics, SQL
+    tgq.nightly(...)            run the nightly pipeline in this process
 
-Everything is imported when it is first used, so `import tgq` costs next to nothing.
+Names are imported when they are first used, so `import tgq` is fast.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Encoder", "Warehouse", "load_encoder", "nightly", "open_warehouse"]
 
-_HOMES = {"Encoder": "encoder", "load_encoder": "encoder", "nightly": "night", "Warehouse": "warehouse", "open_warehouse": "warehouse"}
+_MODULES = {"Encoder": "encoder", "load_encoder": "encoder", "nightly": "night", "Warehouse": "warehouse", "open_warehouse": "warehouse"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"tgq.client.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"tgq.client.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'tgq' has no attribute '{name}'")
 
 

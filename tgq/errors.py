@@ -1,15 +1,15 @@
-"""Named errors. Each says in one line what was found and what to do; the command line prints that line, never a stack trace.
+"""Named errors. Each message is one line, "what was found: what to do". The command line prints it without a stack trace.
 
-Exit codes, for a scheduler: 0 done, 1 failed, 2 usage or configuration, 3 the quality gate said no.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by the quality gate.
 """
 
 
 class TgqError(Exception):
-    """A failure that its user can understand and act on.
+    """Base of all errors that a user can act on.
 
     Args:
-        found: what was found, with the offending value and where it stood.
-        do: what to do next, in the imperative.
+        found: what was found, with the offending value and its location.
+        do: what to do, in the imperative.
     """
 
     exit_code = 1
@@ -18,7 +18,7 @@ class TgqError(Exception):
         self.found, self.do = found, do
         super().__init__(f"{found}: {do}" if do else found)
 
-    # the default would rebuild from the joined message and lose `do` on its way from a worker
+    # pickled in Spark workers; the default would rebuild the error from its message and lose `do`
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.found, self.do)
 
@@ -30,52 +30,52 @@ class ConfigError(TgqError):
 
 
 class UsageError(TgqError):
-    """A command line that cannot be carried out as it was typed."""
+    """A command or call with invalid arguments."""
 
     exit_code = 2
 
 
 class MachineError(TgqError):
-    """Java, the Delta JARs, memory or another part of the machine is missing or wrong."""
+    """Java, the Delta JARs, memory or another requirement on the machine is missing or wrong."""
 
 
 class DeviceError(TgqError):
-    """A GPU was asked for and is absent, or does not fit the model."""
+    """The configured GPU is absent or does not fit the model."""
 
 
 class ModelError(TgqError):
-    """A model folder or package is missing, incomplete, altered, or of another configuration."""
+    """An encoder, tower or package is missing, incomplete, altered, or does not fit its configuration."""
 
 
 class SourceError(TgqError):
-    """The catalog cannot be read as the configuration describes it."""
+    """The catalog cannot be read as configured."""
 
 
 class WarehouseError(TgqError):
-    """The warehouse cannot be written, or holds what this version cannot use."""
+    """The warehouse is missing, not writable, or of another version of tgq."""
 
 
 class LockedError(TgqError):
-    """Another night holds the warehouse."""
+    """Another process has locked the warehouse."""
 
 
 class ValidationError(TgqError):
-    """A critical expectation on the data failed; nothing downstream was touched."""
+    """A critical expectation on the data failed. Later steps did not run."""
 
 
 class TrackingError(TgqError):
-    """MLflow does not answer, or refuses."""
+    """MLflow does not answer, or a call failed."""
 
 
 class AccountingError(TgqError):
-    """Rows in do not equal embedded + unchanged + quarantined."""
+    """The number of source rows is not embedded + unchanged + quarantined."""
 
 
 class EvidenceError(TgqError):
-    """Too few judged queries to compare two encoders by."""
+    """There are too few validation queries to compare two encoders."""
 
 
 class GateError(TgqError):
-    """The quality gate refused to publish this night, or a candidate is worse than the champion."""
+    """The quality gate refused to publish a run, or a candidate is worse than the champion."""
 
     exit_code = 3

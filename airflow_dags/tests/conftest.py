@@ -1,4 +1,4 @@
-"""A real Airflow with a home of its own, thrown away afterwards. Set before anything imports airflow."""
+"""A real Airflow with a temporary home, set before anything imports airflow."""
 
 import atexit
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 DAGS = Path(__file__).parents[1]
-# pytest may import this file twice; the second time the home that airflow already knows must stand
+# pytest may import this file twice; the second time must use the same home
 HOME = os.environ.setdefault("TGQ_AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {

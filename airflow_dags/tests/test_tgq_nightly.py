@@ -63,14 +63,14 @@ def test_order_of_the_steps(dag):
     assert dag.get_task("report").trigger_rule == "none_failed_min_one_success"
 
 
-def test_one_night_and_one_step_at_a_time_with_patient_retries(dag):
+def test_one_run_and_one_step_at_a_time_with_retries(dag):
     assert (dag.max_active_runs, dag.max_active_tasks, dag.catchup) == (1, 1, False)
     for task in dag.tasks:
         assert task.retries >= 1 and task.retry_exponential_backoff and task.retry_delay > timedelta(0), task.task_id
         assert timedelta(0) < task.execution_timeout < dag.dagrun_timeout and task.max_retry_delay <= timedelta(hours=1), task.task_id
 
 
-def test_assets_are_told_where_they_change(dag):
+def test_assets_are_outlets_of_the_tasks_that_change_them(dag):
     outlets = {task.task_id: {o.name for o in task.outlets} for task in dag.tasks if task.outlets}
     assert outlets == {
         "embed": {"tgq_item_embeddings"}, "evaluate": {"tgq_retrieval_metrics"},
@@ -79,7 +79,7 @@ def test_assets_are_told_where_they_change(dag):
 
 
 @pytest.mark.parametrize("task_id, job", STEPS.items())
-def test_every_command_names_its_job_and_the_same_night(dag, task_id, job):
+def test_every_command_names_its_job_and_the_same_run(dag, task_id, job):
     task = rendered(dag, task_id)
     assert task.application == f"/opt/tgq/jobs/{job}.py" and (JOBS / f"{job}.py").is_file()
     args = task.application_args
@@ -92,12 +92,12 @@ def test_options_of_single_steps(dag):
     assert value(rendered(dag, "validate_catalog").application_args, "--suite") == ["catalog"]
     assert value(rendered(dag, "validate_embeddings").application_args, "--suite") == ["embeddings"]
     evaluate, gate = rendered(dag, "evaluate"), rendered(dag, "gate")
-    assert "--no-fail" in evaluate.application_args, "a refused night must reach the branch"
+    assert "--no-fail" in evaluate.application_args, "a refused run must reach the branch"
     assert value(evaluate.application_args, "--summary") == [gate.op_kwargs["path"]] == [f"/data/warehouse/reports/{RUN}/evaluate.json"]
     assert gate.op_kwargs["run"] == rendered(dag, "refused").op_kwargs["run"] == RUN
 
 
-def test_parameters_of_a_run_win_over_variables(dag):
+def test_parameters_of_a_run_override_variables(dag):
     task = rendered(dag, "embed", catalog="s3://b/other", profile="local", catalog_profile="catalogs/luma")
     assert value(task.application_args, "--catalog") == ["s3://b/other"]
     assert value(task.application_args, "--conf") == ["catalogs/luma", "local"]
@@ -109,7 +109,7 @@ def test_a_missing_setting_is_named(dag):
 
 
 @pytest.mark.parametrize("run_id", [AIRFLOW_RUN, "manual run, tonight / again", "__x", "a" * 250 + ":end"])
-def test_night_ids_can_name_a_folder(dag, run_id):
+def test_run_ids_are_valid_for_tgq(dag, run_id):
     import re
 
     name = dag.user_defined_filters["night_id"](run_id)
@@ -124,27 +124,27 @@ def summary(folder, passed, run=RUN):
 
 
 def test_the_branch_follows_the_verdict(dag, tmp_path):
-    choose = dag.get_task("gate").python_callable
-    assert choose(summary(tmp_path, True), RUN) == "publish"
-    assert choose(summary(tmp_path, False), RUN) == "refused"
-    assert choose("file://" + summary(tmp_path, True), RUN) == "publish"
+    next_task = dag.get_task("gate").python_callable
+    assert next_task(summary(tmp_path, True), RUN) == "publish"
+    assert next_task(summary(tmp_path, False), RUN) == "refused"
+    assert next_task("file://" + summary(tmp_path, True), RUN) == "publish"
 
 
-def test_nothing_is_published_on_a_guess(dag, tmp_path):
+def test_a_missing_verdict_is_an_error(dag, tmp_path):
     from airflow.exceptions import AirflowFailException
 
-    choose = dag.get_task("gate").python_callable
+    next_task = dag.get_task("gate").python_callable
     with pytest.raises(AirflowFailException, match="no verdict of run"):
-        choose(summary(tmp_path, True, run="another"), RUN)
+        next_task(summary(tmp_path, True, run="another"), RUN)
     (tmp_path / "evaluate.json").write_text(json.dumps({"run_id": RUN, "gate": None}))
     with pytest.raises(AirflowFailException):
-        choose(str(tmp_path / "evaluate.json"), RUN)
+        next_task(str(tmp_path / "evaluate.json"), RUN)
     with pytest.raises(FileNotFoundError):
-        choose(str(tmp_path / "absent.json"), RUN)
+        next_task(str(tmp_path / "absent.json"), RUN)
 
 
 SUBMIT = """#!{python}
-# stands where a cluster would: notes the job, and writes the verdict where the command line asks for it
+# replaces spark-submit: logs the job, and writes the verdict to the file of --summary
 import json, os, pathlib, sys
 args = sys.argv[1:]
 job = next(a for a in args if a.endswith(".py"))
@@ -159,8 +159,8 @@ if "--summary" in args:
 
 
 @pytest.mark.parametrize("passed", [True, False])
-def test_a_night_walks_through_the_gate(database, dag, tmp_path, monkeypatch, passed):
-    """Airflow itself runs the DAG; only spark-submit is a stand-in."""
+def test_airflow_runs_the_dag_on_both_sides_of_the_gate(database, dag, tmp_path, monkeypatch, passed):
+    """Airflow runs the DAG; only spark-submit is replaced."""
     submit, log = tmp_path / "bin" / "spark-submit", tmp_path / "jobs.log"
     submit.parent.mkdir()
     submit.write_text(SUBMIT.format(python=sys.executable, log=str(log), passed=passed))

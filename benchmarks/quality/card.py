@@ -1,10 +1,10 @@
-"""What the default encoder scores: a night on each of the study's catalogs, and its tables as the encoder's card shows them.
+"""The metrics in the encoder's card: a nightly run on each of the study's catalogs, and its tables.
 
     python benchmarks/quality/card.py [--encoder FOLDER] [--catalogs demo fashion-x ...] [--work build/quality] [--out card.md]
 
-The test groups ask, the whole catalog answers; every figure is one that the night itself wrote, with its interval. A catalog whose
-night has been measured with this encoder is not run again. Where the study or a training has run the same towers over a catalog,
-the night finds their features in its warehouse.
+The queries are the test groups and the pool is the whole catalog. The nightly run writes every figure and interval. A catalog that
+already has a run with this encoder is not run again. If the study or a training has cached the towers' features of a catalog, the
+run uses them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, SLICES, Catalog, folder_of, place_of  # noqa: E402
+from catalogs import CATALOGS, SLICES, Catalog, folder_of, work_folder  # noqa: E402
 
 from tgq.encoder.model import DEFAULT_ENCODER, EncoderConfig  # noqa: E402
 from tgq.registry.loading import versions_of  # noqa: E402
@@ -34,13 +34,13 @@ PROFILE = {"catalog": {"slice_columns": list(SLICES)}, "evaluate": {"slices": ["
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", type=Path, default=DEFAULT_ENCODER, help="an encoder folder (default: the one that ships)")
+    parser.add_argument("--encoder", type=Path, default=DEFAULT_ENCODER, help="folder of the encoder (default: the bundled one)")
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="catalogs and warehouses, the study's (default build/quality)")
-    parser.add_argument("--out", type=Path, help="the tables; default: printed")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="folder of the study's catalogs and warehouses (default build/quality)")
+    parser.add_argument("--out", type=Path, help="file for the tables; default: they are printed")
     args = parser.parse_args()
     config = EncoderConfig.read(args.encoder)
-    work = place_of(args.work, {"image_size": config.image_size, "closeups": config.closeups})
+    work = work_folder(args.work, {"image_size": config.image_size, "closeups": config.closeups})
     chosen = [c for c in CATALOGS if c.name in args.catalogs]
     nights = {c.name: night(c, args.encoder, work) for c in chosen}
     text = "\n\n".join([*(table(metric, nights) for metric in METRICS), slices({c.name: nights[c.name] for c in chosen if c.multiplied})])
@@ -52,7 +52,11 @@ def main() -> int:
 
 
 def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
-    """The summary of a night with this encoder, and its `retrieval_metrics`; CalledProcessError where it failed."""
+    """The summary of a nightly run with this encoder, with its `retrieval_metrics` as `rows`.
+
+    Raises:
+        CalledProcessError: the run failed.
+    """
     folder = folder_of(catalog, work)
     warehouse = Source.of_catalog(f"{folder}={catalog.profile}", work / "warehouses").settings.warehouse.path
     summary = work / "nights" / versions_of(str(encoder))[0] / f"{catalog.name}.json"
@@ -72,14 +76,14 @@ def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
 
 
 def table(metric: str, nights: dict[str, dict]) -> str:
-    """One metric, a row per catalog; the last column is the paired difference to the concatenation, for metrics that nights compare."""
+    """A row per catalog for one metric. The last column is the paired difference to the concatenation, if the run compared the metric."""
     kind, _, k = metric.partition("@")
-    asked, rows = ("frozen_concat", kind, int(k or 0)), {}
+    wanted, rows = ("frozen_concat", kind, int(k or 0)), {}
     for name, found in nights.items():
         figures = [found["metrics"][system][metric] for system in SYSTEMS]
-        paired = [d for d in found["steps"]["evaluate"]["figures"]["differences"] if (d["baseline"], d["metric"], d["k"]) == asked]
+        paired = [d for d in found["steps"]["evaluate"]["figures"]["differences"] if (d["baseline"], d["metric"], d["k"]) == wanted]
         rows[name] = [f"{figures[0]['n_queries']}, {figures[0]['pool_size']}", *map(_with_interval, figures), *(_with_interval(d, "+") for d in paired)]
-    columns = [METRICS[metric], "queries, pool", *SYSTEMS.values(), "encoder less concatenation"][: 1 + len(next(iter(rows.values())))]
+    columns = [METRICS[metric], "queries, pool", *SYSTEMS.values(), "encoder minus concatenation"][: 1 + len(next(iter(rows.values())))]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items())])
 

@@ -1,4 +1,4 @@
-"""The study's catalogs: four shops, three of them also multiplied, each as tower features of its train and its test groups."""
+"""The study's catalogs: four shops, three of them also in an augmented version, as tower features of their train and test groups."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tgq.training.data.dataset import TrainingSet
 from tgq.training_job.job import Source, read_source
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-SCENES = 0.6  # share of the multiplied pictures that show other products too
-SLICES = ("distractors", "overlay", "background")  # nuisances, where a catalog knows them
+SCENES = 0.6  # share of the augmented pictures that show other products too
+SLICES = ("distractors", "overlay", "background")  # columns with nuisances, which some catalogs have
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """A catalog and where it comes from."""
+    """A catalog and its source."""
 
     name: str
-    shop: str  # whose groups it has: never trained on for a measurement of the same shop's transfer
+    shop: str  # transfer trains on catalogs of other shops only
     profile: str
-    multiplied: int = 0  # rows of the seeded multiplier, 0 for the shop as it is
+    multiplied: int = 0  # number of augmented rows; 0 for the shop's own rows
 
 
 CATALOGS = (
@@ -46,19 +46,19 @@ CATALOGS = (
 )
 
 
-def place_of(work: Path, sight: dict[str, int]) -> Path:
-    """Where in `work` that lies which depends on what towers are shown: `image_size` and `closeups` of EncoderConfig."""
-    return work / (f"{sight['image_size']}px" + f"-closeups-{sight['closeups']}" * bool(sight["closeups"]))
+def work_folder(work: Path, tower_input: dict[str, int]) -> Path:
+    """The subfolder of `work` for these `image_size` and `closeups` of EncoderConfig."""
+    return work / (f"{tower_input['image_size']}px" + f"-closeups-{tower_input['closeups']}" * bool(tower_input["closeups"]))
 
 
 def folder_of(catalog: Catalog, work: Path) -> Path:
-    """The catalog's folder, drawn or multiplied at first use beside `work`: pictures are the same for all sizes that towers see.
+    """The catalog's folder. It is drawn or augmented at first use, next to `work`, since it does not depend on the towers' input.
 
     Raises:
-        SourceError: the shop's data are not there.
+        SourceError: the shop's data are missing.
     """
     if catalog.shop != "demo" and not (SHARED / "data" / catalog.shop / "catalog.parquet").is_file():
-        raise SourceError(f"{SHARED / 'data' / catalog.shop} is not there", "leave its catalogs out: --catalogs demo")
+        raise SourceError(f"there is no {SHARED / 'data' / catalog.shop}", "leave its catalogs out, e.g. --catalogs demo")
     made = work.parent / "catalogs" / catalog.name
     if (made / "catalog.parquet").is_file():
         return made
@@ -75,16 +75,16 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
     return made
 
 
-def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, progress: Progress) -> None:
-    """Run the default towers over all pictures that have no features yet: some 10 a second on two cores with close-ups.
+def prepare(catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Path, progress: Progress) -> None:
+    """Run the default towers over all pictures that have no features yet; about 10 per second on two cores with close-ups.
 
-    `sight`: `image_size` and `closeups` of EncoderConfig.
+    tower_input: `image_size` and `closeups` of EncoderConfig.
     """
     missing = [(c, side) for c in catalogs for side in ("train", "test") if not features_file(c, side, work).is_file()]
     if not missing:
         return
     torch.manual_seed(0)
-    encoder, start = TGQFormer(EncoderConfig(**sight)), work / "towers"
+    encoder, start = TGQFormer(EncoderConfig(**tower_input)), work / "towers"
     encoder.save_pretrained(start)
     (work / "features").mkdir(parents=True, exist_ok=True)
     with open_session(load_settings(["local"], []).settings) as spark:
@@ -95,23 +95,23 @@ def prepare(catalogs: tuple[Catalog, ...], sight: dict[str, int], work: Path, pr
 
 
 def features(catalog: Catalog, side: str, work: Path) -> TrainingSet:
-    """What `prepare` made of one side."""
+    """The features of one side, train or test, that `prepare` wrote."""
     return TrainingSet.load(features_file(catalog, side, work))
 
 
 def labels(catalog: Catalog, side: str, work: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and groups of one side, without its features."""
+    """Item ids and groups of one side, without the features."""
     with np.load(features_file(catalog, side, work), allow_pickle=False) as arrays:
         return arrays["item"], arrays["group"]
 
 
 def truth(catalog: Catalog, work: Path) -> pd.DataFrame:
-    """The nuisances and the item's box by item_id, as far as the catalog knows them."""
+    """The nuisances and the item's box by item_id, if the catalog has them."""
     frame = pd.read_parquet(folder_of(catalog, work) / "catalog.parquet")
     known = [name for name in (*SLICES, "box") if name in frame.columns]
     return frame.drop_duplicates("item_id").set_index("item_id")[known]
 
 
 def features_file(catalog: Catalog, side: str, work: Path) -> Path:
-    """Where the features of one side lie."""
+    """The file with the features of one side."""
     return work / "features" / f"{catalog.name}-{side}.npz"

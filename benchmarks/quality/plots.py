@@ -1,4 +1,4 @@
-"""The study's pictures: the ladder, quality against cost, where the streams look, what the gates react to."""
+"""The study's plots: the ladder, quality against cost, attention of both streams, and the gates."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
 LADDER = ("qformer", "anchored_only", "hybrid_nogate", "hybrid_gates", "tgq")
-SHOWN = 5  # pictures of the attention plot
-SAMPLED, ASKED = 500, 200  # items at most, spread evenly, of whom the attention and the gates are told
+SHOWN = 5  # pictures in the attention plot
+ATTENTION_ITEMS, GATE_ITEMS = 500, 200  # maximum number of items, at even distances, for attention and gates
 
 
 def ladder(figures: pd.DataFrame, out: Path) -> None:
-    """MRR of each step with its interval, a panel per regime and catalog. Columns: regime, catalog, design, MRR, low, high."""
+    """Plot the MRR of each step with its interval, a panel per regime and catalog. Columns: regime, catalog, design, MRR, low, high."""
     panels = list(figures.groupby(["regime", "catalog"], sort=False))
     columns = min(4, len(panels))
     fig, axes = plt.subplots(-(-len(panels) // columns), columns, figsize=(3.4 * columns, 2.6 * -(-len(panels) // columns)), squeeze=False)
@@ -43,30 +43,30 @@ def ladder(figures: pd.DataFrame, out: Path) -> None:
 
 
 def cost(figures: pd.DataFrame, costs: pd.DataFrame, out: Path) -> None:
-    """Mean MRR over the multiplied catalogs against GFLOPs per item behind the towers. `costs` is indexed by design."""
+    """Plot the mean MRR over the augmented catalogs against GFLOPs per item without the towers. `costs` is indexed by design."""
     noisy = figures[figures["catalog"].str.endswith("-x")]
     mean = (noisy if len(noisy) else figures).groupby("design")["MRR"].mean()
     fig, ax = plt.subplots(figsize=(6, 4))
     for name, value in mean.items():
         ax.scatter(costs.loc[name, "gflops"], value)
         ax.annotate(name, (costs.loc[name, "gflops"], value), fontsize=7, xytext=(4, 2), textcoords="offset points")
-    ax.set_xlabel("GFLOPs per item behind the frozen towers")
+    ax.set_xlabel("GFLOPs per item, without the frozen towers")
     ax.set_ylabel("mean MRR, %")
     _save(fig, out)
 
 
 @torch.no_grad()
 def attention(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Path, out: Path) -> dict[str, float]:
-    """Noisy pictures with the weights of both streams over them; the share of each stream's weight inside the item's true box."""
+    """Plot noisy pictures with the attention weights of both streams. Returns the share of each stream's weight inside the item's box."""
     known = truth(catalog, work)
     if "box" not in known:
         return {}
     rows = np.flatnonzero((test.image_index >= 0) & (pd.to_numeric(known["distractors"]).reindex(test.item).fillna(0).to_numpy() > 0))
     if not len(rows):
         return {}
-    rows = _sampled(rows, SAMPLED)
+    rows = _sampled(rows, ATTENTION_ITEMS)
     maps, inside = _streams(encoder, test, rows), _inside(known, test.item[rows], encoder.vision.tokens_per_image - encoder.vision.n_closeups)
-    told = {name: float((weights * inside).sum(1).mean()) for name, weights in maps.items()} | {"even": float(inside.mean(1).mean())}
+    shares = {name: float((weights * inside).sum(1).mean()) for name, weights in maps.items()} | {"uniform": float(inside.mean(1).mean())}
     pictures = pd.read_parquet(folder_of(catalog, work) / "catalog.parquet").drop_duplicates("item_id").set_index("item_id")
     shown = rows[:: max(1, len(rows) // SHOWN)][:SHOWN]
     fig, axes = plt.subplots(3, len(shown), figsize=(2.2 * len(shown), 6.8), squeeze=False)
@@ -86,22 +86,22 @@ def attention(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Pat
                 ax.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="lime", linewidth=1))
             ax.set_title(test.texts[test.metadata_index[row, 0]][:34] if name is None else name, fontsize=6)
     _save(fig, out)
-    return told
+    return shares
 
 
 @torch.no_grad()
 def gates(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Path, out: Path) -> pd.DataFrame:
-    """Both gates' means with the right metadata, with another item's, and by overlay; index: what was shown. Empty without gates."""
+    """Plot the means of both gates with the item's metadata, with another item's, and by overlay. Returns them; empty without gates."""
     if encoder.gates is None:
         return pd.DataFrame()
     known = truth(catalog, work)
     rows = np.arange(len(test))
     overlay = ~known["overlay"].reindex(test.item).astype(str).str.lower().isin(("false", "none", "nan")) if "overlay" in known else None
-    kinds = {"as it is": (test, rows), "wrong metadata": (_shuffled(test), rows)}
+    kinds = {"own metadata": (test, rows), "wrong metadata": (_shuffled(test), rows)}
     if overlay is not None:
         kinds |= {"overlay": (test, np.flatnonzero(overlay)), "no overlay": (test, np.flatnonzero(~overlay))}
     found = {}
-    for name, (items, chosen) in ((name, (items, _sampled(chosen, ASKED))) for name, (items, chosen) in kinds.items() if len(chosen)):
+    for name, (items, chosen) in ((name, (items, _sampled(chosen, GATE_ITEMS))) for name, (items, chosen) in kinds.items() if len(chosen)):
         values = np.concatenate([_gate_means(encoder, items, part) for part in np.array_split(chosen, max(1, len(chosen) // 256))])
         found[name] = [*values.mean(0), *(1.96 * values.std(0) / len(values) ** 0.5)]
     frame = pd.DataFrame(found, index=["metadata", "exploratory", "metadata_half", "exploratory_half"]).T
@@ -110,7 +110,7 @@ def gates(encoder: TGQFormer, catalog: Catalog, test: TrainingSet, work: Path, o
         ax.bar(np.arange(len(frame)) + shift, frame[name] - 1, width=0.3, yerr=frame[f"{name}_half"], capsize=3, label=f"{name} gate")
     ax.axhline(0, color="grey", linewidth=0.5)
     ax.set_xticks(range(len(frame)), frame.index)
-    ax.set_ylabel("beta (0 leaves the stream as it is)")
+    ax.set_ylabel("beta (0 is neutral)")
     ax.legend(fontsize=8)
     _save(fig, out)
     return frame
@@ -126,7 +126,7 @@ def _gate_means(encoder: TGQFormer, rows: TrainingSet, part: np.ndarray) -> np.n
 
 
 def _shuffled(rows: TrainingSet) -> TrainingSet:
-    """Every item with the metadata and title of one of another group: groups in random order, rolled by the largest."""
+    """Every item with the metadata and title of an item of another group: groups in random order, shifted by the largest group."""
     names, number, sizes = np.unique(rows.group, return_inverse=True, return_counts=True)
     order = np.argsort(np.random.default_rng(0).permutation(len(names))[number], kind="stable")
     other = np.empty_like(order)
@@ -135,13 +135,13 @@ def _shuffled(rows: TrainingSet) -> TrainingSet:
 
 
 def _streams(encoder: TGQFormer, test: TrainingSet, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Weights over the picture's grid, mean of the heads, of the anchored and the exploratory stream; a close-up's lies even on its part."""
+    """Attention weights of both streams over the picture's grid, averaged over the heads. The weight of a close-up is spread over its part."""
     parts: dict[str, list] = {"anchored": [], "exploratory": []}
     for part in np.array_split(rows, max(1, len(rows) // 128)):
         f = test.features(part).to(encoder.null_image.device)
         s, _ = encoder.streams(f)
-        for name, tokens, where in (("anchored", s.anchored, s.attention_logits), ("exploratory", s.exploratory, torch.zeros_like(s.attention_logits))):
-            weights = encoder.head.pooling.weights(s.projected, tokens, where, first=name == "anchored")
+        for name, tokens, logits in (("anchored", s.anchored, s.attention_logits), ("exploratory", s.exploratory, torch.zeros_like(s.attention_logits))):
+            weights = encoder.head.pooling.weights(s.projected, tokens, logits, first=name == "anchored")
             parts[name].append(_on_grid(weights.mean(1), encoder.vision.tiles).cpu().numpy())
     return {name: np.concatenate(values) for name, values in parts.items()}
 
@@ -158,7 +158,7 @@ def _on_grid(weights: torch.Tensor, tiles: int) -> torch.Tensor:
 
 
 def _inside(known: pd.DataFrame, items: np.ndarray, tokens: int) -> np.ndarray:
-    """`[n, N]` 1 where a cell's centre lies in the item's box (shares of the side)."""
+    """`[n, N]` 1 if the cell's centre is in the item's box, else 0. Box coordinates are fractions of the side."""
     side = math.isqrt(tokens)
     centre = (np.arange(side) + 0.5) / side
     boxes = np.array([np.asarray(box, float) for box in known["box"].reindex(items)])
@@ -179,7 +179,7 @@ def _save(fig, out: Path) -> None:
 
 
 def costs(designs: list[Design], rows: TrainingSet) -> pd.DataFrame:
-    """GFLOPs per item behind the towers (torch's counter, two for a multiply-add) and items a second of it here, by design."""
+    """GFLOPs per item without the towers (torch's counter; a multiply-add counts as two), and items per second on this machine, by design."""
     import time
 
     from torch.utils.flop_counter import FlopCounterMode
@@ -190,7 +190,7 @@ def costs(designs: list[Design], rows: TrainingSet) -> pd.DataFrame:
     for design in designs:
         encoder = untrained(design).eval()
         counter = FlopCounterMode(display=False)
-        with counter:  # with gradients: torch's counter cannot follow parameters that want them without
+        with counter:  # not under no_grad, because torch's counter then fails for parameters that require gradients
             encoder(batch)
         took = []
         with torch.no_grad():

@@ -1,11 +1,11 @@
-"""TGQ-Former against rival connectors: trains, measures and writes the tables and plots, in one command.
+"""Comparison of TGQ-Former with rival connectors: trains and evaluates them, and writes tables and plots.
 
     python benchmarks/quality/study.py [--budget quick|full] [--catalogs luma-x fashion-x ...] [--designs tgq qformer ...]
 
-Same towers, same head, same losses, same number of steps and pairs for every design; the pool is every item of the test groups.
-Two regimes: *own* trains on the catalog's own train groups, *transfer* on the train groups of all other shops. Test groups are
-never trained on, and nothing is chosen on them. A trial's ranks are kept in `--work`, so that a run that was broken off goes on
-where it stopped and a longer one adds to a shorter one of the same budget. Training sets are worked on side by side, one per `--workers`;
+All designs have the same towers, head, losses, number of steps and pairs. The pool is the items of all test groups. There are two
+regimes: *own* trains on the catalog's own train groups, *transfer* on the train groups of all other shops. Test groups are never
+used for training or for choosing anything. The ranks of each trial are stored in `--work`: a repeated command continues an
+interrupted one, or adds seeds and designs to one of the same budget. `--workers` training sets are processed at the same time;
 each takes up to 6 GB.
 """
 
@@ -30,7 +30,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, Catalog, features, features_file, place_of, prepare  # noqa: E402
+from catalogs import CATALOGS, Catalog, features, features_file, prepare, work_folder  # noqa: E402
 from tables import write_tables  # noqa: E402
 from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks_file  # noqa: E402
 
@@ -45,23 +45,23 @@ REGIMES = ("own", "transfer")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", choices=BUDGETS, default="quick",
-                        help="quick: a seed, 20 steps of 64 pairs, the designs that matter most; full: 5 seeds, 200 steps of 192 pairs, all designs")
+                        help="quick: 1 seed, 20 steps of 64 pairs, the most important designs; full: 5 seeds, 200 steps of 192 pairs, all designs")
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
-    parser.add_argument("--seeds", type=int, help="how many; default: those of the budget")
+    parser.add_argument("--seeds", type=int, help="number of seeds; default: that of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
-    parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="pixels a side that the vision tower is shown, for all designs")
-    parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="parts a side that it is shown by themselves too, for all; 0: none")
-    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="features and ranks, by what the tower is shown (default build/quality)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="tables and plots")
+    parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="side of the vision tower's input in pixels, for all designs")
+    parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="close-ups per side for the tower, for all designs; 0: none")
+    parser.add_argument("--work", type=Path, default=Path("build/quality"), help="folder for features and ranks (default build/quality)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="folder for tables and plots")
     parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1,
-                        help="processes that share the cores; default: one per core, on a GPU one")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, train nothing")
+                        help="number of processes; default: one per core, or one with a GPU")
+    parser.add_argument("--dry-run", action="store_true", help="print the number of trials; train nothing")
     args = parser.parse_args()
-    sight = {"image_size": args.image_size, "closeups": args.closeups}
+    tower_input = {"image_size": args.image_size, "closeups": args.closeups}
     budget = replace(BUDGETS[args.budget], seeds=args.seeds or BUDGETS[args.budget].seeds)
-    work = place_of(args.work, sight)
-    designs = [DESIGNS[name].seeing(sight) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
+    work = work_folder(args.work, tower_input)
+    designs = [DESIGNS[name].with_input(tower_input) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
     try:
@@ -69,8 +69,8 @@ def main() -> int:
         progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
         if args.dry_run:
             return 0
-        prepare(CATALOGS if "transfer" in args.regimes else chosen, sight, work, progress)
-        conduct(waiting, budget, work, max(1, args.workers), progress)
+        prepare(CATALOGS if "transfer" in args.regimes else chosen, tower_input, work, progress)
+        run_trials(waiting, budget, work, max(1, args.workers), progress)
         write_tables(args.regimes, chosen, designs, budget, work, args.out)
     except TgqError as error:
         print(f"study: {error}", file=sys.stderr)
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def plan(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design], budget: Budget) -> Iterator[tuple]:
-    """(regime, what is trained on, what is measured, design, seed): those of one training set in a row."""
+    """The trials: (regime, training catalogs, test catalogs, design, seed). Trials with the same training set are consecutive."""
     for regime in regimes:
         groups = [(c,) for c in chosen] if regime == "own" else [tuple(c for c in chosen if c.shop == s) for s in sorted({c.shop for c in chosen})]
         for measured in groups:
@@ -91,7 +91,7 @@ def plan(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design],
 
 
 def files(trial: tuple, budget: Budget, work: Path) -> dict[str, Path]:
-    """Where the ranks of a trial lie, by measured catalog."""
+    """The files with the ranks of a trial, by test catalog."""
     regime, _, measured, design, seed = trial
     return {c.name: ranks_file(regime, c.name, design, seed, budget, work) for c in measured}
 
@@ -100,48 +100,48 @@ def finished(trial: tuple, budget: Budget, work: Path) -> bool:
     return all(path.is_file() for path in files(trial, budget, work).values())
 
 
-def conduct(waiting: list[tuple], budget: Budget, work: Path, workers: int, progress) -> None:
-    """Train and measure, the largest training sets first.
+def run_trials(waiting: list[tuple], budget: Budget, work: Path, workers: int, progress) -> None:
+    """Run the trials in processes, those of the largest training sets first.
 
     Raises:
-        TgqError: what a worker ran into, or that one was ended from outside.
+        TgqError: a worker failed or was killed.
     """
     sets = [list(trials) for _, trials in itertools.groupby(waiting, key=lambda trial: trial[:2])]
     sets.sort(key=lambda trials: -sum(features_file(c, "train", work).stat().st_size for c in trials[0][1]))
     progress.start("trials", len(waiting))
-    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGTERM, end_workers)
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        left = {pool.submit(conduct_one, trials, budget, work) for trials in sets}
+        left = {pool.submit(run_training_set, trials, budget, work) for trials in sets}
         while left:
             done, left = wait(left, timeout=5, return_when=FIRST_EXCEPTION)
             progress.update(sum(finished(trial, budget, work) for trial in waiting))
             if failed := next((job.exception() for job in done if job.exception()), None):
                 pool.shutdown(cancel_futures=True)
                 if isinstance(failed, BrokenProcessPool):
-                    raise TgqError("a worker was ended from outside, perhaps for want of memory", "go on with --workers 1") from failed
+                    raise TgqError("a worker was killed, perhaps because memory ran out", "repeat the command with --workers 1") from failed
                 raise failed
     progress.finish()
 
 
-def ended(*_) -> None:
-    """Take the workers along, which would else work on for nobody."""
+def end_workers(*_) -> None:
+    """On SIGTERM, end the workers too."""
     for worker in active_children():
         worker.terminate()
     sys.exit(128 + signal.SIGTERM)
 
 
-def conduct_one(waiting: list[tuple], budget: Budget, work: Path) -> None:
-    """The trials of one training set; each one's files appear whole or not at all."""
+def run_training_set(waiting: list[tuple], budget: Budget, work: Path) -> None:
+    """Run the trials of one training set. Their files are written atomically."""
     _, trained, measured, _, _ = waiting[0]
     trials = Trials(TrainingSet.concatenate([features(c, "train", work) for c in trained]), {c.name: features(c, "test", work) for c in measured}, budget)
     for trial in waiting:
         regime, _, _, design, seed = trial
-        encoder, found, told = trials.run(design, seed)
+        encoder, found, history = trials.run(design, seed)
         for name, path in files(trial, budget, work).items():
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, ranks=found[name], told=json.dumps(told))
+            np.savez(partial, ranks=found[name], told=json.dumps(history))
             partial.rename(path)
             if design.role == "ours" and seed == 0:
                 encoder.save_pretrained(encoder_folder(regime, name, budget, work))

@@ -1,4 +1,4 @@
-"""One trial: train a design on some catalogs' train groups with a seed, rank the test groups of others."""
+"""One trial: trains a design with a seed on the train groups of some catalogs, and ranks the test groups of others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tgq.training.trainer import TrainConfig, embed, train, validation_rows
 
 @dataclass(frozen=True)
 class Budget:
-    """What a trial may cost."""
+    """The size of each trial, and the number of seeds."""
 
     name: str
     seeds: int
@@ -36,7 +36,7 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Design:
-    """What is compared: a connector, and what of ours is taken away from it."""
+    """A design in the comparison: a connector, or TGQ-Former without one of its parts."""
 
     name: str
     encoder: dict = field(default_factory=dict)  # fields of EncoderConfig
@@ -44,9 +44,9 @@ class Design:
     role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
     quick: bool = False  # part of the quick budget too
 
-    def seeing(self, sight: dict[str, int]) -> Design:
-        """The same behind a vision tower that is shown so much: `image_size` and `closeups` of EncoderConfig."""
-        return replace(self, encoder={**self.encoder, **sight})
+    def with_input(self, tower_input: dict[str, int]) -> Design:
+        """The same design with these `image_size` and `closeups` of EncoderConfig."""
+        return replace(self, encoder={**self.encoder, **tower_input})
 
 
 DESIGNS = {
@@ -60,41 +60,41 @@ DESIGNS = {
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, close-ups unused", {"connector": "tgq"}, {"closeup_share": 0.0}, "ablation"),
-        Design("tgq, start only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
+        Design("tgq, initialisation only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
     )
 }
 
 
 def untrained(design: Design) -> TGQFormer:
-    """The design as it is drawn."""
+    """The design with random weights."""
     return TGQFormer(EncoderConfig(**design.encoder))
 
 
 @dataclass(frozen=True)
-class Start:
-    """What designs that start alike share: it does not depend on a trial's seed, and is the dearest part of a short one."""
+class Initialisation:
+    """The initialisation that designs of one kind share. It does not depend on the seed, and takes most of the time of a short trial."""
 
     state: dict[str, torch.Tensor]
-    rows: TrainingSet  # guided by the start's anchor as the tests are; all views of them where the budget asks often enough
-    tests: dict[str, TrainingSet]
-    chosen: dict[str, float]
+    rows: TrainingSet  # with attention logits; of all views if the budget draws each row more than once on average
+    tests: dict[str, TrainingSet]  # with attention logits
+    chosen: dict[str, float]  # values that the initialisation chose
 
 
 class Trials:
-    """Trials over one training set, measured on test sets by name."""
+    """Trials on one training set, evaluated on test sets by name."""
 
     def __init__(self, rows: TrainingSet, tests: dict[str, TrainingSet], budget: Budget):
         self.rows, self.tests, self.budget = rows, tests, budget
-        self.starts: dict[tuple, Start] = {}
+        self.initialisations: dict[tuple, Initialisation] = {}
 
     def run(self, design: Design, seed: int) -> tuple[TGQFormer, dict[str, np.ndarray], dict[str, float]]:
-        """A trained encoder, its ranks by test set, and what its training came to and its start chose."""
+        """The trained encoder, its ranks by test set, and figures of its training and initialisation."""
         b, began = self.budget, time.perf_counter()
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
         options = replace(options, **design.training)
         torch.manual_seed(seed)
         encoder = untrained(design)
-        shared = self._start(encoder, design, options)
+        shared = self._initialisation(encoder, options)
         encoder.load_state_dict(shared.state, strict=False)
         history = train(encoder, shared.rows, replace(options, seed=seed), initialised=True)
         best = max(history, key=lambda values: values["validation_mrr"])
@@ -102,30 +102,30 @@ class Trials:
         return encoder, found, {"seconds": time.perf_counter() - began, "best_step": best["step"], "validation_mrr": best["validation_mrr"],
                                 "started_at": history[0]["validation_mrr"], **shared.chosen}  # fmt: skip
 
-    def _start(self, encoder: TGQFormer, design: Design, options: TrainConfig) -> Start:
-        asked = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
-        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(encoder.head.base).__name__, asked)
-        if key not in self.starts:
+    def _initialisation(self, encoder: TGQFormer, options: TrainConfig) -> Initialisation:
+        settings = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
+        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(encoder.head.base).__name__, settings)
+        if key not in self.initialisations:
             chosen = initialise(encoder, self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options))), options)
-            kept = ("anchor.", "head.base.", "head.pooling.share")
-            state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(kept)}
+            initialised = ("anchor.", "head.base.", "head.pooling.share")
+            state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(initialised)}
             tests = {name: rows.with_attention_logits(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size
-            self.starts[key] = Start(state, self.rows.with_attention_logits(encoder, views=None if often else 1), tests, chosen)
-        return self.starts[key]
+            self.initialisations[key] = Initialisation(state, self.rows.with_attention_logits(encoder, views=None if often else 1), tests, chosen)
+        return self.initialisations[key]
 
 
 def ranks(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:
-    """`[R]`: each item's rank of its first positive in the pool of all rows, nan where it has none."""
+    """`[R]` for each item the rank of its first positive in the pool of all rows; nan if it has no positive."""
     vectors, parts = embed(encoder, rows), np.array_split(np.arange(len(rows)), max(1, len(rows) // 500))
     return np.concatenate([first_ranks(vectors, rows, part) for part in parts])
 
 
 def encoder_folder(regime: str, catalog: str, budget: Budget, work: Path) -> Path:
-    """Where TGQ-Former's first seed is kept, for the plots."""
+    """The folder of the TGQ-Former that was trained with the first seed, for the plots."""
     return work / "encoders" / budget.name / regime / catalog
 
 
 def ranks_file(regime: str, catalog: str, design: Design, seed: int, budget: Budget, work: Path) -> Path:
-    """Where the ranks of one trial on one catalog lie."""
+    """The file with the ranks of a trial on a catalog."""
     return work / "trials" / budget.name / regime / catalog / f"{re.sub('[^a-z_]+', '-', design.name)}-{seed}.npz"

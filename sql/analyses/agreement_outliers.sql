@@ -1,6 +1,6 @@
--- Items whose picture contradicts their title, the worst first: swapped pictures, wrong titles, banners in place of products.
--- agreement is the cosine of picture and title; z says how far below its category's mean it lies, in standard deviations.
--- Change: least_items, the smallest category that has a meaningful mean; LIMIT.
+-- Items whose picture does not match their title, the worst first: swapped pictures, wrong titles, banners instead of products.
+-- agreement is the cosine of picture and title. z is its distance from the category's mean, in standard deviations.
+-- Change: least_items, the size of the smallest category to consider; LIMIT.
 DECLARE OR REPLACE VARIABLE least_items INT DEFAULT 10;
 WITH judged AS (
   SELECT

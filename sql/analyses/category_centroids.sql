@@ -1,7 +1,7 @@
--- Each category's mean vector: how tight the category is, and which other category lies nearest to it.
--- cohesion is the length of the mean of unit vectors: 1 when all items point the same way, near 0 when they have nothing in
--- common. A high similarity to another category hints at a split that the pictures do not support.
--- Change: LIMIT. Cost grows with the items, and with the square of the number of categories.
+-- The mean vector of each category: how compact the category is, and which other category is nearest to it.
+-- cohesion is the length of the mean of unit vectors: 1 if all vectors are equal, near 0 if they point in all directions.
+-- A high similarity to another category suggests that the encoder cannot separate the two.
+-- Change: LIMIT. The cost grows with the items, and with the square of the number of categories.
 WITH centroids AS (
   SELECT category, count(*) AS items, vector_avg(embedding) AS centre
   FROM current_embeddings

@@ -1,8 +1,7 @@
--- How much the geometry moved between the two models that embedded last. Vectors of two models lie in different spaces and
--- cannot be compared; the cosines of the same pairs of items can. agreement is their correlation: 1 when both models see the
--- same likenesses, 0 when they have nothing in common, NULL where
--- all pairs of a kind are equally alike.
--- Change: LIMIT of the sample (pairs grow with its square).
+-- How much similarities changed between the two models that embedded last. Vectors of two models are in different spaces and
+-- cannot be compared, but the cosines of the same pairs of items can. agreement is the correlation of these cosines over pairs
+-- of items: 1 if both models agree, 0 if they are unrelated, NULL if all pairs of a kind have the same cosine.
+-- Change: LIMIT of the sample (the pairs grow with its square).
 WITH models AS (
   SELECT model_version, row_number() OVER (ORDER BY max(embedded_at) DESC, model_version) AS age
   FROM item_embeddings

@@ -1,5 +1,5 @@
--- The health of the vectors, a row for each model: their width, whether they have unit length, and how they fill the space.
--- mean_length is the length of the mean vector: near 0 when items spread in all directions, near 1 when all look alike.
+-- Width and norms of the vectors, a row per model.
+-- mean_length is the length of the mean vector: near 0 if the vectors spread in all directions, near 1 if all are alike.
 -- Change: nothing; off_unit and not_finite should be 0.
 SELECT
   model_version,

@@ -1,4 +1,4 @@
--- The last measured night by slice: the encoder beside the best frozen baseline of the same slice and metric.
+-- The last evaluated run by slice: the encoder and the best frozen baseline of the same slice and metric.
 -- Change: wanted_slice to category, has_brand, has_attributes, agreement_decile or a column named in evaluate.slices.
 DECLARE OR REPLACE VARIABLE wanted_slice STRING DEFAULT 'popularity';
 WITH last_night AS (

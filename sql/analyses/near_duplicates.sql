@@ -1,6 +1,6 @@
--- Pairs of items of one category whose vectors almost coincide: the same thing listed twice, or two that nobody can tell apart.
+-- Pairs of items of one category with almost equal vectors: the same product listed twice, or products that look the same.
 -- Change: least_cosine; wanted_category to one category (NULL: all); LIMIT.
--- Cost grows with the square of a category's size: name one category in a catalog of millions.
+-- The cost grows with the square of a category's size: choose one category in a catalog of millions.
 DECLARE OR REPLACE VARIABLE least_cosine FLOAT DEFAULT 0.98F;
 DECLARE OR REPLACE VARIABLE wanted_category STRING DEFAULT NULL;
 SELECT

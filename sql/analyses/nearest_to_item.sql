@@ -1,4 +1,4 @@
--- The 20 nearest items of one item, exact, over everything that is published.
+-- The 20 nearest published items of an item, by exact search.
 -- Change: wanted_item to an item_id (NULL takes the first by id); LIMIT.
 DECLARE OR REPLACE VARIABLE wanted_item STRING DEFAULT NULL;
 WITH query AS (

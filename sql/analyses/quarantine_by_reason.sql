@@ -1,5 +1,5 @@
--- What could not be used in the run that began last, by reason, beside the run before it.
--- Change: nothing; read the rows themselves in the view quarantine_latest.
+-- Quarantined inputs of the latest run by reason, and the change from the run before it.
+-- Change: nothing. The view quarantine_latest shows the rows.
 WITH runs AS (
   SELECT
     run_id,

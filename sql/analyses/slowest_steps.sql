@@ -1,5 +1,5 @@
--- Where the nights' time goes: every step over the last 30 runs, the slowest first.
--- Change: last_runs. rows_per_s is that of the last run in which the step was done.
+-- Durations of every step over the last 30 runs, the slowest first.
+-- Change: last_runs. rows_per_s is of the last run in which the step succeeded.
 DECLARE OR REPLACE VARIABLE last_runs INT DEFAULT 30;
 WITH runs AS (
   SELECT run_id, row_number() OVER (ORDER BY min(started_at) DESC, run_id DESC) AS age

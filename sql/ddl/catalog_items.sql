@@ -1,26 +1,27 @@
--- One row is an item as it was last seen. Key: item_id. Vanished items become inactive, never deleted.
--- source_fingerprint is 'fields:picture', two hashes: only where the second is new is the picture read again.
+-- One row is an item as it was last seen in the catalog. Key: item_id. Items that leave the catalog become inactive; they are not deleted.
+-- source_fingerprint is 'fields:picture', two hashes. The picture is read again only if its hash is new.
 CREATE TABLE IF NOT EXISTS catalog_items (
   item_id            STRING NOT NULL,
   title              STRING,
   brand              STRING,
   category           STRING COMMENT 'path, levels joined by " > "',
   attributes         MAP<STRING, STRING>,
-  image_uri          STRING COMMENT 'as resolved against the catalog, null for inline bytes',
-  image_size         BIGINT COMMENT 'encoded bytes, 0 without image',
+  image_uri          STRING COMMENT 'absolute path or URI, null for inline bytes',
+  image_size         BIGINT COMMENT 'bytes of the encoded image, 0 without image',
   image_hash         STRING COMMENT 'sha256 of the image bytes, null without image',
-  metadata_text      STRING COMMENT 'what the encoder reads: fields chosen by metadata.*, in fixed order',
-  encoder_title      STRING COMMENT 'the title as the encoder reads it, empty where metadata.fields leaves it out',
+  metadata_text      STRING COMMENT 'text that the encoder reads: the fields of metadata.fields, in fixed order',
+  encoder_title      STRING COMMENT 'title that the encoder reads, empty if metadata.fields leaves it out',
   group_id           STRING,
   variant_id         STRING,
-  slices             MAP<STRING, STRING> COMMENT 'source columns kept for metric slices',
-  source_fingerprint STRING COMMENT 'cheap: decides what is read again',
-  content_hash       STRING NOT NULL COMMENT 'image bytes + normalised metadata: decides what is embedded again',
+  slices             MAP<STRING, STRING> COMMENT 'source columns of catalog.slice_columns',
+  source_fingerprint STRING COMMENT 'changes if the source row or its picture may have changed',
+  content_hash       STRING NOT NULL COMMENT 'of image bytes and normalised metadata, changes if the item must be embedded again',
   first_seen         TIMESTAMP,
-  last_seen          TIMESTAMP COMMENT 'begin of the last run that wrote this row, or once inactive of the last run that saw it',
-  last_run_id        STRING COMMENT 'the last run that wrote this row (active items are in the last snapshot whether it was written or not)',
+  last_seen          TIMESTAMP COMMENT 'start of the last run that wrote this row, or for an inactive item of the last run that saw it',
+  last_run_id        STRING COMMENT 'last run that wrote this row, which is written only if something changed',
   is_active          BOOLEAN,
-  image_bytes        BINARY COMMENT 'only where the source has no URI'
+  image_bytes        BINARY COMMENT 'only if the source has no URI',
+  additional_images  ARRAY<STRING> COMMENT 'further pictures of the item, as found (only the first picture is embedded)'
 )
 USING DELTA
 TBLPROPERTIES (

@@ -1,4 +1,4 @@
--- One row is one published FAISS file of one generation. Key: generation, category, shard.
+-- One row is a published FAISS file of a generation. Key: generation, category, shard.
 CREATE TABLE IF NOT EXISTS index_shards (
   generation         STRING NOT NULL,
   model_version      STRING NOT NULL,

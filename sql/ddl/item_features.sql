@@ -1,4 +1,4 @@
--- One row is an item's pooled frozen-tower features: the baselines of every night. Key: item_id, tower_version.
+-- One row is the pooled features of an item by the frozen towers, from which the baselines are computed. Key: item_id, tower_version.
 CREATE TABLE IF NOT EXISTS item_features (
   item_id        STRING NOT NULL,
   tower_version  STRING NOT NULL COMMENT 'fingerprint of both towers and their preprocessing',

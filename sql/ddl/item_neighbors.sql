@@ -1,4 +1,4 @@
--- One row is one neighbour of the published generation. Key: item_id, model_version, rank.
+-- One row is a published neighbour of an item. Key: item_id, model_version, rank.
 CREATE TABLE IF NOT EXISTS item_neighbors (
   item_id       STRING NOT NULL,
   model_version STRING NOT NULL,

@@ -1,4 +1,4 @@
--- One row is one step of one run. Key: run_id, step. The step "nightly" is the run itself; a promotion is a run of one step, "promote".
+-- One row is a step of a run. Key: run_id, step. The step "nightly" is the run itself. A promotion is a run with the step "promote".
 CREATE TABLE IF NOT EXISTS pipeline_runs (
   run_id           STRING NOT NULL,
   step             STRING NOT NULL,
@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS pipeline_runs (
   rows_in          BIGINT,
   rows_out         BIGINT,
   rows_quarantined BIGINT,
-  rows_skipped     BIGINT COMMENT 'unchanged',
+  rows_skipped     BIGINT COMMENT 'unchanged rows',
   versions_read    MAP<STRING, BIGINT> COMMENT 'Delta versions, by table',
   versions_written MAP<STRING, BIGINT> COMMENT 'Delta versions, by table',
   git_commit       STRING,

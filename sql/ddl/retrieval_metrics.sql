@@ -1,11 +1,11 @@
--- One row is one number. Key: run_id, model_version, slice, metric, k.
--- model_version is the encoder's, or frozen_image, frozen_text, frozen_concat for the baselines of the same night.
+-- One row is the value of a metric. Key: run_id, model_version, slice, metric, k.
+-- model_version is the encoder's, or frozen_image, frozen_text or frozen_concat for the baselines of the same run.
 CREATE TABLE IF NOT EXISTS retrieval_metrics (
   run_id        STRING NOT NULL,
   model_version STRING NOT NULL,
   slice         STRING NOT NULL COMMENT '"all", or column=value',
   metric        STRING NOT NULL COMMENT 'hit_rate, mrr, ndcg, map, recall, in_category_hit_rate, ann_recall, coverage',
-  k             INT NOT NULL COMMENT '0 where the metric has no cutoff',
+  k             INT NOT NULL COMMENT '0 if the metric has no cut-off',
   value         DOUBLE NOT NULL,
   ci_low        DOUBLE,
   ci_high       DOUBLE,

@@ -1,12 +1,12 @@
--- One row is what a frozen tower said of one picture or of one item's texts: what lets a new connector embed without a tower.
--- Key: fingerprint, source_hash. Kept within features.max_gb; nothing is lost with a row but the time to make it again.
+-- The feature cache. One row is the output of a frozen tower for a picture or for an item's texts. Key: fingerprint, source_hash.
+-- A new connector embeds the catalog from it. Its size is limited by features.max_gb. Deleted rows are computed again when needed.
 CREATE TABLE IF NOT EXISTS tower_features (
-  fingerprint STRING NOT NULL COMMENT 'of the tower that said it: weights and preprocessing',
+  fingerprint STRING NOT NULL COMMENT 'of the tower, over weights and preprocessing',
   source_hash STRING NOT NULL COMMENT 'sha256 of the image bytes, or of metadata text, NUL, title',
-  tokens      BINARY COMMENT 'float16, little-endian, zstd, after four bytes that hold their number',
-  mask        BINARY COMMENT 'of a text: a byte per position, 1 where a token stands',
+  tokens      BINARY COMMENT 'four bytes with the number of tokens, then float16, little-endian, zstd',
+  mask        BINARY COMMENT 'for texts: a byte per position, 1 for a token and 0 for padding',
   pooled      BINARY COMMENT 'float16, little-endian',
-  title       BINARY COMMENT 'of a text: the title alone, float16, little-endian',
+  title       BINARY COMMENT 'for texts: pooled features of the title alone, float16, little-endian',
   bytes       INT,
   run_id      STRING NOT NULL
 )

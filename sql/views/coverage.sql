@@ -1,5 +1,5 @@
--- One row is a category: how many of today's active items are published with their present content.
--- A share that falls while nights are refused is the price of the old generation. For data engineers and the people on call.
+-- One row is a category: its active items, and how many of them are published with their present content.
+-- The share falls while runs are refused, because the old generation stays published. For data engineers.
 CREATE OR REPLACE VIEW coverage AS
 SELECT
   coalesce(nullif(trim(i.category), ''), '(none)') AS category,

@@ -1,6 +1,6 @@
--- One row is a published item with its vector: active and embedded with its present content when the current generation
--- was published. The same items as in the published shards. Unit vectors: vector_inner_product is the cosine.
--- For analysts, and for any job that needs vectors of one night and not of two.
+-- One row is a published item with its vector. The items are those of the published shards: active, and embedded with their
+-- content, when the current generation was published. Vectors have unit length, so vector_inner_product is the cosine.
+-- For analysts, and for jobs that need the vectors of a single run.
 CREATE OR REPLACE VIEW current_embeddings AS
 SELECT
   e.item_id,

@@ -1,6 +1,6 @@
--- One row is a system in a night: the encoder, or one of the frozen baselines (frozen_image, frozen_text, frozen_concat),
--- with its headline metrics over the full pool. `published` tells whether the night's results went out when it ended.
--- For ML engineers who watch quality from night to night, and for dashboards.
+-- One row is a system in a run, with its headline metrics on the full pool. A system is the encoder or a frozen baseline
+-- (frozen_image, frozen_text, frozen_concat). `published` is true if the run was published.
+-- For ML engineers and dashboards.
 CREATE OR REPLACE VIEW metric_trend AS
 WITH headline AS (
   SELECT

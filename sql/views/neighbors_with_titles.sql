@@ -1,5 +1,5 @@
--- One row is one published neighbour of an item, both with what a person reads of them; rank 1 is the nearest.
--- For merchandisers who judge the item-to-item product, and for services that show it.
+-- One row is a published neighbour of an item, with the titles and categories of both. Rank 1 is the nearest.
+-- For merchandisers who review the neighbours, and for services that show them.
 CREATE OR REPLACE VIEW neighbors_with_titles AS
 SELECT
   n.item_id,

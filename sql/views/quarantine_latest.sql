@@ -1,5 +1,5 @@
--- One row is an input that the run that began last could not use, at any stage, with the reason and its own fields.
--- For the people who own the catalog: this is their list of things to mend.
+-- One row is an input that the latest run could not use, with the reason and the source row.
+-- For the owners of the catalog: these rows need correction.
 CREATE OR REPLACE VIEW quarantine_latest AS
 SELECT q.*
 FROM quarantine q

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.catalog.fields import category_path, encoder_texts, flat_attributes
+from tgq.catalog.fields import encoder_texts
 from tgq.catalog.location import Location, fetch_options, folder_of, locate  # fmt: skip
-from tgq.catalog.source import count_rows, open_table, read_source
+from tgq.catalog.source import open_columns, open_source
 from tgq.errors import SourceError
+from tgq.feeds.values import attributes as flat_attributes
+from tgq.feeds.values import category_path
 from tgq.images.decode import ImageError
 from tgq.settings.sections import CatalogSettings, ColumnMapping, ImageSettings, MetadataSettings
 
@@ -31,7 +33,7 @@ def settings(path, **more) -> CatalogSettings:
 
 
 def rows(spark, path, **more) -> list[dict]:
-    return sorted((r.asDict() for r in read_source(spark, settings(path, **more)).collect()), key=lambda r: r["item_id"])
+    return sorted((r.asDict() for r in open_source(spark, settings(path, **more)).frame.collect()), key=lambda r: r["item_id"])
 
 
 @pytest.mark.parametrize("kind", ["parquet", "delta", "csv", "jsonl"])
@@ -65,7 +67,7 @@ def test_typed_columns(spark, tmp_path):
     })  # fmt: skip
     pq.write_table(table, tmp_path / "items.parquet")
     mapping = ColumnMapping(item_id="Item No.", category="path", attributes="spec", image_bytes="b64")
-    found = read_source(spark, settings(tmp_path / "items.parquet", columns=mapping, slice_columns=("overlay",), category_separator="/")).collect()
+    found = open_source(spark, settings(tmp_path / "items.parquet", columns=mapping, slice_columns=("overlay",), category_separator="/")).frame.collect()
     assert [r.item_id for r in found] == ["12", None, "13.5"]
     assert [r.category for r in found] == ["A/B > C", None, None]
     assert [r.attributes for r in found] == [{"in.x": "1, 2", "w": "3"}, None, {}]
@@ -75,8 +77,8 @@ def test_typed_columns(spark, tmp_path):
 
 def test_a_broken_json_line_is_kept_as_text(spark, tmp_path):
     (tmp_path / "items.jsonl").write_text('{"item_id": 7, "title": "x"}\n{"item_id": 8, "title"\n')
-    found = read_source(spark, settings(tmp_path / "items.jsonl")).collect()
-    assert [(r.item_id, r.unparsed) for r in found] == [("7", None), (None, '{"item_id": 8, "title"')]
+    found = open_source(spark, settings(tmp_path / "items.jsonl")).frame.collect()
+    assert [(r.item_id, r.reason, r.raw) for r in found] == [("7", None, None), (None, "malformed_row", '{"item_id": 8, "title"')]
 
 
 def test_where_images_are_relative_to(spark, tmp_path):
@@ -103,10 +105,6 @@ def two_tables(folder):
     (folder / "b.parquet").write_bytes(b"")
 
 
-def header_only(folder):
-    (folder / "catalog.csv").write_text("item_id,title\n")
-
-
 def whole(folder):
     pd.DataFrame(ROWS).to_parquet(folder / "catalog.parquet")
 
@@ -126,7 +124,6 @@ def no_json(folder):
     (None, {}, "no catalog.parquet and no other table"),
     (two_tables, {}, "more than one kind of table .a.csv, b.parquet"),
     (damaged, {}, "cannot be read"),
-    (header_only, {}, "is empty"),
     (no_json, {}, "nothing that reads as jsonl"),
     (ids_only, {}, "none of the mapped columns.*item_id, sku"),
     (whole, {"columns": ColumnMapping(title="titel")}, "catalog.columns.title names the column 'titel'.*its columns are item_id, title"),
@@ -140,7 +137,7 @@ def test_what_spoils_a_night_is_said_in_one_line_at_once(spark, tmp_path, make, 
     catalog = settings(**{"path": tmp_path, **more}) if more.get("path", "") is not None else CatalogSettings()
 
     def read():
-        return count_rows(read_source(spark, catalog), catalog)
+        return open_source(spark, catalog).frame.count()
 
     if said is None:
         assert read() == 2
@@ -152,7 +149,7 @@ def test_what_spoils_a_night_is_said_in_one_line_at_once(spark, tmp_path, make, 
 
 def test_a_table_beside_the_catalog_is_named_by_its_setting(spark, tmp_path):
     with pytest.raises(SourceError, match="pairs.path: no catalog at"):
-        open_table(spark, CatalogSettings(path=str(tmp_path / "none.csv")), "pairs.path")
+        open_columns(spark, CatalogSettings(path=str(tmp_path / "none.csv")), {"query": ("a",)}, "pairs.path")
 
 
 def test_category_path():

@@ -1,4 +1,4 @@
-"""The command line: a mistake costs one line and the right exit code; what needs no Spark answers without it."""
+"""The command line: a user's mistake gives one line and the right exit code."""
 
 import fcntl
 
@@ -37,11 +37,11 @@ def shop(tmp_path_factory):
         ("nightly --catalog . --set embed.task_items=many", 2, "embed.task_items"),
         ("nightly --catalog . --conf nothing-there", 2, "nothing-there"),
         ("nightly --catalog . --warehouse taken/below", 1, "taken"),
-        ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "run id 'manual__2026-01-01T00:00:00+00:00'"),
+        ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "the run id 'manual__2026-01-01T00:00:00+00:00' is not valid"),
         ("nightly --catalog . --set gate.floors.hit_rate@7=0.5", 2, "hit_rate@7"),
         ("train out --catalog . --model visoin=x", 2, "--model visoin=x: no such key"),
         ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
-        ("train out", 2, "nothing to train on was named: give --warehouse FOLDER, or --catalog FOLDER"),
+        ("train out", 2, "no training data was named: give --warehouse FOLDER, or --catalog FOLDER"),
         ("train out --warehouse nowhere", 1, "no tgq tables in"),
         ("train out --catalog . --launcher mpi", 2, "choose torchrun or spark"),
         ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
@@ -93,7 +93,7 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
     assert "--set" in lines["evaluate.seed"] and "luma" in lines["metadata.fields"] and "base.yaml" in lines["catalog.format"]
 
 
-def test_help_teaches_every_command(run):
+def test_every_command_has_help(run):
     commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
                 "search tables config demo-catalog doctor")
     for command in commands.split():

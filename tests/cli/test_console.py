@@ -1,4 +1,4 @@
-"""What a log shows of long work."""
+"""Progress as lines of a log."""
 
 import io
 import re
@@ -10,12 +10,12 @@ from tgq.cli import console
 from tgq.cli.console import ConsoleProgress, pace
 
 
-@pytest.mark.parametrize(("done", "seconds", "told"), [(300, 2.0, "150.0/s"), (3, 3.0, "1.0/s"), (2, 90.0, "45.0 s each"), (0, 9.0, ""), (1, 0.0, "")])
-def test_a_pace_is_per_second_or_seconds_for_each(done, seconds, told):
-    assert pace(done, seconds) == told
+@pytest.mark.parametrize(("done", "seconds", "text"), [(300, 2.0, "150.0/s"), (3, 3.0, "1.0/s"), (2, 90.0, "45.0 s each"), (0, 9.0, ""), (1, 0.0, "")])
+def test_pace_is_items_per_second_or_seconds_per_item(done, seconds, text):
+    assert pace(done, seconds) == text
 
 
-def test_a_log_gets_a_line_with_pace_and_what_is_left(monkeypatch):
+def test_a_log_line_holds_pace_and_time_left(monkeypatch):
     out = io.StringIO()
     progress = ConsoleProgress(Console(file=out, width=200))
     progress.start("rows", 10)

@@ -1,4 +1,4 @@
-"""Two small published nights, the second with a changed, a new and a vanished item, so that tables have deletion vectors."""
+"""Two small published runs. The second has a changed, a new and a missing item, so that the tables have deletion vectors."""
 
 from dataclasses import dataclass
 from pathlib import Path

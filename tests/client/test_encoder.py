@@ -1,4 +1,4 @@
-"""The encoder from Python gives the night's vectors."""
+"""The encoder from Python returns the vectors of the nightly run."""
 
 import io
 import subprocess
@@ -21,8 +21,8 @@ def encoder(published):
 
 
 @pytest.fixture(scope="module")
-def night_items(published):
-    """(item as a dict, its published vector) of some items, with the paths of their pictures."""
+def published_items(published):
+    """(item as a dict, its published vector) of some items."""
     opened = tgq.open_warehouse(published.root)
     items = {row["item_id"]: row for row in opened.items(columns=["item_id", "title", "brand", "category", "attributes", "image_uri"]).to_pylist()}
     vectors = opened.embeddings(columns=["item_id", "embedding"]).to_pylist()
@@ -31,24 +31,24 @@ def night_items(published):
     return rows[:24]
 
 
-def test_items_get_the_vectors_of_the_night(encoder, night_items):
-    items, expected = zip(*night_items, strict=True)
+def test_items_have_the_published_vectors(encoder, published_items):
+    items, expected = zip(*published_items, strict=True)
     np.testing.assert_allclose(encoder.encode(items=items), np.stack(expected), atol=1e-4)
     np.testing.assert_allclose(encoder.encode(items=items, batch_size=5), np.stack(expected), atol=1e-4)
 
 
-def test_the_published_encoder_of_a_warehouse_and_metadata_settings(published, night_items):
+def test_the_published_encoder_of_a_warehouse_and_metadata_settings(published, published_items):
     metadata = load_settings(["local", "catalogs/demo"], [], {}).settings.metadata
     found = tgq.load_encoder(published.encoder, metadata=metadata)
-    assert found.encode(items=[night_items[0][0]]).shape == (1, found.dim)
+    assert found.encode(items=[published_items[0][0]]).shape == (1, found.dim)
     masked = tgq.load_encoder(published.encoder, metadata={"fields": ["category"]})
-    item = night_items[0][0] | {"image": None}
+    item = published_items[0][0] | {"image": None}
     np.testing.assert_array_equal(masked.encode(items=[item]), masked.encode(items=[{"category": item["category"]}]))
 
 
-def test_paths_bytes_and_pil_images_are_the_same_picture(encoder, night_items, tmp_path):
-    """As PNG: a JPEG's bytes are decoded at a reduced scale where the tower needs no more, as in a night."""
-    picture = Image.open(next(item["image"] for item, _ in night_items if item["image"])).convert("RGB")
+def test_paths_bytes_and_pil_images_are_the_same_picture(encoder, published_items, tmp_path):
+    """As PNG, because a JPEG file may be decoded at a reduced scale."""
+    picture = Image.open(next(item["image"] for item, _ in published_items if item["image"])).convert("RGB")
     data, path = io.BytesIO(), tmp_path / "picture.png"
     picture.save(data, "PNG")
     path.write_bytes(data.getvalue())
@@ -61,13 +61,13 @@ def test_paths_bytes_and_pil_images_are_the_same_picture(encoder, night_items, t
 
 @pytest.mark.parametrize("arguments, said", [
     ({}, "nothing to encode"),
-    ({"texts": ["a"], "items": [{"title": "a"}]}, "items were given beside images or texts"),
+    ({"texts": ["a"], "items": [{"title": "a"}]}, "items were given together with images or texts"),
     ({"images": [None, None], "texts": ["a"]}, "2 images and 1 texts"),
-    ({"items": [{"titel": "a"}]}, "item 0 has the key 'titel'"),
+    ({"items": [{"titel": "a"}]}, "item 0 has the unknown key 'titel'"),
     ({"texts": ["a", " "]}, "item 1 cannot be encoded: no image and no text"),
     ({"images": ["/no/such.jpg"]}, "the picture /no/such.jpg of item 0 cannot be read"),
     ({"images": [b"no picture"]}, "item 0 cannot be encoded: not an image"),
-    ({"images": [7]}, "the picture of item 0 is a int"),
+    ({"images": [7]}, "the picture of item 0 has the type int"),
     ({"texts": ["a"], "batch_size": 0}, "batch_size is 0"),
 ])  # fmt: skip
 def test_a_mistake_names_the_item(encoder, arguments, said):
@@ -75,16 +75,16 @@ def test_a_mistake_names_the_item(encoder, arguments, said):
         encoder.encode(**arguments)
 
 
-def test_nothing_in_nothing_out(encoder):
+def test_no_items_give_no_vectors(encoder):
     assert encoder.encode(items=[]).shape == (0, encoder.dim)
 
 
-def test_a_folder_that_is_neither(tmp_path):
+def test_a_folder_that_is_neither_an_encoder_nor_a_warehouse(tmp_path):
     with pytest.raises(ModelError, match="neither an encoder nor a warehouse"):
         tgq.load_encoder(tmp_path)
 
 
-def test_mlflow_loads_the_registered_model(published, night_items, encoder):
+def test_mlflow_loads_the_registered_model(published, published_items, encoder):
     uri = f"sqlite:///{published.root}/mlflow.db"
     mlflow.set_registry_uri(uri)
     mlflow.set_tracking_uri(uri)

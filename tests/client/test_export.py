@@ -1,4 +1,4 @@
-"""Published vectors as files: every row once, described by a manifest, whole or not at all."""
+"""Export: every published vector once, and a manifest that describes the files."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_every_published_vector_is_written_once(opened, tmp_path, kind):
         assert (len(data), sha256(data)) == (file["bytes"], file["sha256"])
 
 
-def test_a_folder_that_exists_stays_as_it_is(opened, tmp_path):
+def test_an_existing_folder_is_not_changed(opened, tmp_path):
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(UsageError, match="exists"):
         export(opened, tmp_path, "parquet")
@@ -52,7 +52,7 @@ def test_a_folder_that_exists_stays_as_it_is(opened, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
-def test_the_command(published, tmp_path, capsys):
+def test_the_export_command(published, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         app.main(["export", str(tmp_path / "out"), "--to", "npy", "--warehouse", str(published.root)])
     assert not ended.value.code and "vectors of width" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""A warehouse read without Spark says what Spark says, also where rows were deleted."""
+"""A warehouse read without Spark has the rows that Spark reads, also after deletions."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ def opened(published):
 
 
 @pytest.mark.parametrize("name", [*TABLES, *VIEWS])
-def test_every_table_and_view_has_the_rows_that_spark_sees(opened, warehouse_of, name):
+def test_every_table_and_view_has_the_rows_that_spark_reads(opened, warehouse_of, name):
     here = opened.sql(f"SELECT * FROM {name}")
     there = warehouse_of.spark.sql(f"SELECT * FROM {warehouse_of.schema}.{name}")
     assert here.num_rows == there.count()
@@ -28,7 +28,7 @@ def test_every_table_and_view_has_the_rows_that_spark_sees(opened, warehouse_of,
 
 
 def test_rows_were_deleted_under_deletion_vectors(published):
-    """Else the test above would not show that they are understood."""
+    """The precondition of the test above."""
     logs = (published.root / "catalog_items" / "_delta_log").glob("*.json")
     assert any('"deletionVector":{' in log.read_text() for log in logs)
 
@@ -86,7 +86,7 @@ def test_before_the_first_publication(published, tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_delta_rs_polars_and_duckdb_read_the_tables_as_they_lie(published, warehouse_of, name):
+def test_delta_rs_polars_and_duckdb_read_the_tables(published, warehouse_of, name):
     """The snippets of docs/how-to/read-without-spark.md."""
     import duckdb
     import polars

@@ -26,16 +26,16 @@ def test_every_setting_says_what_it_means(generate):
 
 def test_a_setting_has_its_type_and_the_default_of_a_night(generate):
     page = generate.configuration()
-    assert "| `embed.task_items` | items of one Spark task<br>*whole number ≥ 1* | `128` |" in page
+    assert "| `embed.task_items` | items of one Spark task<br><em>whole number ≥ 1</em> | `128` |" in page
     assert "| `gate.floors` |" in page and '"coverage": 0.9' in page  # from conf/base.yaml
-    assert "*one of `auto`, `float32`, `bfloat16`*" in page
+    assert "<em>one of `auto`, `float32`, `bfloat16`</em>" in page
 
 
 def test_every_command_is_on_the_page_with_its_options(generate):
     page = generate.cli()
     for name in ("nightly", "ingest", "index list", "index rollback", "config show", "train", "rollback-model", "demo-catalog"):
         assert f"### tgq {name}\n" in page
-    assert "| `--items NUMBER` | How many items | `2000` |" in page
+    assert "| `--items NUMBER` | Number of items | `2000` |" in page
     assert "| `OUT` |" in page and "required" in page
     assert "| `image_size` | pixels per side" in page and "| `validation_share` | of the training groups | `0.15` |" in page
     assert "| `correlation` | the anchor is fitted" in page  # of a base class

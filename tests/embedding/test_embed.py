@@ -1,4 +1,4 @@
-"""The embed step on real Spark and Delta with a tiny encoder: only what is new, everything accounted, kills harmless."""
+"""The embed step on real Spark and Delta with a tiny encoder: it embeds only what is new, accounts for every item, and survives kills."""
 
 import hashlib
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 from pyspark.sql import functions as F
 
 from tgq.embedding import embed as step
-from tgq.embedding.feature_cache import kept_bytes, make_room
+from tgq.embedding.feature_cache import cached_bytes, shrink_cache
 from tgq.embedding.udf import register_udf
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
@@ -72,11 +72,11 @@ def put(night, rows) -> None:
 
 def vectors(night) -> dict[str, np.ndarray]:
     rows = night.warehouse.read("item_embeddings").select("item_id", "embedding").collect()
-    assert len({r["item_id"] for r in rows}) == len(rows), "an id stands twice"
+    assert len({r["item_id"] for r in rows}) == len(rows), "an id occurs twice"
     return {r["item_id"]: np.array(r["embedding"], dtype=np.float32) for r in rows}
 
 
-def test_a_night_embeds_everything_once_and_the_next_only_what_changed(spark, tmp_path, model, catalog):
+def test_a_run_embeds_everything_once_and_the_next_only_what_changed(spark, tmp_path, model, catalog):
     first = begin(spark, tmp_path, model, catalog)
     pictures = [jpeg(n) for n in range(30)]
     put(first, [item(n, catalog, pictures[n % 25], f"red shoe {n}", first.run_id) for n in range(40)])
@@ -96,12 +96,12 @@ def test_a_night_embeds_everything_once_and_the_next_only_what_changed(spark, tm
     assert features["item-40"]["image_features"] is None and features["item-0"]["tower_version"] == versions_of(model)[1]
 
     again = step.embed(first)
-    assert (again.embedded, again.quarantined, again.figures["encoded_now"]) == (41, 1, 0), "a second attempt of the run finds it done"
+    assert (again.embedded, again.quarantined, again.figures["encoded_now"]) == (41, 1, 0), "a second attempt embeds nothing"
 
     second = begin(spark, tmp_path, model, catalog, "evaluate.seed=1")
     assert second.run_id != first.run_id
     put(second, [item(n, catalog, pictures[29] if n == 5 else pictures[n % 25], f"red shoe {n}", second.run_id) for n in range(40)])
-    stale = (second.run_id, "ingest", "item-40", 0, "too_large", "refused tonight, so its last good version stands in", None, "f", second.started_at)
+    stale = (second.run_id, "ingest", "item-40", 0, "too_large", "its new row was refused, so its last good version stays", None, "f", second.started_at)
     second.warehouse.append(second.spark.createDataFrame([stale], second.warehouse.read("quarantine").schema), "quarantine")
     done = step.embed(second)
     assert (done.embedded, done.unchanged, done.quarantined) == (1, 40, 1)
@@ -111,7 +111,7 @@ def test_a_night_embeds_everything_once_and_the_next_only_what_changed(spark, tm
     assert done.figures["snapshot"] == {"embedded": 1, "unchanged": 39, "quarantined": 1, "good": 41}, "item-40's row is counted by ingest"
 
 
-def test_a_run_killed_between_slices_goes_on_and_ends_the_same(spark, tmp_path, model, catalog, monkeypatch):
+def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, model, catalog, monkeypatch):
     whole = begin(spark, tmp_path / "whole", model, catalog)
     rows = [item(n, catalog, jpeg(n), f"blue bag {n}", whole.run_id) for n in range(50)]
     put(whole, rows)
@@ -150,10 +150,10 @@ def test_a_run_killed_between_slices_goes_on_and_ends_the_same(spark, tmp_path, 
     assert got.keys() == expected.keys()
     assert max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6
     counts = resumed.warehouse.read("item_features").groupBy("item_id").count().agg(F.max("count")).first()[0]
-    assert counts == 1, "features that were committed before the kill stand once"
+    assert counts == 1, "features that were committed before the kill are not repeated"
 
 
-def test_another_model_embeds_all_again_beside_the_first(spark, tmp_path, model, catalog):
+def test_another_model_embeds_all_items_again_and_keeps_the_first_models_rows(spark, tmp_path, model, catalog):
     night = begin(spark, tmp_path, model, catalog)
     put(night, [item(n, catalog, jpeg(n), f"toy {n}", night.run_id) for n in range(6)])
     step.embed(night)
@@ -165,7 +165,7 @@ def test_another_model_embeds_all_again_beside_the_first(spark, tmp_path, model,
 
 
 def retrained(model, folder) -> str:
-    """The same towers under other weights, in another folder."""
+    """An encoder with the same towers and other weights of its own."""
     encoder = TGQFormer.from_pretrained(model)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -176,14 +176,14 @@ def retrained(model, folder) -> str:
     return str(folder)
 
 
-def test_a_new_connector_embeds_from_what_the_towers_said_before(spark, tmp_path, model, catalog):
+def test_a_new_connector_embeds_from_the_feature_cache(spark, tmp_path, model, catalog):
     first = begin(spark, tmp_path, model, catalog)
     rows = [item(n, catalog, jpeg(n % 12), f"toy {n % 7}", first.run_id) for n in range(20)]
     put(first, [*rows, item(20, catalog, None, "only text", first.run_id)])
     step.embed(first)
-    kept = first.warehouse.read("tower_features").groupBy("fingerprint").count().collect()
+    cached = first.warehouse.read("tower_features").groupBy("fingerprint").count().collect()
     towers = towers_of(model)
-    assert {r["fingerprint"]: r["count"] for r in kept} == {towers.vision: 12, towers.text: 8}
+    assert {r["fingerprint"]: r["count"] for r in cached} == {towers.vision: 12, towers.text: 8}
 
     other = retrained(model, tmp_path / "other")
     fresh = begin(spark, tmp_path / "fresh", other, catalog, "features.max_gb=0")
@@ -191,7 +191,7 @@ def test_a_new_connector_embeds_from_what_the_towers_said_before(spark, tmp_path
     step.embed(fresh)
     assert fresh.warehouse.read("tower_features").count() == 0
     for picture in catalog.glob("*.jpg"):
-        picture.unlink()  # nothing is left that a tower could see
+        picture.unlink()  # so no tower can run
     second = begin(spark, tmp_path, other, catalog)
     done = step.embed(second)
     assert (done.embedded, done.quarantined) == (21, 0) and done.figures["from_kept_features"] == 21
@@ -201,31 +201,31 @@ def test_a_new_connector_embeds_from_what_the_towers_said_before(spark, tmp_path
         for night in (second, fresh)
     )
     assert got.keys() == expected.keys() and max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6
-    assert second.warehouse.read("tower_features").count() == 20, "what was kept is not kept again"
+    assert second.warehouse.read("tower_features").count() == 20, "cached features are not appended again"
 
 
-def test_features_make_room_within_their_budget(spark, tmp_path, model, catalog):
+def test_the_feature_cache_stays_within_its_budget(spark, tmp_path, model, catalog):
     night = begin(spark, tmp_path, model, catalog)
     put(night, [item(n, catalog, jpeg(n), f"toy {n}", night.run_id) for n in range(12)])
     step.embed(night)
-    mine, size = towers_of(model), sum(kept_bytes(night).values())
+    first, size = towers_of(model), sum(cached_bytes(night).values())
     other = str(write_tiny_encoder(tmp_path / "other", seed=4))
     budget = begin(spark, tmp_path, other, catalog, f"features.max_gb={1.5 * size / 2**30}")
-    assert make_room(budget, towers_of(other)) == pytest.approx(size / 2, abs=2)
+    assert shrink_cache(budget, towers_of(other)) == pytest.approx(size / 2, abs=2)
     full = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.9 * size / 2**30}")
-    assert kept_bytes(full).keys() == {mine.vision, mine.text}
+    assert cached_bytes(full).keys() == {first.vision, first.text}
     step.embed(full)
-    after = kept_bytes(full)
-    assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "the towers that no longer run made way"
+    after = cached_bytes(full)
+    assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "features of other towers are deleted first"
 
     put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-2], n >= 8, None) for n in range(12)])
     tight = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.5 * sum(after.values()) / 2**30}")
-    assert make_room(tight, towers_of(other)) >= 0
+    assert shrink_cache(tight, towers_of(other)) >= 0
     left = tight.warehouse.read("tower_features").select("source_hash").distinct().count()
-    assert 0 < left <= 8 and sum(kept_bytes(tight).values()) <= 0.5 * sum(after.values())
+    assert 0 < left <= 8 and sum(cached_bytes(tight).values()) <= 0.5 * sum(after.values())
 
 
-def test_the_udf_gives_the_same_vector(spark, tmp_path, model, catalog):
+def test_the_udf_returns_the_same_vector(spark, tmp_path, model, catalog):
     night = begin(spark, tmp_path, model, catalog)
     put(night, [item(n, catalog, jpeg(n), f"lamp {n}", night.run_id) for n in range(3)])
     step.embed(night)
@@ -238,7 +238,7 @@ def test_the_udf_gives_the_same_vector(spark, tmp_path, model, catalog):
     assert max(np.abs(np.array(got[k]) - expected[k]).max() for k in expected) < 1e-5
 
 
-def test_a_model_folder_without_weights_stops_before_any_task(spark, tmp_path, model, catalog):
+def test_a_model_folder_without_weights_fails_before_any_task(spark, tmp_path, model, catalog):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError):
         step.embed(begin(spark, tmp_path, str(tmp_path / "empty"), catalog))

@@ -14,7 +14,7 @@ from tgq.evaluation import promotion as step
 from tgq.evaluation.queries import validation_pairs
 from tgq.night.nightly import STEPS, Nightly
 from tgq.publishing.search import search
-from tgq.registry.champion import place_of, read_history
+from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import versions_of
 from tgq.registry.tracking import open_tracker
 from tgq.retrieval import manifest
@@ -123,7 +123,7 @@ def test_an_equal_is_promoted_a_bad_one_is_not_and_force_is_remembered(shop, enc
     [made] = history.promotions
     assert (made.model_version, made.previous, made.forced) == (version["equal"], version["first"], False)
     assert made.figures["queries"] == n and {d["slice"] for d in made.figures["differences"]} == {"all"}
-    assert versions_of(place_of(root, version["equal"]))[0] == version["equal"] == alias(night)
+    assert versions_of(model_path(root, version["equal"]))[0] == version["equal"] == alias(night)
     assert step.contenders_of(root, encoders["equal"]).same
     assert store.version("item_embeddings") == vectors and manifest.load_current(root) is None and store.read("retrieval_metrics").isEmpty()
 

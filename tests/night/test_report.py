@@ -1,4 +1,4 @@
-"""The report is made from tables and staging alone: right figures, right strips, the pictures that are there."""
+"""The report, made from tables and staging: figures, example queries, thumbnails."""
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -72,7 +72,7 @@ def summary():
     )  # fmt: skip
 
 
-def test_the_page_holds_what_the_tables_say(night):
+def test_the_report_shows_the_content_of_the_tables(night):
     report = collect(night, summary())
     assert report.status == "refused" and report.reasons == ["hit_rate@10 fell by 20 %"] and report.best_baseline == "frozen_image"
     assert [(n.run_id, n.published, n.figures["hit_rate@10"].value) for n in report.trend] == [("run-1", True, 0.4), ("run-2", False, 0.5)]
@@ -81,10 +81,10 @@ def test_the_page_holds_what_the_tables_say(night):
     assert {h.title: sum(h.counts) for h in report.histograms} == {
         "Image–title agreement": 5, "Metadata gate": 5, "Exploratory gate": 5, "Nearest neighbour": 2,
     }  # fmt: skip
-    assert report.refused_counts == [("ingest", "not_an_image", 3)] and len(report.refused) == 2 and report.refused[0].card.picture
+    assert report.quarantine_counts == [("ingest", "not_an_image", 3)] and len(report.quarantined) == 2 and report.quarantined[0].card.picture
     strips = {g.title: g.strips for g in report.strips}
-    (best,), (worst,) = strips["What works best"], strips["What goes wrong"]
-    assert [(c.item_id, c.mark) for c in best.neighbors] == [("a", "hit"), ("b", "miss")], "another view of the query is neither hit nor miss"
+    (best,), (worst,) = strips["Best queries"], strips["Worst queries"]
+    assert [(c.item_id, c.mark) for c in best.neighbors] == [("a", "hit"), ("b", "miss")], "a pair of weight 0 is neither hit nor miss"
     assert [(c.item_id, c.mark) for c in worst.neighbors] == [("b", "miss"), ("q1", "miss"), ("a", "miss")]
     assert best.query.picture and best.neighbors[1].picture is None
     assert ("catalog.table", '"catalog.csv"', '"catalog.parquet"') in report.settings
@@ -94,7 +94,7 @@ def test_the_page_holds_what_the_tables_say(night):
     assert "&lt;b&gt;q1&lt;/b&gt;" in page and "<b>q1" not in page
 
 
-def test_a_night_that_failed_before_any_table_was_filled_has_a_report(spark, warehouse):
+def test_a_run_that_failed_before_any_table_was_filled_has_a_report(spark, warehouse):
     settings = load_settings(["local"], [f"warehouse.path={warehouse.root}"], {}).settings
     failed = dict(status="failed", seconds=0.1, rows_in=None, figures={"error": "no table in there"})
     path = write_report(Night(spark, settings, warehouse, "run-1", NOW), {"run_id": "run-1", "steps": {"ingest": failed}})

@@ -1,4 +1,4 @@
-"""The warehouse's encoders: what stands after promotions and rollbacks, copies that load, altered files that do not."""
+"""The promoted encoders of a warehouse: promotion, rollback, copying, loading, altered files."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.errors import ModelError, WarehouseError
 from tgq.night.run_log import embeds_next
 from tgq.registry import champion
-from tgq.registry.champion import DEFAULT, History, Promotion, local_folder, place_of, read_history, store_encoder, write_history
+from tgq.registry.champion import DEFAULT, History, Promotion, local_folder, model_path, read_history, store_encoder, write_history
 from tgq.registry.loading import versions_of
 from tgq.registry.selection import model_folder, published_folder
 from tgq.retrieval.manifest import Manifest
@@ -36,12 +36,12 @@ def champion_in(history):
 
 @given(MOVES)
 @example([B, A, B, A, "back"])
-def test_promotions_and_rollbacks_are_a_stack_of_which_nothing_is_forgotten(moves):
+def test_promotions_and_rollbacks_behave_as_a_stack_and_the_history_keeps_all(moves):
     history, stack = History(), [BUNDLED]
     for move in moves:
         if isinstance(move, str) and move != "back":
             if move == stack[-1]:
-                continue  # the champion already: `tgq promote` does nothing
+                continue  # it is the champion: `tgq promote` does nothing
             history, stack = history.promoted(promotion(move, champion_in(history))), [*stack, move]
             continue
         to = None if move == "back" else move[1]
@@ -54,14 +54,14 @@ def test_promotions_and_rollbacks_are_a_stack_of_which_nothing_is_forgotten(move
             continue
         kept = len(below) - below[::-1].index(wanted) if to is not None and wanted != stack[-1] else len(below)
         history, stack = history.rolled_back(to, "now"), stack[: 1 if wanted == BUNDLED else kept]
-        assert to is None or history.rolled_back(to, "later") == history, "a second time it is there already"
-    assert champion_in(history) == stack[-1] and [made.model_version for made in history.standing] == stack[1:]
-    assert [made.previous for made in history.standing] == stack[:-1]
-    assert len(history.promotions) >= len(history.standing) and History.from_json(history.to_json()) == history
+        assert to is None or history.rolled_back(to, "later") == history, "the same rollback again changes nothing"
+    assert champion_in(history) == stack[-1] and [p.model_version for p in history.in_force] == stack[1:]
+    assert [p.previous for p in history.in_force] == stack[:-1]
+    assert len(history.promotions) >= len(history.in_force) and History.from_json(history.to_json()) == history
     assert json.loads(history.to_json())["model_version"] == (stack[-1] if len(stack) > 1 else None)
 
 
-def test_the_errors_say_what_can_be_gone_back_to(tmp_path):
+def test_rollback_errors_list_the_earlier_champions(tmp_path):
     with pytest.raises(WarehouseError, match="no encoder was promoted"):
         History().rolled_back(None, "now")
     history = History().promoted(promotion(A, BUNDLED)).promoted(promotion(B, A))
@@ -78,7 +78,7 @@ def test_the_errors_say_what_can_be_gone_back_to(tmp_path):
 
 @pytest.fixture
 def candidate(tiny_encoder, tmp_path):
-    """An encoder with one tower inside its folder, the other beside it, and a training's database that nobody wants copied."""
+    """An encoder with one tower inside its folder, the other outside it, and a training's database, which must not be copied."""
     folder = tmp_path / "trained" / "encoder"
     shutil.copytree(tiny_encoder, folder)
     (folder / "towers" / "text").rename(tmp_path / "trained" / "text")
@@ -89,17 +89,17 @@ def candidate(tiny_encoder, tmp_path):
     return folder
 
 
-def crown(root, folder):
+def promote(root, folder):
     version, _ = versions_of(str(folder))
     files = store_encoder(root, str(folder), version)
     write_history(root, read_history(root).promoted(promotion(version, BUNDLED, files=files)))
     return version
 
 
-def test_the_copy_is_the_same_model_when_the_candidates_folder_is_gone(candidate, tmp_path):
+def test_a_promoted_model_loads_after_the_candidates_folder_is_deleted(candidate, tmp_path):
     root = str(tmp_path / "warehouse")
-    version = crown(root, candidate)
-    place = place_of(root, version)
+    version = promote(root, candidate)
+    place = model_path(root, version)
     assert {"config.json", "model.safetensors", "training.json", "towers/vision/model.safetensors"} <= set(read_history(root).champion.files)
     shutil.rmtree(candidate)
     assert TGQFormer.from_pretrained(local_folder(place)).model_version == version
@@ -109,7 +109,7 @@ def test_the_copy_is_the_same_model_when_the_candidates_folder_is_gone(candidate
 @pytest.mark.parametrize("name", ["model.safetensors", "towers/vision/config.json"])
 def test_an_altered_or_missing_file_is_a_named_error(candidate, tmp_path, name):
     root = str(tmp_path / "warehouse")
-    place = place_of(root, crown(root, candidate))
+    place = model_path(root, promote(root, candidate))
     file = Path(place) / name
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(ModelError, match=f"{name} .*was altered after it was promoted"):
@@ -119,10 +119,10 @@ def test_an_altered_or_missing_file_is_a_named_error(candidate, tmp_path, name):
         versions_of(place)
 
 
-def test_a_model_on_an_object_store_is_fetched_once_and_checked_also_in_the_cache(candidate, tmp_path, monkeypatch):
+def test_a_model_on_an_object_store_is_fetched_once_and_verified_in_the_cache(candidate, tmp_path, monkeypatch):
     monkeypatch.setenv("TGQ_CACHE", str(tmp_path / "cache"))
     root = f"memory://{uuid.uuid4().hex}/warehouse"
-    version = crown(root, candidate)
+    version = promote(root, candidate)
     settings = load_settings([], [f"warehouse.path={root}"], {}).settings
     place = model_folder(settings)
     assert place == f"{root}/models/{version}" and versions_of(place)[0] == version
@@ -134,15 +134,15 @@ def test_a_model_on_an_object_store_is_fetched_once_and_checked_also_in_the_cach
 
     store = fsspec.filesystem("memory")
     store.pipe_file(f"{place}/model.safetensors".removeprefix("memory:/"), b"other weights")
-    assert local_folder(place) == str(cached), "what was fetched whole needs no store"
+    assert local_folder(place) == str(cached), "a complete cache needs no store"
     shutil.rmtree(cached)
     with pytest.raises(ModelError, match="was altered after it was promoted"):
         local_folder(place)
     with pytest.raises(ModelError, match="no encoder .* was promoted"):
-        local_folder(place_of(root, C))
+        local_folder(model_path(root, C))
 
 
-def test_encoder_path_names_the_champion_the_bundled_one_or_a_folder(candidate, tmp_path):
+def test_encoder_path_is_champion_default_or_a_folder(candidate, tmp_path):
     root = str(tmp_path / "warehouse")
 
     def found(*sets):
@@ -150,44 +150,44 @@ def test_encoder_path_names_the_champion_the_bundled_one_or_a_folder(candidate, 
 
     bundled = str(champion.BUNDLED_FOLDER)
     assert found() == found("encoder.path=default") == bundled
-    version = crown(root, candidate)
-    assert found() == place_of(root, version)
+    version = promote(root, candidate)
+    assert found() == model_path(root, version)
     assert found("encoder.path=default") == bundled and found(f"encoder.path={candidate}") == str(candidate)
     write_history(root, read_history(root).rolled_back(None, "now"))
     assert found() == bundled
 
-    # queries go to what is published, whoever is champion
-    def asked(model_version, encoder, *sets):
+    # queries use the published encoder, whichever is champion
+    def query_encoder(model_version, encoder, *sets):
         published = Manifest("g", "r", model_version, encoder, "2026-01-31T02:00:00+00:00")
         return published_folder(load_settings([], [f"warehouse.path={root}", *sets], {}).settings, published)
 
-    assert asked(version, "wherever/it/was") == place_of(root, version)
-    assert asked(BUNDLED, "default") == asked(BUNDLED, "default", "encoder.path=default") == bundled
-    assert asked(BUNDLED, str(candidate)) == asked(BUNDLED, "default", f"encoder.path={candidate}") == str(candidate)
+    assert query_encoder(version, "wherever/it/was") == model_path(root, version)
+    assert query_encoder(BUNDLED, "default") == query_encoder(BUNDLED, "default", "encoder.path=default") == bundled
+    assert query_encoder(BUNDLED, str(candidate)) == query_encoder(BUNDLED, "default", f"encoder.path={candidate}") == str(candidate)
 
 
-def test_a_night_moves_the_alias_only_to_what_the_next_one_embeds_with(candidate, tmp_path):
+def test_a_run_sets_the_alias_only_to_the_encoder_of_the_next_run(candidate, tmp_path):
     root, bundled = str(tmp_path / "warehouse"), str(champion.BUNDLED_FOLDER)
 
-    def moves(folder):
+    def sets_alias(folder):
         return embeds_next(SimpleNamespace(warehouse=SimpleNamespace(root=root), model_folder=folder))
 
-    assert moves(bundled) and moves(str(candidate)), "where nothing was ever promoted, the configured encoder is the next one"
-    place = place_of(root, crown(root, candidate))
-    assert moves(place) and not moves(bundled), "a promotion since the night began"
+    assert sets_alias(bundled) and sets_alias(str(candidate)), "without any promotion the configured encoder is the next one"
+    place = model_path(root, promote(root, candidate))
+    assert sets_alias(place) and not sets_alias(bundled), "a promotion since the run began"
     write_history(root, read_history(root).rolled_back(None, "now"))
-    assert moves(bundled) and not moves(place), "a rollback since the night began"
+    assert sets_alias(bundled) and not sets_alias(place), "a rollback since the run began"
 
 
-def test_a_run_keeps_the_encoder_that_it_began_with_and_the_next_has_the_champion(spark, candidate, tmp_path):
+def test_a_run_keeps_its_first_encoder_and_the_next_run_uses_the_champion(spark, candidate, tmp_path):
     settings = load_settings(["local"], [f"warehouse.path={tmp_path / 'warehouse'}", "catalog.path=shop"], {}).settings
     first = open_night(spark, settings)
     assert first.settings.encoder.path == DEFAULT
-    version = crown(first.warehouse.root, candidate)
+    version = promote(first.warehouse.root, candidate)
     later = open_night(spark, settings, first.run_id), open_night(spark, settings, begins=False)
     assert [night.model_folder for night in later] == [str(champion.BUNDLED_FOLDER)] * 2
     second = open_night(spark, settings)
-    assert second.run_id != first.run_id, "the interrupted run was another encoder's"
-    assert second.model_folder == place_of(second.warehouse.root, version)
+    assert second.run_id != first.run_id, "the interrupted run had another encoder"
+    assert second.model_folder == model_path(second.warehouse.root, version)
     write_history(second.warehouse.root, read_history(second.warehouse.root).rolled_back(None, "now"))
     assert open_night(spark, settings, begins=False).model_folder == second.model_folder

@@ -1,4 +1,4 @@
-"""One MLflow run per night, whatever happens to the night; the encoder registered once per model version."""
+"""One MLflow run per nightly run, also a continued or failed one; the encoder registered once per model version."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ BEGAN = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A warehouse whose sqlite file is laid out once for all tests."""
+    """A warehouse whose sqlite file is created once for all tests."""
     folder = tmp_path_factory.mktemp("warehouse")
     open_tracker(TrackingSettings(), str(folder))
     return folder
@@ -33,7 +33,7 @@ def row(metric="hit_rate", k=10, slice="all", model="0123456789abcdef", value=0.
     return {"metric": metric, "k": k, "slice": slice, "model_version": model, "value": value, "ci_low": ci[0], "ci_high": ci[1]}
 
 
-def test_a_night_taken_up_again_is_the_same_mlflow_run(root):
+def test_a_continued_run_uses_the_same_mlflow_run(root):
     first = started(root, "night-1")
     first.log_params({"evaluate.ks": [1, 5], "encoder.path": "default"})
     first.log_metrics({"mrr": 0.25})
@@ -51,7 +51,7 @@ def test_a_night_taken_up_again_is_the_same_mlflow_run(root):
     assert "nothing" not in run.data.tags and run.info.status == "FINISHED"
 
 
-def test_artifacts_lie_in_the_warehouse(root, tmp_path):
+def test_artifacts_are_stored_in_the_warehouse(root, tmp_path):
     (tmp_path / "report.html").write_text("<html>")
     tracker = started(root, "night-3")
     tracker.log_artifact(tmp_path / "report.html")
@@ -63,13 +63,13 @@ def test_artifacts_lie_in_the_warehouse(root, tmp_path):
     assert {"report.html", "validation/report.html", "gate.json"} <= found
 
 
-def test_an_encoder_is_registered_once_per_model_version_and_the_alias_is_where_it_was_put_last(root, tmp_path):
+def test_an_encoder_is_registered_once_per_model_version_and_the_last_one_has_the_alias(root, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "config.json").write_text("{}")
     tracker = started(root, "night-4", registered_model="published")
     numbers = [tracker.publish_encoder(tmp_path, version) for version in ("a" * 16, "b" * 16, "a" * 16)]
     assert numbers == ["1", "2", "1"], tracker.problems
-    assert tracker.publish_encoder(tmp_path, "c" * 16, champion=False) == "3", "registered, and the alias stays"
+    assert tracker.publish_encoder(tmp_path, "c" * 16, champion=False) == "3", "registered without the alias"
     champion = tracker.client.get_model_version_by_alias("published", "champion")
     assert champion.tags["model_version"] == "a" * 16
     stored = tracker.client.download_artifacts(champion.run_id, "encoder", str(tmp_path))
@@ -77,7 +77,7 @@ def test_an_encoder_is_registered_once_per_model_version_and_the_alias_is_where_
     assert not list((root / "mlartifacts").rglob("*.pkl"))
 
 
-def test_tracking_that_is_off_does_nothing(tmp_path):
+def test_disabled_tracking_does_nothing(tmp_path):
     tracker = open_tracker(TrackingSettings(enabled=False), str(tmp_path))
     assert tracker.start("n") is None and tracker.publish_encoder(tmp_path, "a") is None
     tracker.log_metrics({"mrr": 1.0})
@@ -85,7 +85,7 @@ def test_tracking_that_is_off_does_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [] and not tracker.problems
 
 
-def test_a_server_that_is_not_there_is_a_named_error_within_seconds(tmp_path):
+def test_an_absent_server_is_a_named_error_within_seconds(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -110,14 +110,14 @@ def test_an_object_store_needs_a_server():
         open_tracker(TrackingSettings(), "s3a://bucket/tgq")
 
 
-def test_a_failure_in_mid_night_is_kept_and_the_night_goes_on(root):
+def test_a_failure_after_the_start_is_collected_and_not_raised(root):
     tracker = started(root, "night-5")
     tracker.client.delete_run(tracker.run)
     tracker.log_metrics({"mrr": 0.5})
     assert len(tracker.problems) == 1 and "MLflow" in tracker.problems[0]
 
 
-def test_metric_names_say_slice_baseline_and_cutoff():
+def test_metric_names_hold_slice_baseline_and_cutoff():
     rows = [row(), row("mrr", 0, model="frozen_image"), row(slice="category=Men > Tops"), row(slice="category=Men / Tops", value=0.7)]
     names = metric_names(rows)
     assert {"hit_rate_at_10", "hit_rate_at_10_ci_low", "frozen_image/mrr", "category/Men _ Tops/hit_rate_at_10"} <= set(names)
@@ -125,7 +125,7 @@ def test_metric_names_say_slice_baseline_and_cutoff():
 
 
 @given(st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=8, unique=True))
-def test_every_slice_keeps_its_number_under_a_name_that_mlflow_takes(values):
+def test_every_slice_has_a_name_that_mlflow_accepts(values):
     from mlflow.utils.validation import _validate_metric_name
 
     rows = [row(slice=f"category={v}", value=float(n)) for n, v in enumerate(values)]

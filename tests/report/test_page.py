@@ -1,4 +1,4 @@
-"""The page escapes what others wrote, asks for nothing from outside, and stands with little data as with much."""
+"""The page escapes all texts, loads nothing from outside, and renders with little or much data."""
 
 import re
 from datetime import datetime, timedelta, timezone
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgq.report.charts import counts_bar, histogram, intervals, trend
-from tgq.report.data import Card, Figure, Histogram, Night, Refused, Report, SliceRow, Step, Strip, StripGroup
+from tgq.report.data import Card, Figure, Histogram, Night, Quarantined, Report, SliceRow, Step, Strip, StripGroup
 from tgq.report.page import duration, headline_metrics, metric_label, picture_uri, render
 
 WHEN = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
@@ -35,14 +35,14 @@ def full(text="a shoe", **more):
         trend=[Night(text, WHEN + timedelta(days=d), d % 3 != 1, {"hit_rate@10": figure(0.5 + d / 100), "mrr": figure(0.4)}) for d in range(5)],
         slices={c: [SliceRow(text, 50, {s: figure(0.5) for s in systems})] for c in ("category", text)},
         histograms=[Histogram(text, text, -1, 1, [1, 5, 3])], shards=[dict(category=text, shard=0, n_items=9, factory=text, recall=None)],
-        strips=[StripGroup(text, text, [Strip(card, [card, Card(text)], 1, 2)])], refused_counts=[("ingest", text, 5)],
-        refused=[Refused(card, text, text, text)], versions=[(text, 1, None)], facts=[(text, text)], settings=[(text, text, text)],
+        strips=[StripGroup(text, text, [Strip(card, [card, Card(text)], 1, 2)])], quarantine_counts=[("ingest", text, 5)],
+        quarantined=[Quarantined(card, text, text, text)], versions=[(text, 1, None)], facts=[(text, text)], settings=[(text, text, text)],
     )  # fmt: skip
     return render(Report(**values | more))
 
 
 class Page(HTMLParser):
-    """Tags as a browser would see them, and whether each one is closed."""
+    """Parses the page and checks that every tag is closed."""
 
     def __init__(self, html):
         super().__init__()
@@ -61,7 +61,7 @@ class Page(HTMLParser):
         assert self.open and self.open.pop() == tag, tag
 
 
-def test_a_full_page_is_well_formed_and_asks_for_nothing_from_outside():
+def test_a_full_page_is_well_formed_and_loads_nothing_from_outside():
     html = full()
     page = Page(html)
     assert page.links and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
@@ -69,7 +69,7 @@ def test_a_full_page_is_well_formed_and_asks_for_nothing_from_outside():
     assert not re.search(r"https?://", html)
 
 
-def test_hostile_text_stays_text_wherever_it_stands():
+def test_hostile_text_is_escaped_everywhere():
     html = full(HOSTILE)
     page = Page(html)
     assert not page.tags & {"script", "iframe", "object", "link"}
@@ -82,10 +82,10 @@ def test_any_text_leaves_the_page_well_formed(text):
     Page(full(text, systems={}, status="refused"))
 
 
-def test_a_night_that_failed_at_once_still_has_a_page():
+def test_a_run_that_failed_in_its_first_step_has_a_page():
     html = render(Report("run-1", WHEN, "failed", reasons=["ingest: no table"], steps=[Step("ingest", "failed", 0.4)]))
     Page(html)
-    assert "This night failed" in html and "ingest: no table" in html and "Retrieval" not in html
+    assert "This run failed" in html and "ingest: no table" in html and "Retrieval" not in html
 
 
 def test_the_best_system_of_a_metric_is_marked_and_the_gain_is_the_paired_one():
@@ -101,7 +101,7 @@ def test_the_parts_of_the_counts_bar_add_up_to_its_width():
     assert len(widths) == 2 and sum(widths) == pytest.approx(1040 - 4, abs=0.2) and min(widths) > 1.5
 
 
-def test_a_figure_without_interval_or_spread_draws():
+def test_a_figure_without_interval_or_spread_is_drawn():
     flat = {"hit_rate@10": Figure(0.5)}
     assert "whisker" not in intervals(["hit_rate@10"], {"encoder": flat}, metric_label)
     assert "nan" not in trend([Night("r", WHEN, True, flat)], ["hit_rate@10"], metric_label)

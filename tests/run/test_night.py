@@ -1,4 +1,4 @@
-"""A run's identity: taken up as itself, wherever and whenever."""
+"""Opening runs: continuing, joining, valid ids."""
 
 import time
 from datetime import timezone
@@ -20,7 +20,7 @@ def begin(spark, tmp_path):
     return begin
 
 
-def test_a_run_taken_up_began_when_it_began_whatever_the_time_zone(begin, spark, monkeypatch):
+def test_a_continued_run_keeps_its_start_in_any_time_zone(begin, spark, monkeypatch):
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     try:
@@ -33,7 +33,7 @@ def test_a_run_taken_up_began_when_it_began_whatever_the_time_zone(begin, spark,
         time.tzset()
 
 
-def test_a_later_step_knows_the_catalog_from_another_folder(begin, tmp_path, monkeypatch):
+def test_a_later_step_in_another_folder_uses_the_runs_catalog(begin, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     first = begin()
@@ -42,7 +42,7 @@ def test_a_later_step_knows_the_catalog_from_another_folder(begin, tmp_path, mon
     assert later.run_id == first.run_id and later.settings.catalog.path == str(tmp_path / "here" / "shop")
 
 
-def test_a_new_run_clears_what_broken_ones_left_in_staging(begin):
+def test_a_new_run_removes_the_staging_of_other_runs(begin):
     first = begin()
     left = first.staging("pool", "block.arrow")
     Files(first.warehouse.root).write(left.removeprefix(first.warehouse.root + "/"), b"x")
@@ -56,6 +56,6 @@ def test_a_run_id_must_be_able_to_name_a_generation(begin, run_id):
         begin(run_id=run_id)
 
 
-def test_a_step_without_a_run_says_how_to_begin(begin):
-    with pytest.raises(UsageError, match="begin with `tgq ingest`"):
+def test_a_step_without_a_run_says_how_to_begin_one(begin):
+    with pytest.raises(UsageError, match="begin one with `tgq ingest`"):
         begin(begins=False)

@@ -1,6 +1,6 @@
-"""Every view and every analysis, over a small warehouse whose answers can be worked out by hand.
+"""Every view and every analysis, on a small warehouse whose results can be computed by hand.
 
-Twelve boots stand 5 degrees apart on a circle; two sandals are one and the same vector and a third is at right angles to it.
+The vectors of twelve boots are 5 degrees apart on a circle. Two sandals have the same vector; a third is at right angles to it.
 """
 
 import math
@@ -102,7 +102,7 @@ def analysis(spark, store):
     return run
 
 
-def test_before_the_first_night_every_view_is_there_and_empty(spark, warehouse):
+def test_before_the_first_run_every_view_exists_and_is_empty(spark, warehouse):
     views = define_views(spark, warehouse)
     assert {file.stem for file in (SQL / "views").glob("*.sql")} < set(views)
     assert spark.sql(" UNION ALL ".join(f"(SELECT '{view}' FROM {view} LIMIT 1)" for view in views)).collect() == []
@@ -115,7 +115,7 @@ def test_current_embeddings_are_those_of_the_published_generation(spark, store):
     assert spark.table("current_embeddings").columns[-1] == "embedding"
 
 
-def test_a_rollback_takes_the_views_along(spark, store):
+def test_a_rollback_changes_the_views(spark, store):
     now = manifest.load_current(store.root)
     tables = store.versions("catalog_items", "item_embeddings", "item_neighbors")
     manifest.publish(store.root, manifest.Manifest("g2", "r3", "new", "default", now.created_at, tables, previous="g1"))
@@ -127,12 +127,12 @@ def test_a_rollback_takes_the_views_along(spark, store):
     assert spark.table("current_embeddings").where("item_id = 'late'").count() == 0
 
 
-def test_coverage_sets_what_is_published_against_the_catalog_of_today(spark, store):
+def test_coverage_compares_published_items_with_the_present_catalog(spark, store):
     rows = {r.category: (r.active_items, r.embedded_items, r.share) for r in spark.table("coverage").collect()}
     assert rows == {BOOTS: (13, 12, 12 / 13), SANDALS: (4, 3, 0.75), "(none)": (1, 0, 0.0)}
 
 
-def test_metric_trend_has_a_row_for_each_system_and_night(spark, store):
+def test_metric_trend_has_a_row_per_system_and_run(spark, store):
     rows = {(r.run_id, r.system): r for r in spark.table("metric_trend").collect()}
     assert set(rows) == {("r1", "encoder"), ("r1", "frozen_image"), ("r2", "encoder"), ("r2", "frozen_image"), ("r2", "frozen_text")}
     first, second = rows["r1", "encoder"], rows["r2", "encoder"]
@@ -191,7 +191,7 @@ def test_embedding_norms(analysis):
     assert (rows["old"].width, rows["old"].shortest, rows["old"].longest, rows["old"].off_unit, rows["old"].not_finite) == (4, 1, 1, 0, 0)
 
 
-def test_head_and_tail_beside_the_best_frozen_baseline(analysis):
+def test_head_and_tail_metrics_with_the_best_frozen_baseline(analysis):
     rows = [(r.slice, r.metric, r.encoder, r.best_frozen, r.frozen_value, r.gain) for r in analysis("head_tail_metrics")]
     assert rows == [("all", "hit_rate@10", 0.3, "frozen_image", 0.4, -0.1), ("popularity=head", "hit_rate@10", 0.7, "frozen_text", 0.5, 0.2)]
 
@@ -206,10 +206,10 @@ def test_slowest_steps(analysis):
 def test_agreement_outliers(analysis):
     rows = analysis("agreement_outliers")
     assert (rows[0].item_id, rows[0].agreement) == ("a03", -0.5) and rows[0].z < -2
-    assert {r.category for r in rows} == {BOOTS}, "three sandals have no meaningful mean"
+    assert {r.category for r in rows} == {BOOTS}, "three sandals are fewer than least_items"
 
 
-def test_every_file_says_what_it_is_and_is_listed(spark):
+def test_every_file_is_described_and_listed(spark):
     readme = (SQL / "README.md").read_text()
     for file in sorted([*SQL.glob("views/*.sql"), *SQL.glob("analyses/*.sql")]):
         text = file.read_text()

@@ -16,8 +16,7 @@ from tgq.catalog.fields import encoder_texts
 from tgq.catalog.location import Location, fetch_options
 from tgq.images.decode import ImageError, ImageLimits, verify_header, verify_image
 from tgq.images.fetch import Fetcher
-from tgq.run.night import Night
-from tgq.settings.sections import MetadataSettings
+from tgq.settings.sections import MetadataSettings, Settings
 
 MISSING = "(missing)"
 FETCH_THREADS = 16  # per task: reading waits for disks and servers, and Pillow decodes outside Python's lock
@@ -33,6 +32,7 @@ VERDICT = pa.schema([
     ("title", _TEXT), ("brand", _TEXT), ("category", _TEXT), ("attributes", _MAP), ("image_uri", _TEXT), ("image_size", pa.int64()),
     ("image_hash", _TEXT), ("metadata_text", _TEXT), ("encoder_title", _TEXT), ("group_id", _TEXT), ("variant_id", _TEXT),
     ("slices", _MAP), ("source_fingerprint", _TEXT), ("content_hash", _TEXT), ("image_bytes", pa.binary()),
+    ("additional_images", pa.list_(_TEXT)), ("missing_words", pa.int32()),
 ])  # fmt: skip
 
 
@@ -48,8 +48,8 @@ class Examiner:
     retry: bool
 
     @classmethod
-    def of(cls, night: Night, location: Location) -> Examiner:
-        settings = night.settings
+    def of(cls, settings: Settings, location: Location) -> Examiner:
+        """With the settings' limits, for a catalog that was found."""
         images = settings.images
         return cls(
             location=location,
@@ -63,7 +63,8 @@ class Examiner:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """One row of VERDICT for one row of the source joined with what is known of its id (`known_*`, `refused_*`)."""
         row["attributes"], row["slices"] = _as_dict(row["attributes"]), _as_dict(row["slices"])
-        fields = _digest(*(row[f] for f in FIELDS))
+        more = row.get("additional_images")
+        fields = _digest(*(row[f] for f in FIELDS), *([more] if more else []))
         out: dict[str, Any] = {name: row.get(name) for name in VERDICT.names}
         out.update(image_bytes=None, bytes_read=0, source_fingerprint=f"{fields}:{NONE}")
         if row["reason"]:
@@ -84,6 +85,22 @@ class Examiner:
         if row["image_bytes"] and out["change"] != "unchanged":
             out["image_bytes"] = row["image_bytes"]
         return out
+
+    def looked_for(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Whether the row's picture is there, without reading it: `picture`, and `reason` and `detail` where the row would be refused."""
+        if row["reason"]:
+            return {"picture": "not looked for"}
+        if row["image_bytes"]:
+            return {"picture": f"{len(row['image_bytes']):,} bytes"}
+        if not row["image_uri"]:
+            text, title = encoder_texts(row | {"attributes": _as_dict(row["attributes"])}, self.metadata)
+            bare = {"reason": "no_image_and_no_text", "detail": "no image and no text"} if not text and not title else {}
+            return {"picture": "none", **bare}
+        try:
+            self._stat(self.location.resolve(row["image_uri"]))
+        except ImageError as error:
+            return {"picture": "not found", "reason": error.reason, "detail": error.detail}
+        return {"picture": "found"}
 
     def _picture(self, row: dict[str, Any], out: dict[str, Any], fields: str) -> None:
         """Fill image_uri, image_size, image_hash and the fingerprint, reading no more than is needed.
@@ -132,6 +149,7 @@ class Examiner:
     def _refused(self, row: dict[str, Any], out: dict[str, Any]) -> dict[str, Any]:
         shown = {"item_id": row["item_id"], **{f: row[f] for f in FIELDS}}
         shown["image_bytes"] = len(row["image_bytes"]) if row["image_bytes"] else None
+        shown["raw"] = row.get("raw")
         shown = {k: v[:LONGEST_FIELD] if isinstance(v, str) else v for k, v in shown.items() if v not in (None, {})}
         return dict.fromkeys(VERDICT.names) | {
             "item_id": out["item_id"], "occurrence": out["occurrence"], "reason": out["reason"], "detail": out["detail"],

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
+from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
@@ -25,8 +26,8 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from tgq.catalog.examine import MISSING, VERDICT, Examiner
 from tgq.catalog.location import Location, locate
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
-from tgq.catalog.read_errors import first_line
-from tgq.catalog.source import count_rows, read_source
+from tgq.catalog.read_errors import first_line, reader_error
+from tgq.catalog.source import Source, open_source
 from tgq.errors import SourceError
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
@@ -47,10 +48,13 @@ def ingest(night: Night) -> StepResult:
     """
     catalog, warehouse = night.settings.catalog, night.warehouse
     location = locate(night.spark, catalog)
-    source = read_source(night.spark, catalog, location)
-    rows = count_rows(source, catalog)
-    staged = examine(night, source, location, rows)
+    source = open_source(night.spark, catalog, location)
+    for note in source.notes:
+        night.progress.say(note)
+    staged = examine(night, source, location)
     counts = _counts(staged)
+    if not counts["rows"]:
+        raise SourceError(f"the catalog {catalog.path} is empty", "check that its export has run")
     write_quarantine(night, staged, counts["rows"] - counts["good"])
     if not counts["good"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts["reasons"].items())
@@ -70,6 +74,9 @@ def ingest(night: Night) -> StepResult:
         figures={
             **{name: counts[name] for name in ("new", "changed", "touched", "unchanged", "reactivated", "images_read", "bytes_read")},
             "reasons": counts["reasons"],
+            "missing_words": counts["missing_words"],
+            "additional_images": counts["additional_images"],
+            "notes": list(source.notes),
             "newly_inactive": vanished,
             "inactive": inactive,
             "largest_group": largest_group,
@@ -78,7 +85,7 @@ def ingest(night: Night) -> StepResult:
     )
 
 
-def examine(night: Night, source: DataFrame, location: Location, rows: int) -> DataFrame:
+def examine(night: Night, source: Source, location: Location) -> DataFrame:
     """Stage a verdict for every source row, in one job, and return the staged frame (VERDICT).
 
     The shuffle by id brings together the rows of one id, and each with what the warehouse knows of it.
@@ -86,32 +93,35 @@ def examine(night: Night, source: DataFrame, location: Location, rows: int) -> D
     spark, warehouse = night.spark, night.warehouse
     item_id = F.col("item_id")
     bad = item_id.rlike(r"\p{Cc}") | (F.length(item_id) > MAX_ID)
-    keyed = source.withColumns({
-        "reason": F.when(F.col("unparsed").isNotNull(), "unreadable").when(item_id.isNull(), "missing_id").when(bad, "bad_id"),
+    hashed = [c for c in source.frame.columns if c != "position"]
+    keyed = source.frame.withColumns({
+        "reason": F.coalesce("reason", F.when(item_id.isNull(), "missing_id").when(bad, "bad_id")),
         "item_id": F.coalesce(F.substring(item_id, 1, MAX_ID), F.lit(MISSING)),
-        "order": F.xxhash64(*(F.to_json(c) if c in ("attributes", "slices") else F.col(c) for c in source.columns)),
+        "order": F.xxhash64(*(F.to_json(c) if c in ("attributes", "slices") else F.col(c) for c in hashed)),
     })  # fmt: skip
-    keyed = keyed.repartition(_partitions(night, source, rows), "item_id")
+    keyed = keyed.repartition(_partitions(night, source), "item_id")
     same = Window.partitionBy("item_id")
     numbered = keyed.withColumns({
-        "occurrence": F.row_number().over(same.orderBy("order")) - 1,
+        "occurrence": F.row_number().over(same.orderBy("order", "position")) - 1,
         "times": F.count("*").over(same),
     })  # fmt: skip
     reason = F.coalesce("reason", F.when(F.col("times") > 1, "duplicate_id"))
-    detail = F.when(F.col("unparsed").isNotNull(), F.concat(F.lit("not JSON: "), F.substring("unparsed", 1, 200))) \
-        .when(reason == "missing_id", "the row has no id") \
-        .when(reason == "bad_id", F.lit(f"an id of control characters, or of more than {MAX_ID} characters")) \
-        .when(reason == "duplicate_id", F.concat(F.lit("the id stands on "), F.col("times"), F.lit(" rows")))  # fmt: skip
-    judged = numbered.withColumns({"reason": reason, "detail": detail}).drop("order", "times", "unparsed")
+    detail = F.coalesce(
+        "detail",
+        F.when(reason == "missing_id", "the row has no id")
+        .when(reason == "bad_id", F.lit(f"an id of control characters, or of more than {MAX_ID} characters"))
+        .when(reason == "duplicate_id", F.concat(F.lit("the id stands on "), F.col("times"), F.lit(" rows"))),
+    )
+    judged = numbered.withColumns({"reason": reason, "detail": detail}).drop("order", "times", "position")
     known = warehouse.read("catalog_items").select(
         "item_id", F.col("source_fingerprint").alias("known_fingerprint"), F.col("image_hash").alias("known_hash"),
         F.col("image_size").alias("known_size"), F.col("content_hash").alias("known_content"), F.col("is_active").alias("known_active"),
     )  # fmt: skip
     joined = judged.join(known, "item_id", "left").join(_refusals(night), "item_id", "left")
 
-    examiner, folder = Examiner.of(night, location), night.staging(STAGE)
+    examiner, folder = Examiner.of(night.settings, location), night.staging(STAGE)
     try:
-        with job_progress(night, "ingest", rows) as done:
+        with job_progress(night, "ingest", source.rows) as done:
 
             def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
                 for batch in examiner.batches(batches):
@@ -119,7 +129,9 @@ def examine(night: Night, source: DataFrame, location: Location, rows: int) -> D
                     yield batch
 
             joined.mapInArrow(run, from_arrow_schema(VERDICT)).write.mode("overwrite").parquet(folder)
-    except PySparkException as e:
+    except (PySparkException, Py4JError) as e:
+        if ours := reader_error(e):
+            raise ours from e
         if "FAILED_READ_FILE" in str(e):
             raise SourceError(f"{night.settings.catalog.path} is damaged: {first_line(e)}", "write it again") from e
         raise
@@ -136,11 +148,11 @@ def _refusals(night: Night) -> DataFrame:
     )  # fmt: skip
 
 
-def _partitions(night: Night, source: DataFrame, rows: int) -> int:
+def _partitions(night: Night, source: Source) -> int:
     """Tasks of at most TASK_ROWS rows and about TASK_BYTES of source, and enough of them to keep every core busy."""
-    size = int(source._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())
     least = 2 * night.spark.sparkContext.defaultParallelism
-    return max(1, min(rows, max(least, math.ceil(rows / TASK_ROWS), math.ceil(min(size, rows * 2**20) / TASK_BYTES))))
+    size = min(source.size, source.rows * 2**20)
+    return max(1, min(source.rows, max(least, math.ceil(source.rows / TASK_ROWS), math.ceil(size / TASK_BYTES))))
 
 
 def _counts(staged: DataFrame) -> dict[str, Any]:
@@ -152,12 +164,14 @@ def _counts(staged: DataFrame) -> dict[str, Any]:
             F.sum(F.col("reactivated").cast("long")).alias("reactivated"),
             F.sum((F.col("bytes_read") > 0).cast("long")).alias("images_read"),
             F.sum("bytes_read").alias("bytes_read"),
+            F.sum("missing_words").alias("missing_words"),
+            F.sum(F.greatest(F.size("additional_images"), F.lit(0))).alias("additional_images"),
         )
         .collect()
     )  # at most one row a reason
     counts: dict[str, Any] = {c: sum(r["rows"] for r in found if r["change"] == c) for c in ("new", "changed", "touched", "unchanged")}
     counts["good"] = sum(counts.values())
-    for name in ("rows", "reactivated", "images_read", "bytes_read"):
+    for name in ("rows", "reactivated", "images_read", "bytes_read", "missing_words", "additional_images"):
         counts[name] = sum(r[name] or 0 for r in found)
     bad = ((r["reason"], r["rows"]) for r in found if r["reason"])
     counts["reasons"] = dict(sorted(bad, key=lambda pair: (-pair[1], pair[0])))

@@ -11,27 +11,30 @@ from pyspark.sql import SparkSession
 
 from tgq.catalog.read_errors import reading
 from tgq.errors import SourceError
+from tgq.feeds.files import FORMATS, SNIFFED, feed_files, is_hidden, suffix
 from tgq.images.decode import ImageError
 from tgq.images.permitted import FetchOptions
 from tgq.settings.sections import CatalogSettings, ImageSettings
 from tgq.storage.paths import absolute
-
-FORMATS = {
-    ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv",
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".delta": "delta",
-}  # fmt: skip
-
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A catalog that was found: what Spark reads, how, and what image paths are relative to (no '/' at its end)."""
+    """A catalog that was found.
+
+    Attributes:
+        table: URI of the file, or of the folder of files.
+        format: csv, jsonl, parquet, xml or delta.
+        folder: what image paths are relative to (no '/' at its end).
+        suffixes: of a folder that holds other things too, the suffixes of the table's files; None: all files are the table's.
+    """
 
     table: str
     format: str
     folder: str
+    suffixes: frozenset[str] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -89,18 +92,24 @@ def locate(spark: SparkSession, catalog: CatalogSettings) -> Location:
         names = store.names(path)
         if "_delta_log" in names:
             return Location(store.uri(path), "delta", path)
-        found = sorted(n for n in names if suffix(n) in FORMATS and not n.startswith((".", "_")))
+        files = [f for f in feed_files(store.uri(path)) if f.suffix in (*FORMATS, SNIFFED) or catalog.format != "auto"]
         stem = PurePosixPath(catalog.table).stem
-        ours = [n for n in found if PurePosixPath(n).stem.split(".")[0] == stem]
+        tables = sorted(n for n in names if suffix(n) in FORMATS and not is_hidden(n))  # files, and folders of files
+        ours = [n for n in tables if PurePosixPath(n).stem.split(".")[0] == stem]
         if len(ours) == 1:  # catalog.csv where catalog.parquet is the default
             return Location(store.uri(f"{path}/{ours[0]}"), _format(catalog, f"{path}/{ours[0]}", store), path)
-        formats = {FORMATS[suffix(n)] for n in found}
-        partitioned = any("=" in n and store.is_folder(f"{path}/{n}") for n in names)
-        if len(formats) == 1 and not ours:
-            return Location(store.uri(path), _format(catalog, found[0]), path)
-        if partitioned and not found and catalog.format != "auto":
-            return Location(store.uri(path), catalog.format, path)
-    what = f"more than one kind of table ({', '.join(found[:4])})" if found else f"no {catalog.table} and no other table"
+        if len(tables) == 1 and catalog.format == "auto":
+            return Location(store.uri(f"{path}/{tables[0]}"), _format(catalog, f"{path}/{tables[0]}", store), path)
+        found = [f for f in files if f.suffix in FORMATS] or [f for f in files if f.suffix == SNIFFED]
+        formats = {FORMATS.get(f.suffix, "csv") for f in found}
+        if catalog.format != "auto":
+            known = frozenset(s for s, format in FORMATS.items() if format == catalog.format and any(f.suffix == s for f in files))
+            if files:
+                return Location(store.uri(path), catalog.format, path, known or None)
+        elif len(formats) == 1 and not ours:
+            return Location(store.uri(path), formats.pop(), path, frozenset(f.suffix for f in found))
+        shown = sorted({f.name for f in found})
+    what = f"more than one kind of table ({', '.join(shown[:4])})" if shown else f"no {catalog.table} and no other table"
     raise SourceError(f"the catalog folder {catalog.path} holds {what}", "name the table in catalog.table, or its own path in catalog.path")
 
 
@@ -127,12 +136,6 @@ class _Store:
         return [status.getPath().getName() for status in self._fs.listStatus(self._path(self.uri(path)))]
 
 
-def suffix(name: str) -> str:
-    """'.csv' of 'items.csv.gz' too."""
-    path = PurePosixPath(name.lower())
-    return PurePosixPath(path.stem).suffix if path.suffix in (".gz", ".bz2", ".zst", ".snappy") else path.suffix
-
-
 def _format(catalog: CatalogSettings, name: str, store: _Store | None = None) -> str:
     if catalog.format != "auto":
         return catalog.format
@@ -140,4 +143,10 @@ def _format(catalog: CatalogSettings, name: str, store: _Store | None = None) ->
         return "delta"
     if found := FORMATS.get(suffix(PurePosixPath(name).name)):
         return found
-    raise SourceError(f"the format of {name} is not known by its name", "set catalog.format to parquet, delta, csv or jsonl")
+    if suffix(PurePosixPath(name).name) == SNIFFED:
+        return "csv"
+    if store and store.is_folder(name):
+        formats = {FORMATS[f.suffix] for f in feed_files(store.uri(name)) if f.suffix in FORMATS}
+        if len(formats) == 1:
+            return formats.pop()
+    raise SourceError(f"the format of {name} is not known by its name", "set catalog.format to parquet, delta, csv, jsonl or xml")

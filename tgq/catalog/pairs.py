@@ -12,8 +12,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from tgq.catalog.location import Location
-from tgq.catalog.source import open_table
+from tgq.catalog.source import open_columns
 from tgq.errors import SourceError
+from tgq.feeds.columns import find
 from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings
 
@@ -27,7 +28,8 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
     `auto` is `group`: a catalog without groups simply has no pairs. Cost: one shuffle of the active items' ids by group,
     and the pairs themselves.
 
-    Returns pairs by '<source>.<split>' (weight > 0), 'ignored' (weight 0) and, for tables and links, 'rows' as read.
+    Returns pairs by '<source>.<split>' (weight > 0), 'ignored' (weight 0) and, for tables and links, 'rows' as read
+    and those 'incomplete'.
 
     Raises:
         SourceError: the table of pairs cannot be read or lacks a column.
@@ -42,8 +44,11 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
         found = group_pairs(items)
     else:
         links = read_links(night, location)
-        counts["rows"] = links.count()
-        found = linked_pairs(links, items, pairs.key_column)
+        read = links.agg(F.count("*").alias("rows"), F.count_if("incomplete").alias("incomplete")).collect()[0]
+        counts |= {"rows": read["rows"]} | ({"incomplete": read["incomplete"]} if read["incomplete"] else {})
+        if read["incomplete"]:
+            night.progress.say(f"{read['incomplete']} of the {read['rows']} rows of {pairs.path} cannot be read or lack an id: they give no pair")
+        found = linked_pairs(links.where("NOT incomplete"), items, pairs.key_column)
     columns = warehouse.read("relevance_pairs").columns
     name = warehouse.qualified("relevance_pairs")
     if found is None:
@@ -111,7 +116,10 @@ def split_of(unit: Column, test_share: float) -> Column:
 
 
 def read_links(night: Night, location: Location) -> DataFrame:
-    """The configured table or CSV as (query, positive, source, weight, event_time).
+    """The configured table or CSV as (query, positive, source, weight, event_time, incomplete).
+
+    Ids are read as the catalog's are: trimmed, and without the '.0' of whole doubles. A row that cannot be read or lacks
+    an end is incomplete.
 
     Optional columns: weight (1 where absent or no finite number, never below 0), event_time, and kind, the name of the source.
 
@@ -120,28 +128,26 @@ def read_links(night: Night, location: Location) -> DataFrame:
     """
     settings = night.settings.pairs
     place = location.resolve(str(settings.path))
-    raw = open_table(night.spark, CatalogSettings(path=place, csv=night.settings.catalog.csv), "pairs.path")
     wanted = (settings.query_column, settings.positive_column)
     choices = ENDS[settings.source] if wanted == ENDS["table"][0] else (wanted,)
-    ends = next((pair for pair in choices if set(pair) <= set(raw.columns)), None)
-    if ends is None:
+    columns = {"query": tuple(q for q, _ in choices), "positive": tuple(p for _, p in choices)}
+    columns |= {name: (name,) for name in ("kind", "weight", "event_time")}
+    table = CatalogSettings(path=place, csv=night.settings.catalog.csv)
+    opened = open_columns(night.spark, table, columns, "pairs.path")
+    if not any(find(opened.columns, q) and find(opened.columns, p) for q, p in choices):
         shown = " or ".join(", ".join(pair) for pair in choices)
         raise SourceError(
-            f"{settings.path} has no columns {shown}", f"its columns are {', '.join(raw.columns)}: set pairs.query_column and positive_column"
+            f"{settings.path} has no columns {shown}", f"its columns are {', '.join(opened.columns)}: set pairs.query_column and positive_column"
         )
-
-    weight = F.coalesce(F.col("weight").try_cast("float"), F.lit(1.0)) if "weight" in raw.columns else F.lit(1.0)
+    weight = F.coalesce(F.col("weight").try_cast("float"), F.lit(1.0))
     weight = F.when(F.isnan(weight) | (F.abs(weight) == float("inf")), 1.0).otherwise(weight)
-
-    def optional(name: str, kind: str, default: object) -> Column:
-        return F.coalesce(F.col(name).try_cast(kind), F.lit(default)) if name in raw.columns else F.lit(default).cast(kind)
-
-    return raw.select(
-        F.col(f"`{ends[0]}`").cast("string").alias("query"),
-        F.col(f"`{ends[1]}`").cast("string").alias("positive"),
-        optional("kind", "string", settings.source).alias("source"),
+    return opened.frame.select(
+        "query",
+        "positive",
+        F.coalesce("kind", F.lit(settings.source)).alias("source"),
         F.greatest(weight, F.lit(0.0)).cast("float").alias("weight"),
-        optional("event_time", "timestamp", None).alias("event_time"),
+        F.col("event_time").try_cast("timestamp").alias("event_time"),
+        (F.col("reason").isNotNull() | F.col("query").isNull() | F.col("positive").isNull()).alias("incomplete"),
     )
 
 

@@ -11,6 +11,8 @@ from pyspark.errors import PySparkException
 
 from tgq.errors import SourceError
 
+_OURS = re.compile(r"^(?:\s*pyspark\S* )?tgq\.errors\.SourceError: (.*)$", re.MULTILINE)
+
 
 @contextmanager
 def reading(path: str | None) -> Iterator[None]:
@@ -18,7 +20,15 @@ def reading(path: str | None) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as e:
+        if ours := reader_error(e):
+            raise ours from e
         raise SourceError(f"the catalog {path} cannot be read: {first_line(e)}", "check the path, catalog.format and the file") from e
+
+
+def reader_error(error: Exception) -> SourceError | None:
+    """The error that tgq's own reader raised on an executor, from the text in which Spark wraps it."""
+    found = _OURS.findall(str(error))
+    return SourceError(" ".join(found[-1].split())) if found else None
 
 
 def first_line(error: Exception) -> str:

@@ -1,109 +1,183 @@
-"""The catalog as its owner keeps it, brought into our columns: Parquet, Delta, CSV, JSON Lines; local, HDFS or object store.
+"""The catalog as its owner keeps it, brought into our columns: CSV, JSON, Parquet, XML, Delta; local or in an object store.
 
-Nothing here looks at a picture or judges a row. What is checked is what would spoil the whole night: that there is a table,
-that it can be read, that it has the columns which the configuration names, and that it is not empty.
+The files are read by tgq's own readers on the executors (`tgq.feeds`), because Spark's drop or merge what they cannot read:
+lines behind a JSON object, columns of a CSV part in another order, bytes that are no text. A task reads a part of a file and
+gives each row either whole or with a reason. Delta tables are read by Spark, which knows their deletion vectors.
+
+Nothing here looks at a picture. What is checked is what would spoil the whole night: that there is a table, that it can be
+read, and that it has the columns which the configuration names.
 """
 
 from __future__ import annotations
 
-import pyarrow as pa
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-from tgq.catalog.columns import binary_column, category_levels, json_column, mapped_columns, text_column
-from tgq.catalog.fields import category_path, flat_attributes
-from tgq.catalog.location import Location, locate, suffix
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+from tgq.catalog.feed import feed_options, plan_files
+from tgq.catalog.location import Location, locate
 from tgq.catalog.read_errors import reading
 from tgq.errors import SourceError
+from tgq.feeds.columns import match, top_level
+from tgq.feeds.feed import read
+from tgq.feeds.options import FeedOptions
+from tgq.feeds.plan import check_types, match_all, notes_of
+from tgq.feeds.readers.parquet import batch_rows
+from tgq.feeds.rows import RawRow
+from tgq.feeds.source_row import PART_ROWS, SOURCE, SourceRows
+from tgq.feeds.values import BadValue, text
 from tgq.settings.sections import CatalogSettings
 
-UNPARSED = "_corrupt_record"  # where Spark keeps a JSON line that it could not read
+BATCH_ROWS, BATCH_BYTES = 512, 16 * 2**20
+TASK_BYTES = 64 * 2**20
 
 
-def read_source(spark: SparkSession, catalog: CatalogSettings, location: Location | None = None) -> DataFrame:
-    """The catalog in our columns, one row per source row, lazily.
+@dataclass(frozen=True)
+class Source:
+    """A catalog that can be read.
 
-    Columns: item_id, title, brand, category, attributes map, image_uri (as found), image_bytes, group_id, variant_id,
-    slices map (`catalog.slice_columns`), and unparsed: the text of a JSON line that could not be read, else null.
-    Blank text is null. Ids of a whole-number type, or doubles that pandas made of them, have no '.0'. Categories are
-    'a > b > c' (see `category_path`), attributes are flat (see `flat_attributes`).
+    Attributes:
+        frame: one row per source row (`tgq.feeds.source_row.SOURCE`), read when it is used.
+        columns: the source's own names.
+        rows: how many rows there are; of text files an estimate, for progress and the number of tasks.
+        size: bytes on disk.
+        notes: sentences for its owner (see `tgq.feeds.plan.Plan`).
+    """
+
+    frame: DataFrame
+    columns: tuple[str, ...]
+    rows: int
+    size: int
+    notes: tuple[str, ...]
+
+
+def open_source(spark: SparkSession, catalog: CatalogSettings, location: Location | None = None) -> Source:
+    """The catalog in our columns.
+
+    Text is trimmed, blank is null. Ids of a whole-number type, or doubles that pandas made of them, have no '.0'. Categories
+    are 'a > b > c', attributes are flat (see `tgq.feeds.values`). A row that cannot be read has `reason` and `detail`.
 
     Raises:
         SourceError: the table cannot be read, or lacks a column that the mapping names.
     """
     location = location or locate(spark, catalog)
-    with reading(catalog.path):
-        raw = _load(spark, catalog, location)
-    if set(raw.columns) == {UNPARSED} or not raw.columns:
-        raise SourceError(f"{catalog.path} holds nothing that reads as {location.format}", "check catalog.format and the file")
-    columns = mapped_columns(raw, catalog)
-    levels, separator = category_levels(raw, columns.get("category"), catalog.category_separator)
+    options, place = feed_options(catalog), str(catalog.path)
+    separator, missing = catalog.category_separator, frozenset(word.strip().casefold() for word in catalog.missing)
 
-    @F.arrow_udf("string")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
-    def category_udf(values: pa.Array) -> pa.Array:
-        return pa.array([category_path(v, separator) for v in values.to_pylist()], pa.string())
+    def convert(rows: Iterable[RawRow], number: int) -> Iterator[pa.RecordBatch]:
+        return source_batches(rows, number, options, separator, missing)
 
-    @F.arrow_udf("map<string,string>")  # type: ignore[call-overload]  # pyspark declares no decorator with the return type alone
-    def attributes_udf(values: pa.Array) -> pa.Array:
-        maps = (flat_attributes(v) for v in values.to_pylist())
-        return pa.array([None if m is None else list(m.items()) for m in maps], pa.map_(pa.string(), pa.string()))
-
-    def text(field: str) -> Column:
-        return text_column(raw, columns[field]) if field in columns else F.lit(None).cast("string")
-
-    slices = [part for name in catalog.slice_columns for part in (F.lit(name), text_column(raw, name))]
-    with reading(catalog.path):
-        return raw.select(
-            text("item_id").alias("item_id"),
-            text("title").alias("title"),
-            text("brand").alias("brand"),
-            category_udf(levels).alias("category"),
-            (attributes_udf(json_column(raw, columns["attributes"])) if "attributes" in columns else F.lit(None).cast("map<string,string>"))
-            .alias("attributes"),
-            text("image_uri").alias("image_uri"),
-            (binary_column(raw, columns["image_bytes"]) if "image_bytes" in columns else F.lit(None).cast("binary")).alias("image_bytes"),
-            text("group_id").alias("group_id"),
-            text("variant_id").alias("variant_id"),
-            (F.create_map(*slices) if slices else F.lit(None).cast("map<string,string>")).alias("slices"),
-            (F.col(UNPARSED) if UNPARSED in raw.columns else F.lit(None).cast("string")).alias("unparsed"),
-        )  # fmt: skip
+    opened = _open(spark, location, options, place, convert, SOURCE)
+    if catalog.inherit:
+        opened = Source(inherited(opened.frame, catalog.inherit), opened.columns, opened.rows, opened.size, opened.notes)
+    return opened
 
 
-def open_table(spark: SparkSession, table: CatalogSettings, setting: str) -> DataFrame:
-    """Any table that `setting` names, as it is.
+def open_columns(spark: SparkSession, table: CatalogSettings, columns: dict[str, tuple[str, ...]], setting: str) -> Source:
+    """The named columns of any table as text, with a column `reason` for rows that cannot be read.
+
+    Args:
+        columns: column of the frame -> names that it may have in the table; where none is there, it is null.
+        setting: what names the table in the configuration.
 
     Raises:
         SourceError: it is not there or cannot be read.
     """
+    options = FeedOptions(columns, frozenset(columns), table.csv.encoding, feed_options(table).csv)
+    schema = pa.schema([(name, pa.string()) for name in (*columns, "reason")])
+
+    def convert(rows: Iterable[RawRow], number: int) -> Iterator[pa.RecordBatch]:
+        return text_batches(rows, options, schema)
+
     try:
-        location = locate(spark, table)
-        with reading(table.path):
-            return _load(spark, table, location)
+        return _open(spark, locate(spark, table), options, str(table.path), convert, schema)
     except SourceError as e:
         raise SourceError(f"{setting}: {e.found}", e.do) from e
 
 
-def count_rows(source: DataFrame, catalog: CatalogSettings) -> int:
-    """How many rows there are; free for Parquet and Delta, one parse for text.
+def _open(spark: SparkSession, location: Location, options: FeedOptions, place: str, convert: Any, schema: pa.Schema) -> Source:
+    if location.format == "delta":
+        return _open_delta(spark, location, options, place, convert, schema)
+    plan = plan_files(spark, location, options, place)
+    parts, format = plan.parts, plan.format
 
-    Raises:
-        SourceError: none, or the table is corrupt.
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                yield from convert(read(parts[number], format, options), number)
+
+    tasks = min(len(parts), max(2 * spark.sparkContext.defaultParallelism, plan.size // TASK_BYTES))
+    frame = spark.range(0, len(parts), 1, max(tasks, 1)).mapInArrow(run, from_arrow_schema(schema))
+    return Source(frame, plan.columns, plan.rows, plan.size, plan.notes)
+
+
+def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, place: str, convert: Any, schema: pa.Schema) -> Source:
+    with reading(place):
+        raw = spark.read.format("delta").load(location.table)
+        rows = raw.count()  # of the log's statistics
+        size = int(raw._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())
+        matched = match_all(raw.columns, [match(raw.columns, options, place)], options, place)
+        check_types({f.name: f.type for f in to_arrow_schema(raw.schema)}, matched, place)
+        wanted = top_level(raw.columns, options)
+
+        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
+            context = TaskContext.get()
+            yield from convert((row for batch in batches for row in batch_rows(batch)), context.partitionId() if context else 0)
+
+        frame = raw.select(*(F.col("`" + name.replace("`", "``") + "`") for name in wanted)).mapInArrow(run, from_arrow_schema(schema))
+    return Source(frame, tuple(raw.columns), rows, size, tuple(notes_of(matched, options)))
+
+
+def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions, separator: str, missing: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """A part's rows as batches of SOURCE, of at most BATCH_ROWS rows and about BATCH_BYTES of pictures."""
+    convert = SourceRows(options, separator, missing)
+    waiting: list[dict[str, Any]] = []
+    size = 0
+    for n, raw in enumerate(rows):
+        row = convert(raw, number * PART_ROWS + n)
+        waiting.append(row)
+        size += len(row["image_bytes"] or b"")
+        if len(waiting) == BATCH_ROWS or size > BATCH_BYTES:
+            yield pa.RecordBatch.from_pylist(waiting, SOURCE)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.RecordBatch.from_pylist(waiting, SOURCE)
+
+
+def text_batches(rows: Iterable[RawRow], options: FeedOptions, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """A part's rows as batches of text columns."""
+    names = [name for name in schema.names if name != "reason"]
+    waiting: list[dict[str, str | None]] = []
+    for raw in rows:
+        out: dict[str, str | None] = {"reason": raw.reason}
+        fields = match(tuple(raw.values), options, "the row").fields if not raw.reason else {}
+        for name in names:
+            try:
+                out[name] = next((t for path in fields.get(name, ()) if (t := text(raw.values[path[0]]))), None)
+            except BadValue:
+                out["reason"] = "bad_text"
+        waiting.append(out)
+        if len(waiting) == BATCH_ROWS:
+            yield pa.RecordBatch.from_pylist(waiting, schema)
+            waiting = []
+    if waiting:
+        yield pa.RecordBatch.from_pylist(waiting, schema)
+
+
+def inherited(frame: DataFrame, fields: Iterable[str]) -> DataFrame:
+    """Empty fields filled with those of the first row of the same group that has them, in the source's order.
+
+    Cost: a shuffle by group.
     """
-    with reading(catalog.path):
-        rows = source.count()
-    if not rows:
-        raise SourceError(f"the catalog {catalog.path} is empty", "check that its export has run")
-    return rows
+    from pyspark.sql import Window
 
-
-def _load(spark: SparkSession, catalog: CatalogSettings, location: Location) -> DataFrame:
-    reader = spark.read.option("__globPaths__", "false")  # a folder may be called 'shoes [new]'
-    if location.format == "csv":
-        tabs = {"sep": "\t"} if suffix(location.table) == ".tsv" else {}
-        options = tabs | dict(catalog.csv)
-        if set("[]{}*?") & set(location.table):  # there Spark finds the columns of multi-line text by a glob, whatever was said
-            reader = reader.schema(spark.read.options(**options | {"multiLine": "false", "__globPaths__": "false"}).csv(location.table).schema)
-        return reader.options(**options).csv(location.table)
-    if location.format == "jsonl":
-        return reader.json(location.table)
-    return reader.format(location.format).load(location.table)
+    alone = F.concat(F.lit("\0"), F.col("position"))  # a row without a group is a group of its own
+    group = Window.partitionBy(F.coalesce("group_id", alone)).orderBy("position").rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
+    return frame.withColumns({field: F.coalesce(field, F.first(field, ignorenulls=True).over(group)) for field in fields})

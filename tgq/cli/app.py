@@ -1,6 +1,6 @@
-"""The command line. Every step of the night is a command; `jobs/*.py` call the same commands under spark-submit.
+"""The command line. Every step of the nightly run is a command; `jobs/*.py` call the same commands under spark-submit.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 the quality gate said no.
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by the quality gate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from tgq.errors import GateError, TgqError
 
 app = typer.Typer(
     name="tgq", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    help="Nightly item embeddings on Spark: incremental, complete, measured on the full pool, gated.\n\n"
+    help="Nightly item embeddings on Spark. Each run embeds only what changed, measures retrieval on the full pool, and publishes "
+    "behind a quality gate.\n\n"
     "Start with [bold]tgq doctor[/bold], then [bold]tgq demo-catalog demo[/bold] and [bold]tgq nightly --catalog demo[/bold].",
 )  # fmt: skip
 for _module in (nightly, explore, models, machine):
@@ -45,26 +46,26 @@ def main(argv: Sequence[str] | None = None) -> None:
             code = 2
         elif type(e).__name__ in ("Abort",):
             code = 130
-        elif line := _named(e):
+        elif line := _known_error(e):
             err.print(f"tgq: {line}", style="red", markup=False, soft_wrap=True)
             code = 1
         else:
             raise
     except KeyboardInterrupt:
-        err.print("tgq: interrupted; run the same command again to go on where it stopped", markup=False)
+        err.print("tgq: interrupted; run the same command again to continue", markup=False)
         code = 130
     sys.stdout.flush()
     sys.exit(code or 0)
 
 
-def _named(error: Exception) -> str | None:
-    """One line for what the system refused, or for a named error that a Spark task sent home inside its own."""
+def _known_error(error: Exception) -> str | None:
+    """The one-line message of an operating system error, or of a TgqError that was raised in a Spark task; None for other errors."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the system'}: {error.strerror}: check the path, its permissions and the free space"
     if type(error).__module__.startswith(("pyspark.", "py4j.")):
         names = "|".join(kind.__name__ for kind in TgqError.__subclasses__())
-        sent = re.search(rf"^\s*tgq\.errors\.(?:{names}): (.+)$", str(error), re.MULTILINE)
-        return sent and sent[1]
+        found = re.search(rf"^\s*tgq\.errors\.(?:{names}): (.+)$", str(error), re.MULTILINE)
+        return found and found[1]
     return None
 
 

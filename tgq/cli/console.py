@@ -1,21 +1,17 @@
-"""What a person sees: a progress bar on a terminal, a line now and then in a log, tables of figures."""
+"""Progress on the console: a bar on a terminal, a line every 15 s in a log."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    pass
 
 LOG_EVERY_S = 15.0
 
 
 class ConsoleProgress:
-    """Progress (see tgq.run.night) on a console: a bar where it is a terminal, a line every 15 s where it is a log."""
+    """Implements `tgq.run.progress.Progress` on a console."""
 
     def __init__(self, console: Console):
         self.console = console
@@ -51,7 +47,7 @@ class ConsoleProgress:
 
 
 def pace(done: int, seconds: float) -> str:
-    """How fast it goes: so many a second, or seconds for each where that is slow."""
+    """The rate as text: items per second, or seconds per item if there is less than one a second. Empty before the first item."""
     if not done or seconds <= 0:
         return ""
     return f"{done / seconds:.1f}/s" if done >= seconds else f"{seconds / done:.1f} s each"

@@ -1,4 +1,4 @@
-"""`tgq doctor`: is this machine ready for a night? One line each, nothing written but a probe file."""
+"""`tgq doctor`: checks that this machine is ready for a nightly run. Writes nothing but a probe file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MINIMUM_MEMORY_GB = 4
 
 
 def checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
-    """(name, passed, what was found) of each check, as it is made."""
+    """Run the checks one by one. Yields (name, passed, what was found)."""
     for name, check in (
         ("java", _java),
         ("delta jars", _jars),
@@ -53,8 +53,8 @@ def _memory(settings: Settings) -> str:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     total = pages * size / 2**30
     if total < MINIMUM_MEMORY_GB:
-        raise MachineError(f"{total:.1f} GiB of memory", f"a night needs {MINIMUM_MEMORY_GB} GiB or more")
-    return f"{total:.1f} GiB, {os.cpu_count()} cores; driver takes {settings.spark.driver_memory}"
+        raise MachineError(f"this machine has {total:.1f} GiB of memory", f"use one with {MINIMUM_MEMORY_GB} GiB or more")
+    return f"{total:.1f} GiB, {os.cpu_count()} cores; the Spark driver may use {settings.spark.driver_memory}"
 
 
 def _gpu(settings: Settings) -> str:
@@ -62,9 +62,9 @@ def _gpu(settings: Settings) -> str:
 
     from tgq.inference.device import choose_device
 
-    place = choose_device(settings.encoder.device)
+    device = choose_device(settings.encoder.device)
     found = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    return f"{', '.join(found) or 'none'}; encoder.device={settings.encoder.device} will use {place}"
+    return f"{', '.join(found) or 'none'}; encoder.device={settings.encoder.device} selects {device}"
 
 
 def _towers(settings: Settings) -> str:
@@ -87,13 +87,13 @@ def _features(settings: Settings) -> str:
 
     budget = settings.features.max_gb
     if not budget:
-        return "off (features.max_gb=0): a new connector runs both towers over the whole catalog again"
+        return "off (features.max_gb=0); the towers run over the whole catalog again after each new connector"
     encoder = TGQFormer.from_pretrained(model_folder(settings))
     vision, text = encoder.vision, encoder.text
     image = 2 * (vision.tokens_per_image * vision.width + vision.pooled_width)
-    words = 2 * (text.max_length * text.width + 2 * text.pooled_width)
-    return (f"at most {image / 1000:.0f} kB a picture and {words / 1000:.0f} kB a text before compression (a third or less after it); "
-            f"features.max_gb={budget:g} holds {budget * 2**30 / (image + words):,.0f} items or more")  # fmt: skip
+    metadata = 2 * (text.max_length * text.width + 2 * text.pooled_width)
+    return (f"features.max_gb={budget:g} holds at least {budget * 2**30 / (image + metadata):,.0f} items "
+            f"(before compression {image / 1000:.0f} kB per picture and {metadata / 1000:.0f} kB per text)")  # fmt: skip
 
 
 def _warehouse(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Looking into a warehouse: search, SQL over its tables, robustness of what is published."""
+"""Commands that use a published warehouse: search, SQL over its tables, robustness, export."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ commands = typer.Typer()
 @commands.command()
 def search(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    item: Annotated[str | None, typer.Option(help="Search by an item's id.")] = None,
-    text: Annotated[str | None, typer.Option(help="Search by words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Search by a picture file.")] = None,
-    category: Annotated[str | None, typer.Option(help="Only this category or what lies under it, e.g. 'Women > Tops'.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many hits.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON Lines.")] = False,
+    item: Annotated[str | None, typer.Option(help="Query: the id of a published item.")] = None,
+    text: Annotated[str | None, typer.Option(help="Query: a text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Query: a picture file.")] = None,
+    category: Annotated[str | None, typer.Option(help="Search only this category and those below it, e.g. 'Women > Tops'.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON Lines.")] = False,
 ) -> None:  # fmt: skip
-    """Search the published shards by item id, by words or by a picture.
+    """Search the published shards by item id, text or picture.
 
     Example: tgq search --text "red running shoe" --category Shoes
     """
@@ -32,7 +32,7 @@ def search(
     from tgq.publishing.search import search as find
 
     if sum(x is not None for x in (item, text, image)) != 1:
-        raise UsageError("search needs exactly one of --item, --text and --image", "name one of them")
+        raise UsageError("search needs exactly one of --item, --text and --image", "give one of them")
     settings = settings_of(profiles, sets, None, warehouse).settings
     hits = find(settings, item_id=item, text=text, image=image, category=category, k=k)
     if as_json:
@@ -46,13 +46,13 @@ def search(
 @commands.command()
 def tables(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    sql: Annotated[str | None, typer.Option(help="Run one query and print its rows.")] = None,
+    sql: Annotated[str | None, typer.Option(help="SQL to run; its rows are printed.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="Run the statements of a .sql file, e.g. sql/analyses/quarantine_by_reason.sql.", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="File of SQL statements to run, e.g. sql/analyses/quarantine_by_reason.sql.", exists=True, dir_okay=False)
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Print at most this many rows.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows to print.")] = 50,
 ) -> None:  # fmt: skip
-    """List the tables and views with rows and versions, or run SQL over them.
+    """List the tables and views with their row counts and versions, or run SQL.
 
     Example: tgq tables --sql "SELECT item_id, tgq_embed(NULL, metadata_text, title) FROM published_items LIMIT 3"
     """
@@ -74,7 +74,7 @@ def tables(
         if text is None:
             rows = [[name, store.read(name).count(), store.version(name), store.location(name)] for name in TABLES]
             rows += [[view, None, None, "view"] for view in views]
-            out.print(table("Tables", ["name", "rows", "version", "place"], rows))
+            out.print(table("Tables", ["name", "rows", "version", "location"], rows))
             return
         for statement in statements(text):
             frame = spark.sql(statement)
@@ -85,7 +85,7 @@ def tables(
         from pyspark.errors import PySparkException
 
         if isinstance(e, PySparkException):
-            raise UsageError(f"SQL: {str(e).splitlines()[0][:300]}", "see `tgq tables` for the names") from e
+            raise UsageError(f"SQL: {str(e).splitlines()[0][:300]}", "correct the statement; `tgq tables` lists the tables and views") from e
         raise
     finally:
         spark.stop()
@@ -99,12 +99,12 @@ def _short(value: object) -> str:
 @commands.command()
 def robustness(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, summary: Summary = None,
-    nuisance: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this nuisance; repeatable. Default: all.")] = None,
-    items: Annotated[int, typer.Option(min=1, max=20_000, help="How many published items are disturbed, those with relevance pairs first.")] = 500,
+    nuisance: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Nuisance to measure, e.g. wrong_title; repeatable. Default: all.")] = None,
+    items: Annotated[int, typer.Option(min=1, max=20_000, help="Number of published items to disturb; those with relevance pairs come first.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of every nuisance.")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check what can be checked, say what would be done, embed nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the options and print the plan; embed nothing.")] = False,
 ) -> None:  # fmt: skip
-    """What banners, wrong titles, other backgrounds and the like cost the published night, each with its interval.
+    """Measure how much retrieval quality each nuisance costs (banner, wrong title, other background and so on), with intervals.
 
     Example: tgq robustness --warehouse warehouse --items 200 --nuisance typographic --nuisance wrong_title --summary robustness.json
     """
@@ -141,11 +141,11 @@ def robustness(
 
 @commands.command()
 def export(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
-    to: Annotated[str, typer.Option("--to", help="parquet, npy or lance.")] = "parquet",
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to; it must not exist.")],
+    to: Annotated[str, typer.Option("--to", help="Format: parquet, npy or lance.")] = "parquet",
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
 ) -> None:  # fmt: skip
-    """Write the published vectors with ids and metadata, for a vector database; needs no Spark.
+    """Export the published vectors with item ids and metadata, for example to a vector database. Needs no Spark.
 
     Example: tgq export build/vectors --to parquet --warehouse warehouse
     """

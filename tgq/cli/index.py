@@ -1,4 +1,4 @@
-"""FAISS shards: build them, list published generations, roll back to an earlier one."""
+"""`tgq index`: builds FAISS shards, lists published generations, rolls back to an earlier one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import typer
 
 from tgq.cli.options import Catalog, Profiles, RunId, Sets, Summary, WarehousePath, need_warehouse, out, run_steps, settings_of
 
-commands = typer.Typer(help="FAISS shards: build tonight's, list generations, go back to an earlier one.", invoke_without_command=True)
+commands = typer.Typer(
+    help="Build the run's FAISS shards (without a subcommand), list published generations, or roll back to an earlier one.",
+    invoke_without_command=True,
+)
 
 
 @commands.callback()
@@ -17,14 +20,14 @@ def index_build(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
     run_id: RunId = None, summary: Summary = None,
 ) -> None:  # fmt: skip
-    """Build tonight's FAISS shards, staged until published; only categories that changed are rebuilt."""
+    """Build the FAISS shards of the categories that changed. They are staged until published."""
     if context.invoked_subcommand is None:
         run_steps(settings_of(profiles, sets, catalog, warehouse), ["index"], run_id, summary)
 
 
 @commands.command("list")
 def index_list(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
-    """The published generations, the current one marked."""
+    """List the published generations; * marks the current one."""
     from tgq.cli.tables import table
     from tgq.publishing.generations import generations
     from tgq.storage.paths import absolute
@@ -37,9 +40,9 @@ def index_list(warehouse: WarehousePath = None, profiles: Profiles = None, sets:
 @commands.command("rollback")
 def index_rollback(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    to: Annotated[str | None, typer.Option(help="Generation to go back to; default: the one before the current.")] = None,
+    to: Annotated[str | None, typer.Option(help="Generation to roll back to. Default: the previous one.")] = None,
 ) -> None:  # fmt: skip
-    """Go back to an earlier generation: shards, neighbours and the current view together."""
+    """Make an earlier generation the current one: its shards, neighbours and embeddings together."""
     from tgq.publishing.publish import rollback
     from tgq.storage.lock import warehouse_lock
     from tgq.storage.session import open_session
@@ -52,4 +55,4 @@ def index_rollback(
             generation = rollback(Warehouse(spark, settings.warehouse, create=False), to)
         finally:
             spark.stop()
-    out.print(f"published generation is now {generation}")
+    out.print(f"the current generation is now {generation}")

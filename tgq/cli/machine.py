@@ -1,4 +1,4 @@
-"""The machine and its settings: doctor, setup, configuration, the demo catalog."""
+"""Commands for setting up: doctor, setup, jars, config, demo-catalog."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from tgq.settings.load import redacted
 from tgq.settings.sections import Settings
 
 commands = typer.Typer()
-config_commands = typer.Typer(help="Settings: what they are and where each value came from.", no_args_is_help=True)
+config_commands = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
 
 @commands.command()
 def doctor(profiles: Profiles = None, sets: Sets = None, warehouse: WarehousePath = None) -> None:
-    """Check Java, Delta's JARs, memory, GPU, model files and warehouse access, a line each."""
+    """Check Java, the Delta JARs, memory, GPU, model files and access to the warehouse."""
     need_machine(settings_of(profiles, sets, None, warehouse).settings)
 
 
 def need_machine(settings: Settings) -> None:
-    """Print a line for each check of the machine; MachineError when one failed."""
+    """Check the machine and print a line per check.
+
+    Raises:
+        MachineError: a check failed.
+    """
     from tgq.cli.doctor import checks
 
     failed = 0
@@ -33,12 +37,12 @@ def need_machine(settings: Settings) -> None:
         out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="")
         out.print(text, markup=False, soft_wrap=True)
     if failed:
-        raise MachineError(f"{failed} check(s) failed", "mend what is marked FAIL")
+        raise MachineError(f"{failed} check(s) failed", "correct what is marked FAIL")
 
 
 @commands.command()
 def setup() -> None:
-    """Prepare this machine once: Delta's JARs and the default towers' weights into the local cache."""
+    """Prepare the Delta JARs and the default towers' weights in the local cache. Needed once per machine."""
     from tgq.encoder.towers.hub import prepare_towers
     from tgq.storage.jars import delta_jars
 
@@ -47,7 +51,7 @@ def setup() -> None:
 
 @commands.command()
 def jars() -> None:
-    """Print Delta's JARs, for spark-submit --jars "$(tgq jars)"."""
+    """Print the paths of the Delta JARs, for spark-submit --jars "$(tgq jars)"."""
     from tgq.storage.jars import delta_jars
 
     print(",".join(str(jar) for jar in delta_jars()))
@@ -55,7 +59,7 @@ def jars() -> None:
 
 @config_commands.command("show")
 def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None) -> None:
-    """Print every setting with the file, variable or flag that it came from."""
+    """Print every setting with its value and the file, variable or flag that set it."""
     from tgq.cli.tables import table
 
     loaded = settings_of(profiles, sets, catalog, warehouse)
@@ -65,14 +69,14 @@ def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog =
 
 @commands.command("demo-catalog")
 def demo_catalog(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to draw into; created.")],
-    items: Annotated[int, typer.Option(min=1, help="How many items.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Another seed draws other styles.")] = 0,
-    size: Annotated[int, typer.Option(min=64, max=2048, help="Picture side in pixels.")] = 224,
-    bad_rows: Annotated[int, typer.Option(min=0, help="Add so many broken rows, to see the quarantine at work.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Draw over an existing catalog.")] = False,
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to; created if needed.")],
+    items: Annotated[int, typer.Option(min=1, help="Number of items.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed; another seed draws other products.")] = 0,
+    size: Annotated[int, typer.Option(min=64, max=2048, help="Side of the square pictures, in pixels.")] = 224,
+    bad_rows: Annotated[int, typer.Option(min=0, help="Number of broken rows to add, which the quarantine will catch.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace the catalog in OUT, if this command drew it.")] = False,
 ) -> None:  # fmt: skip
-    """Draw a catalog: products in scenes with banners, clutter and noisy metadata; the ground truth is kept."""
+    """Draw a demo catalog: pictures of invented products with banners and clutter, noisy metadata, and the ground truth."""
     from tgq.cli.console import ConsoleProgress
     from tgq.demo.catalog import draw_catalog
 
@@ -80,6 +84,7 @@ def demo_catalog(
         raise UsageError(f"{out_folder} already holds a catalog", "choose another folder, or give --force")
     progress = ConsoleProgress(err)
     progress.start("draw", items)
-    summary = draw_catalog(out_folder, items=items, seed=seed, size=size, bad_rows=bad_rows, progress=lambda done, total: progress.update(done))
+    drawn = draw_catalog(out_folder, items=items, seed=seed, size=size, bad_rows=bad_rows, progress=lambda done, total: progress.update(done))
     progress.finish()
-    out.print(f"drew {items} items into {out_folder}: {summary}")
+    broken = f" and {drawn.bad_rows} broken rows" if drawn.bad_rows else ""
+    out.print(f"{drawn.items} items of {drawn.styles} styles and {drawn.types} product types{broken} in {out_folder}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Encoders: train one, promote it, go back to an earlier one."""
+"""Commands for encoders: train, promote, rollback-model, models."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ commands = typer.Typer()
 
 @commands.command()
 def train(
-    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder. The same command again goes on where it stopped.")],
-    catalogs: Annotated[list[str] | None, typer.Option("--catalog", help="A catalog to train on: FOLDER or FOLDER=PROFILE; repeatable.")] = None,
-    warehouse: Annotated[str | None, typer.Option(help="A warehouse that `tgq nightly` or `tgq ingest` has filled, to train on its items.")] = None,
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the trained encoder. Repeat the command to continue an interrupted training.")],
+    catalogs: Annotated[list[str] | None, typer.Option("--catalog", help="Catalog to train on: FOLDER or FOLDER=PROFILE; repeatable.")] = None,
+    warehouse: Annotated[str | None, typer.Option(help="Warehouse to train on, filled by `tgq nightly` or `tgq ingest`.")] = None,
     profiles: Profiles = None, sets: Sets = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="At most so many batches; stops early on held-out train groups.")] = None,
-    max_items: Annotated[int, typer.Option(min=10, help="About how many items per source; they fit the memory (270 kB each and per view).")] = 20_000,
-    views: Annotated[int, typer.Option(min=0, max=11, help="Views of each item, under as many of `tgq robustness`'s nuisances, as positives.")] = 0,
-    cache: Annotated[Path | None, typer.Option(help="Where tower features of catalogs and views are kept for the next training. [default: OUT/work]")] = None,
-    tracking_uri: Annotated[str | None, typer.Option(help="MLflow; default: sqlite in OUT.")] = None,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share each batch; the curve is the same for any number.")] = 1,
-    launcher: Annotated[str, typer.Option(help="What starts several processes: torchrun (this machine) or spark (TorchDistributor).")] = "torchrun",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    head: Annotated[str | None, typer.Option(help="light or llm; short for --model head=...")] = None,
-    llm: Annotated[str | None, typer.Option(help="The llm head's language model, a folder or hub name; short for --model llm=...")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and sampling.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of batches; fewer if the validation MRR stops improving.")] = None,
+    max_items: Annotated[int, typer.Option(min=10, help="Approximate maximum of items per source. An item or view takes 270 kB of memory.")] = 20_000,
+    views: Annotated[
+        int, typer.Option(min=0, max=11, help="Extra views per item, each disturbed by one nuisance of `tgq robustness`; views of an item are positives.")
+    ] = 0,
+    cache: Annotated[Path | None, typer.Option(help="Folder where tower features are cached for later trainings. Default: OUT/work.")] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow tracking URI. Default: a sqlite file in OUT.")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes that share each batch. It does not change the result.")] = 1,
+    launcher: Annotated[str, typer.Option(help="How several processes are started: torchrun (on this machine) or spark (TorchDistributor).")] = "torchrun",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
+    head: Annotated[str | None, typer.Option(help="Head: light or llm. Short for --model head=...")] = None,
+    llm: Annotated[str | None, typer.Option(help="Language model of the llm head: a folder or a Hugging Face name. Short for --model llm=...")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Towers, connector, widths: e.g. vision=openai/clip-vit-base-patch32, connector=qformer; repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="Setting of the encoder, e.g. vision=openai/clip-vit-base-patch32 or connector=qformer; repeatable."),
     ] = None,
-    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="How to train, e.g. lr=2e-4 or pairs=128; repeatable.")] = None,
-    help_options: Annotated[bool, typer.Option("--help-options", help="List all that --model and --option can set, with defaults, and end.")] = False,
+    option: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the training, e.g. lr=2e-4 or pairs=128; repeatable.")] = None,
+    help_options: Annotated[bool, typer.Option("--help-options", help="List the keys of --model and --option with their defaults, and exit.")] = False,
 ) -> None:  # fmt: skip
-    """Train the connector and head over frozen tower features, on the train side of catalogs' pairs.
+    """Train an encoder on the relevance pairs of the train split. The towers stay frozen.
 
     Example: tgq train my-encoder --warehouse warehouse
 
@@ -58,7 +60,7 @@ def train(
             out.print(table(flag, ["key", "default"], [[name, f.default] for name, f in kind.__dataclass_fields__.items()], numeric_from=99))
         return
     if not catalogs and not warehouse:
-        raise UsageError("nothing to train on was named", "give --warehouse FOLDER, or --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
+        raise UsageError("no training data was named", "give --warehouse FOLDER, or --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
     if launcher not in ("torchrun", "spark"):
         raise UsageError(f"no launcher named '{launcher}'", "choose torchrun or spark")
     starter: Launcher = "spark" if launcher == "spark" else "torchrun"
@@ -74,17 +76,19 @@ def train(
     finally:
         spark.stop()
     out.print(f"encoder {result.model_version} in {out_folder}: validation MRR {result.validation_mrr:.4f} after {result.steps} steps")
-    out.print(f"make it the champion with `tgq promote {out_folder} --warehouse ...`, or use it once with --set encoder.path={out_folder}", soft_wrap=True)
+    out.print(f"to make it the champion: tgq promote {out_folder} --warehouse ...; to use it once: --set encoder.path={out_folder}", soft_wrap=True)
 
 
 @commands.command()
 def promote(
-    candidate: Annotated[str, typer.Argument(help="Folder of the encoder, as `tgq train` wrote it; `default` is the bundled one.")],
+    candidate: Annotated[str, typer.Argument(metavar="ENCODER", help="Folder that `tgq train` wrote, or `default` for the bundled encoder.")],
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None, summary: Summary = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be compared and by how many queries, write nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Promote whatever the comparison says, and record that it was forced.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be compared on how many queries; write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote even a worse encoder. The promotion is recorded as forced.")] = False,
 ) -> None:  # fmt: skip
-    """Make an encoder the champion, with which the next night embeds, if it is not worse on the validation queries (else exit 3).
+    """Make an encoder the champion if it is not worse than the present one on the validation queries; exit 3 if it is.
+
+    The next nightly run embeds with the champion.
 
     Example: tgq promote my-encoder --warehouse warehouse --summary promotion.json
     """
@@ -97,7 +101,7 @@ def promote(
     with opened(loaded, None, begins=False) as night:
         contenders = promotion.contenders_of(night.warehouse.root, candidate)
         if contenders.same:
-            out.print(f"model {contenders.candidate} is the champion already")
+            out.print(f"model {contenders.candidate} is already the champion")
             return
         if dry_run:
             for line in promotion.dry_run(night, contenders):
@@ -111,16 +115,19 @@ def promote(
     if refused := promotion.refusal(found):
         raise refused
     for reason in found["reasons"]:
-        err.print(f"tgq: forced although {reason}", style="yellow", markup=False, soft_wrap=True)
-    out.print(f"champion is now {found['candidate']}; the next night embeds with it")
+        err.print(f"tgq: promoted by --force although {reason}", style="yellow", markup=False, soft_wrap=True)
+    out.print(f"the champion is now {found['candidate']}; the next nightly run embeds with it")
 
 
 @commands.command("rollback-model")
 def rollback_model(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
-    to: Annotated[str | None, typer.Option(metavar="MODEL_VERSION", help="Champion to go back to, or `default`; default: the one before.")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL_VERSION", help="Earlier champion, or `default` for the bundled encoder. Default: the previous champion."),
+    ] = None,
 ) -> None:  # fmt: skip
-    """Make the champion before this one the champion again, or the bundled encoder where there was none."""
+    """Make the previous champion the champion again, or the bundled encoder if there is none."""
     from tgq.evaluation import promotion
     from tgq.storage.lock import warehouse_lock
 
@@ -128,12 +135,12 @@ def rollback_model(
     promotion.need_champion(settings)
     with warehouse_lock(need_warehouse(settings)):
         version = promotion.rollback_model(settings, to)
-    out.print(f"champion is now {version}; the next night embeds with it")
+    out.print(f"the champion is now {version}; the next nightly run embeds with it")
 
 
 @commands.command()
 def models(warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None) -> None:
-    """The champion and the promotions before it."""
+    """List the promoted encoders; * marks the champion."""
     from tgq.cli.tables import models_table
     from tgq.registry.champion import read_history
 

@@ -1,4 +1,4 @@
-"""The nightly run and its steps as commands."""
+"""The nightly run and its steps, each as a command."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ commands = typer.Typer()
 def nightly(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
     run_id: RunId = None, summary: Summary = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what a night would do, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the machine and the catalog and print what would run; write nothing.")] = False,
 ) -> None:  # fmt: skip
-    """The whole night: ingest, validate, embed, index, neighbours, evaluate, publish behind the gate, report.
+    """Run the whole pipeline: ingest, validate, embed, index, neighbors, evaluate, publish if the gate passes, report.
 
     Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
     """
@@ -51,22 +51,22 @@ def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = Fal
     commands.command(name=name, help=text)(command)
 
 
-_step("ingest", "Read the catalog, find what changed, quarantine what cannot be used.", ["ingest"], catalog_needed=True)
+_step("ingest", "Read the catalog, find new and changed items, quarantine unusable rows.", ["ingest"], catalog_needed=True)
 
 
-_step("embed", "Embed the items whose content has no embedding under this model.", ["embed"])
+_step("embed", "Embed the items whose present content has no embedding from this model.", ["embed"])
 
 
-_step("neighbors", "Exact nearest neighbours of every item, staged until published.", ["neighbors"])
+_step("neighbors", "Find the exact nearest neighbours of every item. They are staged until published.", ["neighbors"])
 
 
 @commands.command()
 def evaluate(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
     run_id: RunId = None, summary: Summary = None,
-    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no; gate.passed in the summary says it.")] = False,
+    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 even if the gate refuses; gate.passed in the summary holds the verdict.")] = False,
 ) -> None:  # fmt: skip
-    """Exact full-pool metrics and the gate's verdict (exit 3 when it says no)."""
+    """Compute retrieval metrics on the full pool and the gate's verdict; exit 3 if it refuses."""
     try:
         run_steps(settings_of(profiles, sets, catalog, warehouse), ["evaluate"], run_id, summary)
     except GateError as e:
@@ -75,19 +75,19 @@ def evaluate(
         err.print(f"tgq: {e}", style="yellow", markup=False, soft_wrap=True)
 
 
-_step("publish", "Publish the run's staged shards and neighbours, if the gate passed them.", ["publish"])
+_step("publish", "Publish the run's staged shards and neighbours, if the gate passed.", ["publish"])
 
 
-_step("report", "Write the run's HTML report again from the tables.", ["report"])
+_step("report", "Write the run's HTML report from the tables.", ["report"])
 
 
 @commands.command()
 def validate(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
     run_id: RunId = None, summary: Summary = None,
-    suite: Annotated[str, typer.Option(help="catalog, embeddings or all.")] = "all",
+    suite: Annotated[str, typer.Option(help="Suite to run: catalog, embeddings or all.")] = "all",
 ) -> None:  # fmt: skip
-    """Run the Great Expectations suites; a failed critical expectation exits 1."""
+    """Run the Great Expectations suites; exit 1 if a critical expectation fails."""
     suites = {"catalog": ["validate_catalog"], "embeddings": ["validate_embeddings"]}
     suites["all"] = suites["catalog"] + suites["embeddings"]
     if suite not in suites:

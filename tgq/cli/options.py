@@ -1,4 +1,4 @@
-"""What the commands share: options, settings, an opened night, the figures written as JSON."""
+"""What the commands share: options, loading settings, running steps, writing the summary."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from tgq.run.night import Night
 
 
-LOG_WIDTH = 160  # where nobody's terminal says how wide it is
-SHOWN = 12  # ids that a line names; the summary names all
+LOG_WIDTH = 160  # characters per line if the output is not a terminal
+SHOWN = 12  # ids that a printed line names; the summary names all
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 Profiles = Annotated[
     list[str] | None,
-    typer.Option("--conf", "-c", help="Profile under conf/ (local, cluster, catalogs/luma) or a YAML file; repeatable.", show_default="local"),
+    typer.Option("--conf", "-c", help="Profile under conf/, e.g. cluster or catalogs/luma, or a YAML file; repeatable.", show_default="local"),
 ]
 
 
@@ -37,18 +37,22 @@ Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set", "-s", metavar="KEY=VALUE",
-        help="Override one setting, e.g. --set embed.task_items=64 (or TGQ__EMBED__TASK_ITEMS=64 in the environment); repeatable.",
+        help="Set one setting, e.g. embed.task_items=64 (or TGQ__EMBED__TASK_ITEMS=64 in the environment); repeatable.",
     ),
 ]
 
 
-Catalog = Annotated[str | None, typer.Option("--catalog", help="Folder or table of the catalog (catalog.path).")]
-WarehousePath = Annotated[str | None, typer.Option("--warehouse", help="Folder or URI of all tables (warehouse.path).")]
+Catalog = Annotated[str | None, typer.Option("--catalog", help="Catalog: a folder, file or table (sets catalog.path).")]
+WarehousePath = Annotated[str | None, typer.Option("--warehouse", help="Warehouse: folder or URI of the tables (sets warehouse.path).")]
 
 
 RunId = Annotated[
     str | None,
-    typer.Option("--run-id", help="Run to take part in; schedulers give every step the same. Default: the interrupted run, else a new one."),
+    typer.Option(
+        "--run-id",
+        help="Run id; a scheduler gives every step the same. Default: nightly and ingest continue an interrupted run or begin a new one; "
+        "other steps join the latest run.",
+    ),
 ]
 
 
@@ -56,7 +60,7 @@ Summary = Annotated[str | None, typer.Option("--summary", metavar="FILE", help="
 
 
 def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, catalog: str | None = None, warehouse: str | None = None) -> Loaded:
-    """Settings from the common options; `--catalog` and `--warehouse` are short for their keys."""
+    """Load the settings from the common options; `--catalog` and `--warehouse` override their keys."""
     overrides = list(sets or [])
     for key, value in (("catalog.path", catalog), ("warehouse.path", warehouse)):
         if value is not None:
@@ -66,7 +70,7 @@ def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, cata
 
 @contextlib.contextmanager
 def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
-    """A night with progress on the terminal, with the warehouse held and the session closed at the end."""
+    """Open a run with progress on the terminal. The warehouse is locked until the block ends; the Spark session is then stopped."""
     from tgq.cli.console import ConsoleProgress
     from tgq.run.opening import held_night
 
@@ -75,7 +79,7 @@ def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
 
 
 def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:
-    """Run some steps of a night by name, print and write their figures; raises what the steps raise."""
+    """Run steps by name, then print their figures and write the summary. Raises what the steps raise."""
     from tgq.cli.tables import metrics_table, steps_table
     from tgq.night.nightly import Nightly
 
@@ -97,7 +101,7 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
 
 
 def write_summary(path: str, report: Mapping[str, Any]) -> None:
-    """Write the figures, whole or not at all: a scheduler on another machine reads them."""
+    """Write the figures as JSON to a file or URI, atomically, because a scheduler may read it at any time."""
     from tgq.storage.files import Files
 
     folder, name = os.path.split(path if "://" in path else os.path.abspath(path))
@@ -105,6 +109,12 @@ def write_summary(path: str, report: Mapping[str, Any]) -> None:
 
 
 def need_catalog(loaded: Loaded) -> None:
+    """Check that a catalog is named and, if it is local, exists.
+
+    Raises:
+        UsageError: no catalog is named.
+        SourceError: the catalog does not exist.
+    """
     path = loaded.settings.catalog.path
     if not path:
         raise UsageError("no catalog was named", "give --catalog FOLDER (draw one with `tgq demo-catalog demo`)")
@@ -113,10 +123,14 @@ def need_catalog(loaded: Loaded) -> None:
 
 
 def need_warehouse(settings: Settings) -> str:
-    """The warehouse's folder or URI; WarehouseError where a folder is not there."""
+    """The warehouse's folder or URI.
+
+    Raises:
+        WarehouseError: the folder does not exist.
+    """
     from tgq.storage.paths import absolute
 
     root = absolute(settings.warehouse.path)
     if "://" not in root and not Path(root).is_dir():
-        raise WarehouseError(f"there is no warehouse {root}", "name another --warehouse")
+        raise WarehouseError(f"there is no warehouse {root}", "give another --warehouse")
     return root

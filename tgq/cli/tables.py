@@ -22,7 +22,7 @@ def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: i
 
 
 def steps_table(summary: Mapping[str, Any]) -> Table:
-    """Per step: status, seconds, rows in, embedded, unchanged, quarantined, inactive."""
+    """A row per step: status, seconds, rows in, embedded, unchanged, quarantined, inactive."""
     names = ("rows_in", "embedded", "unchanged", "quarantined", "inactive")
     rows = [
         [step, s["status"], f"{s['seconds']:.1f}", *(s.get(name) for name in names)] for step, s in summary["steps"].items()
@@ -31,7 +31,7 @@ def steps_table(summary: Mapping[str, Any]) -> Table:
 
 
 def promotion_table(found: Mapping[str, Any]) -> Table:
-    """Candidate and champion by metric and slice, with the interval of the difference, in percent points."""
+    """Candidate and champion by slice and metric, in percent; their difference with its interval, in percentage points."""
 
     def points(x: float) -> str:
         return f"{100 * x:+.2f}"
@@ -46,26 +46,26 @@ def promotion_table(found: Mapping[str, Any]) -> Table:
 
 
 def models_table(history: History) -> Table:
-    """The promotions, newest first, and the bundled encoder below them; the champion is marked."""
+    """The promotions, newest first, then the bundled encoder. `*` marks the champion."""
 
     def mrr(figures: Mapping[str, Any]) -> str | None:
         found = next((d for d in figures["differences"] if d["metric"] == "mrr"), None)
         return found and f"{100 * found['difference']:+.2f} [{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
 
-    def mark(made: Promotion | None) -> str:
-        return "* " if made is history.champion else "  "
+    def mark(promotion: Promotion | None) -> str:
+        return "* " if promotion is history.champion else "  "
 
     rows = [
-        [mark(made) + made.model_version, made.promoted_at, made.previous, "forced" if made.forced else "", mrr(made.figures), made.rolled_back_at]
-        for made in reversed(history.promotions)
+        [mark(p) + p.model_version, p.promoted_at, p.previous, "forced" if p.forced else "", mrr(p.figures), p.rolled_back_at]
+        for p in reversed(history.promotions)
     ]  # fmt: skip
     rows.append([mark(None) + "default (bundled)", *[None] * 5])
-    return table("Models", ["model", "promoted", "in place of", "", "MRR then, candidate less champion, %", "rolled back"], rows, numeric_from=99)
+    return table("Models", ["model", "promoted", "replaced", "", "MRR difference at promotion, points", "rolled back"], rows, numeric_from=99)
 
 
 def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Per nuisance, in percent: how often the same queries find their relevant items, clean and noisy, and how often they find
-    themselves; the first table is absent where no item has pairs."""
+    """Two tables with a row per nuisance, in percent: how often clean and disturbed queries find a relevant item, and how often
+    they find the item itself. The first is left out if no item has relevance pairs."""
 
     def cells(figure: Mapping[str, float]) -> list[str]:
         low, high = (100 * figure[bound] for bound in ("ci_low", "ci_high"))
@@ -76,11 +76,11 @@ def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
     tables = []
     for kind, (count, title) in kinds.items():
         rows = []
-        for name, told in report["nuisances"].items():
-            if told[count]:
-                near = told["cosine"]
+        for name, figures in report["nuisances"].items():
+            if figures[count]:
+                near = figures["cosine"]
                 cosine = f"{near['mean']:.3f} [{near['ci_low']:.3f}, {near['ci_high']:.3f}]"
-                rows.append([name, told[count], cosine, *cells(told[f"{kind}@10"]), *cells(told[f"{kind}@1"])])
+                rows.append([name, figures[count], cosine, *cells(figures[f"{kind}@10"]), *cells(figures[f"{kind}@1"])])
             elif kind == "finds_itself":
                 rows.append([name, 0, *["-"] * 7])
         if rows:
@@ -89,7 +89,7 @@ def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The overall figures of the encoder beside the frozen baselines, with intervals, in percent."""
+    """The overall metrics of the encoder and the frozen baselines, in percent with intervals."""
 
     def cell(figure: Mapping[str, Any] | None) -> str:
         if not figure:

@@ -1,1 +1,1 @@
-"""tgq from Python: an encoder, and a warehouse that is read without Spark. `import tgq` gives its names."""
+"""The Python API: encoder, warehouse, export, nightly run. `import tgq` provides its names."""

@@ -1,9 +1,8 @@
-"""The encoder as an object: pictures, texts or whole items in, unit vectors out, equal to a night's."""
+"""The encoder from Python: pictures, texts or items in, unit vectors out. The vectors equal those of the nightly run."""
 
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tgq.catalog.fields import category_path, encoder_texts, flat_attributes
+from tgq.catalog.fields import encoder_texts
 from tgq.errors import ModelError, UsageError
+from tgq.feeds import values
 from tgq.settings.sections import EncoderSettings, MetadataSettings, Settings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -50,22 +50,22 @@ class Encoder:
         """Unit vectors, float32 [n, De], in the order of the input.
 
         Args:
-            images: pictures as a path, encoded bytes, or a PIL image; None for an item without one. A JPEG given by path or bytes is
-                decoded as in a night, at a reduced scale where the tower needs no more; a PIL image has all its pixels.
+            images: pictures as paths, encoded bytes or PIL images; None for an item without one. As in the nightly run, a JPEG file is
+                decoded at a reduced scale if the tower needs no more pixels. A PIL image is used with all its pixels.
             texts: titles. With `images`, the i-th title belongs to the i-th picture.
             items: dicts with any of title, brand, category ('a > b' or a list of levels), attributes (a dict or JSON text) and
-                image, in place of images and texts. They become the same vectors as in a night with the same `metadata` settings.
-            batch_size: items that the model runs on at once.
+                image, instead of images and texts. The vectors equal those of a nightly run with the same `metadata` settings.
+            batch_size: items per forward pass.
 
         Raises:
-            UsageError: nothing to encode, lists of different lengths, an unknown key, an unreadable picture, or an item
-                with neither picture nor text; names the position.
+            UsageError: there is nothing to encode, the lists differ in length, a key is unknown, a picture cannot be read, or an item
+                has neither a picture nor a text. The message names the item's position.
         """
         from tgq.inference.engine import EmbeddingEngine, EngineOptions
 
         rows = self._rows(images, texts, items)
         if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}", "give a number above 0")
+            raise UsageError(f"batch_size is {batch_size}", "give at least 1")
         tokens = self._model.vision.tokens_per_image + self._model.text.max_length
         engine = EmbeddingEngine(self._model, _no_uri, EngineOptions(batch_tokens=batch_size * tokens))
         vectors = np.empty((len(rows), self.dim), np.float32)
@@ -73,7 +73,7 @@ class Encoder:
         for out in engine.run(_batches(rows, batch_size)):
             for status, reason, detail in zip(*(out[name].to_pylist() for name in ("status", "reason", "detail")), strict=True):
                 if status != "embedded":
-                    raise UsageError(f"item {done} cannot be encoded: {reason.replace('_', ' ')} ({detail})", "leave it out, or mend it")
+                    raise UsageError(f"item {done} cannot be encoded: {reason.replace('_', ' ')} ({detail})", "correct it or leave it out")
                 done += 1
             block = out["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(out.num_rows, self.dim)
             vectors[done - out.num_rows : done] = block
@@ -82,25 +82,26 @@ class Encoder:
     def _rows(self, images: Sequence[Any] | None, texts: Sequence[Any] | None, items: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
         if items is not None:
             if images is not None or texts is not None:
-                raise UsageError("items were given beside images or texts", "put title and image into the items")
+                raise UsageError("items were given together with images or texts", "put title and image into the items")
             return [self._row(n, item) for n, item in enumerate(items)]
         if images is None and texts is None:
             raise UsageError("there is nothing to encode", "give images, texts or items")
         if images is not None and texts is not None and len(images) != len(texts):
-            raise UsageError(f"there are {len(images)} images and {len(texts)} texts", "give lists of one length, with None where an item has none")
+            raise UsageError(f"there are {len(images)} images and {len(texts)} texts", "give lists of the same length, with None for a missing picture or text")
         n = len(images if images is not None else texts or ())
         pairs = zip(images if images is not None else [None] * n, texts if texts is not None else [None] * n, strict=True)
         return [self._row(i, {"image": image, "title": text}) for i, (image, text) in enumerate(pairs)]
 
     def _row(self, n: int, item: Mapping[str, Any]) -> dict[str, Any]:
         if unknown := [key for key in item if key not in KEYS]:
-            raise UsageError(f"item {n} has the key '{unknown[0]}'", f"known keys are {', '.join(KEYS)}")
-        attributes, category = item.get("attributes"), item.get("category")
-        fields = {
-            "title": item.get("title"), "brand": item.get("brand"),
-            "category": category_path("\x1f".join(category), "\x1f") if isinstance(category, (list, tuple)) else category_path(category, ">"),
-            "attributes": flat_attributes(attributes if isinstance(attributes, str) else json.dumps(attributes, default=str)) if attributes else None,
-        }  # fmt: skip
+            raise UsageError(f"item {n} has the unknown key '{unknown[0]}'", f"use the keys {', '.join(KEYS)}")
+        try:
+            fields = {
+                "title": item.get("title"), "brand": item.get("brand"), "category": values.category(item.get("category"), ">")[0],
+                "attributes": values.attributes(item.get("attributes")),
+            }  # fmt: skip
+        except values.BadValue as e:
+            raise UsageError(f"item {n}: {e}", "give text, or a list of category levels") from e
         metadata, title = encoder_texts(fields, self._metadata)
         return {"image_bytes": _image_bytes(n, item.get("image")), "metadata_text": metadata, "encoder_title": title}
 
@@ -112,12 +113,12 @@ def _image_bytes(n: int, image: Any) -> bytes | None:
         try:
             return Path(image).read_bytes()
         except OSError as error:
-            raise UsageError(f"the picture {image} of item {n} cannot be read ({error.strerror})", "name a picture file") from None
+            raise UsageError(f"the picture {image} of item {n} cannot be read ({error.strerror})", "give the path of a picture file") from None
     if hasattr(image, "save") and hasattr(image, "mode"):
         data = io.BytesIO()
         image.save(data, "PNG")  # lossless, so that the pixels stay as they are
         return data.getvalue()
-    raise UsageError(f"the picture of item {n} is a {type(image).__name__}", "give a path, bytes, or a PIL image")
+    raise UsageError(f"the picture of item {n} has the type {type(image).__name__}", "give a path, bytes or a PIL image")
 
 
 def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[pa.RecordBatch]:
@@ -130,7 +131,7 @@ def _batches(rows: list[dict[str, Any]], size: int) -> Iterator[pa.RecordBatch]:
 
 
 def _no_uri(uri: str) -> bytes:
-    raise AssertionError(f"{uri}: pictures come as bytes here")
+    raise AssertionError(f"{uri} was requested, but all pictures are passed as bytes")
 
 
 def load_encoder(
@@ -139,15 +140,15 @@ def load_encoder(
     """Load an encoder.
 
     Args:
-        path: `default` for the bundled one, an encoder's folder (as `tgq train` writes it), or a warehouse: then the encoder that
-            its published vectors were made with, or its champion before the first night.
+        path: `default` for the bundled encoder, an encoder's folder as `tgq train` writes it, or a warehouse. For a warehouse it is
+            the encoder of the published vectors, or the champion if nothing is published.
         device: auto, cpu, cuda or `cuda:<index>`.
         dtype: auto, float32 or bfloat16.
-        metadata: which metadata fields the encoder reads, as the section `metadata` of the night's settings; all by default.
+        metadata: the metadata fields that the encoder reads, as in the section `metadata` of the settings; all by default.
 
     Raises:
         ModelError: there is no encoder at `path`.
-        DeviceError: the GPU that was asked for is absent.
+        DeviceError: `device` is a GPU, and it is absent.
 
     Examples:
         >>> import tgq
@@ -158,14 +159,14 @@ def load_encoder(
     from tgq.registry.selection import named_folder, published_folder
     from tgq.retrieval.manifest import load_current
 
-    place = str(path)
-    if place != "default" and "://" not in place and not (Path(place).expanduser() / "config.json").is_file():
-        root = str(Path(place).expanduser().resolve())
+    name = str(path)
+    if name != "default" and "://" not in name and not (Path(name).expanduser() / "config.json").is_file():
+        root = str(Path(name).expanduser().resolve())
         if not Path(root, "index").is_dir() and not Path(root, "catalog_items").is_dir():
-            raise ModelError(f"{place} holds neither an encoder nor a warehouse", "name an encoder's folder, a warehouse, or 'default'")
+            raise ModelError(f"{name} is neither an encoder nor a warehouse", "give an encoder's folder, a warehouse, or 'default'")
         settings = Settings(warehouse=WarehouseSettings(path=root), encoder=EncoderSettings(path="champion"))
         folder = published_folder(settings, load_current(root))
     else:
-        folder = named_folder(place)
+        folder = named_folder(name)
     chosen = metadata if isinstance(metadata, MetadataSettings) or metadata is None else MetadataSettings.model_validate(dict(metadata))
     return Encoder(load(folder, device, dtype), chosen)

@@ -1,11 +1,10 @@
-"""Published vectors as files for a vector database: ids, metadata and vectors, streamed, described by a manifest.
+"""Exports published vectors with ids and metadata, for example to a vector database. A manifest describes the files.
 
     parquet   vectors.parquet: item_id, title, brand, category, embedding
     npy       vectors.npy [n, De] float32 and items.parquet, rows in the same order
     lance     a Lance dataset `vectors.lance` (needs the package pylance)
 
-Cost: the metadata of the published items is held in memory, the vectors pass through in batches. The folder appears whole or not
-at all.
+Cost: the metadata of the published items is held in memory; the vectors are streamed in batches. The folder is written atomically.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     kind: str
@@ -47,15 +46,15 @@ def export(warehouse: Warehouse, folder: str | Path, kind: str = "parquet", prog
         progress: called with the rows written so far.
 
     Raises:
-        UsageError: the folder exists, no such kind, or a package is missing.
+        UsageError: the folder exists, the kind is unknown, or a package is missing.
         WarehouseError: nothing is published, or the folder cannot be written.
     """
     writers = {"parquet": _parquet, "npy": _npy, "lance": _lance}
     if kind not in writers:
-        raise UsageError(f"no export to '{kind}'", f"choose one of {', '.join(writers)}")
+        raise UsageError(f"there is no export to '{kind}'", f"choose one of {', '.join(writers)}")
     out = Path(folder).expanduser()
     if out.exists():
-        raise UsageError(f"{out} exists", "name a folder that does not, or delete it")
+        raise UsageError(f"{out} exists", "give a new folder, or delete this one")
     published = warehouse.published
     if published is None:
         raise WarehouseError(f"nothing is published in {warehouse.root}", "run `tgq nightly` first")
@@ -76,14 +75,14 @@ def export(warehouse: Warehouse, folder: str | Path, kind: str = "parquet", prog
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         scratch.rename(out)
     except OSError as error:
-        raise WarehouseError(f"{out} cannot be written ({error.strerror})", "choose another folder, or free some space") from None
+        raise WarehouseError(f"{out} cannot be written ({error.strerror})", "choose another folder, or free disk space") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return Exported(out, kind, rows, dim, published.generation)
 
 
 def _with_width(batches: pa.RecordBatchReader) -> pa.RecordBatchReader:
-    """Lists of one length as fixed-size lists, which vector databases read as vectors."""
+    """The batches with embeddings as fixed-size lists, which vector databases read as vectors."""
     first = next((batch for batch in batches if batch.num_rows), None)
     width = len(first["embedding"][0]) if first is not None else 0
     fields = [f.with_type(pa.list_(pa.float32(), width)) if f.name == "embedding" else f for f in batches.schema]
@@ -99,7 +98,7 @@ def _with_width(batches: pa.RecordBatchReader) -> pa.RecordBatchReader:
     def convert(batch: pa.RecordBatch) -> pa.RecordBatch:
         values = batch["embedding"].flatten()
         if len(values) != batch.num_rows * width:
-            raise WarehouseError("published vectors differ in width", "run the night again")
+            raise WarehouseError("the published vectors differ in width", "run `tgq nightly` again")
         columns = [pa.FixedSizeListArray.from_arrays(values, width) if f.name == "embedding" else batch[f.name] for f in schema]
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 

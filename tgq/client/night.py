@@ -1,4 +1,4 @@
-"""A whole night from Python, in this process."""
+"""The nightly run from Python, in this process."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ def nightly(
     settings: Settings | None = None, *, catalog: str | None = None, warehouse: str | None = None, profiles: Sequence[str] = ("local",),
     sets: Sequence[str] = (), run_id: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run a whole night and return its figures, as `tgq nightly --summary` writes them.
+    """Run the nightly pipeline. Returns its figures, as `tgq nightly --summary` writes them.
 
     Args:
-        settings: complete settings (`tgq.settings.load.load_settings`), in place of all that follows but run_id.
+        settings: complete settings from `tgq.settings.load.load_settings`. catalog, warehouse, profiles and sets are then ignored.
         catalog: folder, table or URI, as `--catalog`.
         warehouse: folder or URI, as `--warehouse`.
         profiles: names under conf/ or YAML files, as `--conf`.
         sets: 'key=value' strings, as `--set`.
-        run_id: run to take part in; by default the interrupted one, else a new one.
+        run_id: as `--run-id`.
 
     Raises:
-        TgqError: as the command line would show it; GateError where the night was measured and not published.
+        GateError: the quality gate refused to publish the run.
+        TgqError: a step failed.
 
     Examples:
         >>> tgq.nightly(catalog="demo", warehouse="warehouse", profiles=["local", "catalogs/demo"])  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""The encoder as MLflow loads it: `mlflow.pyfunc.load_model("models:/tgq-encoder@champion")`. Nothing is unpickled."""
+"""The encoder as an MLflow model: `mlflow.pyfunc.load_model("models:/tgq-encoder@champion")`. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EncoderModel:
-    """Items in, vectors out."""
+    """The object that `mlflow.pyfunc` wraps."""
 
     def __init__(self, encoder: Encoder):
         self.encoder = encoder
@@ -33,7 +33,7 @@ def _is_null(value: Any) -> bool:
 
 
 def _load_pyfunc(path: str) -> EncoderModel:
-    """What MLflow calls with the model's folder."""
+    """Load the model; MLflow calls this with its folder."""
     from tgq.client.encoder import load_encoder
 
     return EncoderModel(load_encoder(path, device="auto"))

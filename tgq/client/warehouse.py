@@ -1,7 +1,7 @@
-"""A warehouse read without Spark: published items, vectors, neighbours and metrics as Arrow tables, search in the FAISS shards, and SQL.
+"""Reads a warehouse without Spark: published items, vectors, neighbours and metrics as Arrow tables, search in the FAISS shards, and SQL.
 
-Tables are read by delta-rs and DataFusion, which understand deletion vectors; published views are pinned to the Delta versions that
-the current manifest names, so that a night in progress is never seen half done. Cost: what a query selects is read into memory.
+delta-rs and DataFusion read the tables, because they understand deletion vectors. The published views are pinned to the Delta
+versions in the current manifest, so a run in progress does not change them. Cost: the selected rows are read into memory.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ PUBLISHED = {"published_items": ("catalog_items", "is_active"), "published_embed
 
 
 class Warehouse:
-    """A warehouse as its readers see it. `published` is the manifest of the current generation when it was opened, or None."""
+    """A warehouse, opened for reading.
+
+    Attributes:
+        published: the manifest of the generation that was current when the warehouse was opened; None if nothing was published.
+    """
 
     def __init__(self, path: str | Path, storage_options: dict[str, str] | None = None):
         self.root, self._options = absolute(str(path)), storage_options
         if "://" not in self.root and not Path(self.root, "catalog_items", "_delta_log").is_dir():
-            raise WarehouseError(f"there is no tgq warehouse in {path}", "name the folder that `tgq nightly --warehouse` was given")
+            raise WarehouseError(f"there is no tgq warehouse in {path}", "give the folder that was given to `tgq nightly --warehouse`")
         self.published: Manifest | None = load_current(self.root)
 
     def __repr__(self) -> str:
@@ -43,10 +47,14 @@ class Warehouse:
     def search(
         self, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None, category: str | None = None, k: int = 10
     ) -> pa.Table:
-        """The k best published items for exactly one of an item, words, or a picture: item_id, title, brand, category, score.
+        """The k nearest published items to an item, a text or a picture, nearest first: item_id, title, brand, category, score.
+
+        Args:
+            item_id, text, image: the query; give exactly one.
+            category: search only this category and those below it.
 
         Raises:
-            UsageError: none or several of the three, an unknown item or category, an unreadable picture.
+            UsageError: not exactly one query was given, the item or category is unknown, or the picture cannot be read.
             WarehouseError: nothing is published.
         """
         from tgq.publishing.search import search
@@ -60,7 +68,7 @@ class Warehouse:
         """The published neighbours of an item, nearest first: rank, neighbor_id, score.
 
         Raises:
-            UsageError: the item has none.
+            UsageError: the item has no published neighbours.
             WarehouseError: nothing is published.
         """
         limit = f" AND rank <= {int(k)}" if k is not None else ""
@@ -70,16 +78,19 @@ class Warehouse:
         return found
 
     def metrics(self, run_id: str | None = None) -> pa.Table:
-        """Rows of `retrieval_metrics` of a run; by default of the run that is published.
+        """The rows of `retrieval_metrics` of a run, by default the published run.
 
         Raises:
-            WarehouseError: nothing is published and no run is named.
+            WarehouseError: nothing is published and no run was given.
         """
         chosen = run_id or self._need_published().run_id
         return self.sql(f"SELECT * FROM retrieval_metrics WHERE run_id = {_text(chosen)} ORDER BY model_version, slice, metric, k")
 
     def items(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
-        """The published items: all columns of `catalog_items` but the picture bytes, or those named.
+        """The published items: the given columns of `catalog_items`, or all except image_bytes.
+
+        Args:
+            category: only this category and those below it.
 
         Raises:
             UsageError: no published item is in the category or below it.
@@ -89,7 +100,7 @@ class Warehouse:
         return _some(self._published(f"SELECT {chosen} FROM published_items{_of_category(category)}"), category)
 
     def embeddings(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
-        """The published vectors with item_id, title, brand and category (`current_embeddings` in SQL). Each takes 4 x De bytes of memory.
+        """The published vectors with ids and metadata: the given columns of `current_embeddings`, or all. A vector takes 4 * De bytes.
 
         Raises:
             UsageError, WarehouseError: as `items`.
@@ -98,19 +109,19 @@ class Warehouse:
         return _some(self._published(f"SELECT {chosen} FROM current_embeddings{_of_category(category)}"), category)
 
     def sql(self, query: str) -> pa.Table:
-        """Rows of a query (DataFusion's SQL) over the tables and views of `sql/`: see `tgq tables`.
+        """The result of a query in DataFusion's SQL over the tables and views that `tgq tables` lists.
 
         Raises:
-            UsageError: the query cannot be run; says why.
+            UsageError: the query is not valid.
         """
         return self.stream(query).read_all()
 
     def stream(self, query: str) -> pa.RecordBatchReader:
-        """As `sql`, batch by batch."""
+        """As `sql`, but as a stream of batches."""
         try:
             batches = pa.RecordBatchReader.from_stream(self._session().execute(query))
         except Exception as error:  # delta-rs and DataFusion raise classes of their own
-            raise UsageError(f"SQL: {' '.join(str(error).split())[:300]}", "see the tables and views in the reference") from None
+            raise UsageError(f"SQL: {' '.join(str(error).split())[:300]}", "correct the query; `tgq tables` lists the tables and views") from None
         schema = pa.schema([_plain(field) for field in batches.schema])
         return pa.RecordBatchReader.from_batches(schema, (batch.cast(schema) for batch in batches))
 
@@ -118,16 +129,16 @@ class Warehouse:
         from deltalake import DeltaTable, QueryBuilder
         from deltalake.exceptions import TableNotFoundError
 
-        session, made = QueryBuilder(), self.published
+        session, published = QueryBuilder(), self.published
         for name in TABLES:
             try:
                 session.register(name, DeltaTable(f"{self.root}/{name}", storage_options=self._options))
             except TableNotFoundError:
                 continue
         for view, (table, condition) in PUBLISHED.items():
-            version = made.tables[table] if made else None
+            version = published.tables[table] if published else None
             session.register(f"{view}_pinned", DeltaTable(f"{self.root}/{table}", version=version, storage_options=self._options))
-            where = condition.format(model=made.model_version) if made else "false"
+            where = condition.format(model=published.model_version) if published else "false"
             _create(session, view, f"SELECT * FROM {view}_pinned WHERE {where}")
         for file in sorted((data_folder("sql") / "views").glob("*.sql")):
             _create(session, file.stem, file.read_text().partition(" AS\n")[2].strip().removesuffix(";"))
@@ -135,7 +146,7 @@ class Warehouse:
 
     def _need_published(self) -> Manifest:
         if self.published is None:
-            raise WarehouseError(f"nothing is published in {self.root}", "run `tgq nightly` first, and open the warehouse again")
+            raise WarehouseError(f"nothing is published in {self.root}", "run `tgq nightly`, then open the warehouse again")
         return self.published
 
     def _published(self, query: str) -> pa.Table:
@@ -155,11 +166,11 @@ def open_warehouse(path: str | Path = "warehouse", storage_options: dict[str, st
     """Open a warehouse for reading, without Spark.
 
     Args:
-        path: folder or URI, as `tgq nightly --warehouse` was given.
-        storage_options: of the object store, as delta-rs takes them.
+        path: its folder or URI.
+        storage_options: options of delta-rs for the object store.
 
     Raises:
-        WarehouseError: there is none.
+        WarehouseError: there is no warehouse at `path`.
 
     Examples:
         >>> import tgq
@@ -182,7 +193,7 @@ def _text(value: str) -> str:
 
 
 def _of_category(category: str | None) -> str:
-    """A condition for a category and all that lies under it."""
+    """A WHERE clause for a category and those below it; empty for None."""
     if category is None:
         return ""
     return f" WHERE category = {_text(category)} OR starts_with(category, {_text(category + ' > ')})"
@@ -190,11 +201,11 @@ def _of_category(category: str | None) -> str:
 
 def _some(rows: pa.Table, category: str | None) -> pa.Table:
     if category is not None and not rows.num_rows:
-        raise UsageError(f"no published item is in the category '{category}'", "name a category path as in the column category, 'a > b'")
+        raise UsageError(f"no published item is in the category '{category}'", "give a path as in the column category, 'a > b'")
     return rows
 
 
 def _plain(field: pa.Field) -> pa.Field:
-    """Views of strings and bytes as the types that every library reads."""
+    """The field with string and binary views replaced by types that every library reads."""
     kinds: dict[Any, pa.DataType] = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return pa.field(field.name, kinds.get(field.type, field.type), field.nullable)

@@ -1,4 +1,4 @@
-"""The drawn catalog: composes styles, photography and metadata, and writes the folder."""
+"""Writes the drawn demo catalog: composes products, pictures and metadata."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
 from tgq.nuisances.draws import seeded
 
-VERSION = 1  # of what is drawn; raised with every change of the pictures or texts
-DISTRACTED = 0.35  # the share of pictures that show other products beside the item
-DISTRACTOR_POOL = 400  # distractors are among the catalog's first styles, so that `items` has no say in them
+VERSION = 1  # increased with every change of the pictures or texts
+DISTRACTED = 0.35  # share of pictures that show other products as well
+DISTRACTOR_POOL = 400  # distractors are taken from the first styles, so that they do not depend on `items`
 CHUNK = 50  # items per task
 ROW_GROUP = 5000  # rows per Parquet row group
 
@@ -34,7 +34,7 @@ SCHEMA = pa.schema(
     dict.fromkeys(("item_id", "title", "brand", "category", "attributes", "description"), _TEXT)
     | {"price": _REAL, "image": _TEXT, "group_id": _TEXT, "variant_id": _TEXT}
     | {"view": _TEXT, "is_primary": _FLAG, "fine_class": _TEXT}
-    # the truth, which no encoder may see
+    # ground truth, which an encoder must not read
     | {"overlay": _TEXT, "background": _TEXT, "prop": _TEXT}
     | {"distractors": pa.int32(), "box": pa.list_(pa.float32())}
     | {"title_noise": _TEXT, "missing_brand": _FLAG, "missing_attributes": pa.int32()}
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CatalogSummary:
-    """What was drawn: sound items, their styles and product types, and rows broken on purpose."""
+    """Counts of a drawn catalog: valid items, their styles and product types, and broken rows."""
 
     out: Path
     items: int
@@ -63,25 +63,24 @@ def draw_catalog(
     progress: Callable[[int, int], None] | None = None,
     bad_rows: int = 0,
 ) -> CatalogSummary:
-    """Draws a catalog of `items` items into the folder `out`.
+    """Draw a catalog into the folder `out`: `catalog.parquet` (SCHEMA, one row per item), `images/` and `SOURCE.md`.
 
-    The folder holds `catalog.parquet` (SCHEMA; one row per item), `images/` and `SOURCE.md`. The bytes depend
-    on items, seed, size and bad_rows only, not on workers; item i is the same for every `items` > i. The last
-    style may be cut short, so its group can be smaller than two. Cost grows linearly with items and with the
-    square of size: some 8 ms per item and core at 224 px. With more than one worker the calling program must
-    be importable, since the workers are spawned.
+    The content depends on items, seed, size and bad_rows, not on workers. Item i is the same for every `items` > i.
+    The last style may be incomplete, so its group can have a single item. Cost: linear in items and quadratic in
+    size, about 8 ms per item and core at 224 px. With several workers the calling program must be importable,
+    because the workers are spawned.
 
     Args:
-        out: folder, made if absent; a catalog drawn earlier is replaced, any other is left alone.
-        items: how many sound items.
-        seed: other seeds give other styles.
+        out: folder, created if absent. A catalog that was drawn earlier is replaced.
+        items: number of valid items.
+        seed: other seeds give other products.
         size: side of the square pictures in pixels, at least 64.
-        workers: processes; all cores by default.
-        progress: called with (items drawn, items) from time to time.
-        bad_rows: how many rows to append that a careful reader must refuse, one defect each in turn.
+        workers: number of processes; by default one per core.
+        progress: called with (items drawn, items) after every task.
+        bad_rows: number of broken rows to append. Each has one defect, for which ingest must refuse it.
 
     Raises:
-        UsageError: out holds a catalog that was not drawn here, or a number is out of range.
+        UsageError: `out` holds a catalog that was not drawn by this function, or a number is out of range.
     """
     out = Path(out)
     workers = workers if workers is not None else os.cpu_count() or 1
@@ -126,7 +125,7 @@ def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> I
 
 
 def _plan(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
-    """(item, style, variant) in the catalog's order."""
+    """(number of the item, of its style, of its variant), in the catalog's order."""
     item = index = 0
     while True:
         for v in range(len(style(seed, index).variants)):
@@ -144,7 +143,7 @@ def _draw_chunk(out: str, seed: int, size: int, plan: list[tuple[int, int, int]]
 
 
 def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) -> dict:
-    """Draws one item: writes its picture, returns its row."""
+    """Draw an item and write its picture. Returns its row."""
     r = seeded(seed, "item", item)
     theirs = style(seed, index)
     variant = theirs.variants[v]
@@ -195,7 +194,7 @@ def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) ->
 
 
 def _others(r, own: Style) -> list[tuple[Style, Variant]]:
-    """The products beside the item: none, or one to three of other product types."""
+    """The other products in the picture: none, or one to three of other product types."""
     if r.random() >= DISTRACTED:
         return []
     chosen: list[Style] = []
@@ -209,7 +208,11 @@ def _others(r, own: Style) -> list[tuple[Style, Variant]]:
 
 
 def _clear(out: Path) -> None:
-    """Makes room: removes a catalog drawn earlier; anything else of that name stays and is an error."""
+    """Remove a catalog that was drawn earlier.
+
+    Raises:
+        UsageError: the folder holds another catalog or images.
+    """
     source = out / "SOURCE.md"
     drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
     if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):

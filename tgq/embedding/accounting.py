@@ -1,4 +1,4 @@
-"""What became of every active item: embedded, unchanged or quarantined, counted from the tables."""
+"""Accounting of the embed step: each active item is embedded, unchanged or quarantined. The counts come from the tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tgq.embedding.plan import Plan
 from tgq.errors import AccountingError
 from tgq.run.night import Night, StepResult
 
-PERMANENT = ("truncated", "not_an_image", "decompression_bomb", "too_large", "no_image_and_no_text")  # whatever the model
+PERMANENT = ("truncated", "not_an_image", "decompression_bomb", "too_large", "no_image_and_no_text")  # reasons that no retry can change
 
 
 def carry_quarantine(night: Night, model_version: str) -> None:
-    """Items whose picture was found broken for good and has not changed since are quarantined again without a new try.
+    """Quarantine items again, without reading them, if their picture was permanently broken and has not changed since.
 
-    Not those that have a vector by now, nor those whose picture's version is not known: it may have been mended.
+    Items that have an embedding by now are left out, and so are items whose picture has no known version: it may have changed.
     """
     if night.settings.embed.retry_quarantined:
         return
@@ -35,8 +35,16 @@ def carry_quarantine(night: Night, model_version: str) -> None:
         night.warehouse.upsert(again.select(*columns), "quarantine", ("run_id", "stage", "item_id", "occurrence"))
 
 
-def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], measured: Meter, seconds: float) -> StepResult:
-    """Derive the counts from the tables, so that a run taken up again shows those of an undisturbed one."""
+def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], meter: Meter, seconds: float) -> StepResult:
+    """Count the items in the tables, so that a continued run reports the same counts as an uninterrupted one.
+
+    Args:
+        read: the Delta versions that were read.
+        seconds: duration of the encoding.
+
+    Raises:
+        AccountingError: an active item is neither embedded, unchanged nor quarantined.
+    """
     items = night.warehouse.read("catalog_items").where("is_active")
     vectors = (
         night.warehouse.read("item_embeddings")
@@ -48,30 +56,30 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
         .where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed"))
         .select("item_id", F.lit(True).alias("refused"))
     )
-    # an active item is in the snapshot, unless its row there was refused and its last good version stands in
-    kept = night.warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "ingest"))
-    kept = kept.select("item_id", F.lit(True).alias("kept")).distinct()
-    in_snapshot = F.col("kept").isNull()
-    mine = F.col("embedded_by") == night.run_id
+    # ingest quarantined the new row of such an item, so its last good version stays active
+    outdated = night.warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "ingest"))
+    outdated = outdated.select("item_id", F.lit(True).alias("outdated")).distinct()
+    in_snapshot = F.col("outdated").isNull()
+    by_this_run = F.col("embedded_by") == night.run_id
 
-    light = sum(part.items for part in plan.slices if part.light)
+    from_cache = sum(part.items for part in plan.slices if part.cached)
 
     def count(condition: Column, name: str) -> Column:
         return F.coalesce(F.sum(condition.cast("long")), F.lit(0)).alias(name)
 
-    refused_ = F.coalesce("refused", F.lit(False))
+    is_refused = F.coalesce("refused", F.lit(False))
     row = (
         items.join(vectors, ["item_id", "content_hash"], "left")
         .join(refused, "item_id", "left")
-        .join(kept, "item_id", "left")
+        .join(outdated, "item_id", "left")
         .agg(
             F.count("*").alias("active"),
-            count(mine, "embedded"),
-            count(mine & in_snapshot, "embedded_in_snapshot"),
-            count(F.col("embedded_by").isNotNull() & ~mine, "unchanged"),
-            count(F.col("embedded_by").isNotNull() & ~mine & in_snapshot, "unchanged_in_snapshot"),
-            count(refused_ & F.col("embedded_by").isNull(), "quarantined"),
-            count(refused_ & F.col("embedded_by").isNull() & in_snapshot, "quarantined_in_snapshot"),
+            count(by_this_run, "embedded"),
+            count(by_this_run & in_snapshot, "embedded_in_snapshot"),
+            count(F.col("embedded_by").isNotNull() & ~by_this_run, "unchanged"),
+            count(F.col("embedded_by").isNotNull() & ~by_this_run & in_snapshot, "unchanged_in_snapshot"),
+            count(is_refused & F.col("embedded_by").isNull(), "quarantined"),
+            count(is_refused & F.col("embedded_by").isNull() & in_snapshot, "quarantined_in_snapshot"),
             count(in_snapshot, "snapshot"),
         )
         .collect()[0]
@@ -80,9 +88,9 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
         raise AccountingError(
             f"embed: {row['active']} active items, but {row['embedded']} embedded + {row['unchanged']} unchanged + "
             f"{row['quarantined']} quarantined",
-            "run the embed step again; if it stays, keep the warehouse for inspection",
+            "run the embed step again; if the error remains, report it and keep the warehouse",
         )
-    counters = measured.counters
+    counters = meter.counters
     busy = counters.wait_s.value + counters.model_s.value
     return StepResult(
         rows_in=row["active"], rows_out=row["embedded"], embedded=row["embedded"], unchanged=row["unchanged"],
@@ -92,7 +100,7 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
             "model_version": model_version,
             "snapshot": {k: row[f"{k}_in_snapshot"] for k in ("embedded", "unchanged", "quarantined")} | {"good": row["snapshot"]},
             "encoded_now": counters.rows.value,
-            "from_kept_features": light,
+            "from_kept_features": from_cache,
             "items_per_s": round(counters.rows.value / seconds, 2) if counters.rows.value else None,
             "decode_wait_share": round(counters.wait_s.value / busy, 4) if busy else None,
             "model_seconds": round(counters.model_s.value, 2),

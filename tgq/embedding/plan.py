@@ -1,4 +1,4 @@
-"""The plan of the embed step: which items are pending, in which slice and task each goes, of about equal bytes."""
+"""The plan of the embed step: the pending items, in slices (one commit each) and tasks of about equal bytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pyspark.sql import functions as F
 from tgq.run.night import Night
 from tgq.storage.artifacts import remove_folder
 
-TEXT_COST = 32 * 1024  # bytes that an item weighs in the plan beside its picture, for the share of work that every item is
-LIGHT = 16  # how many items without a picture to read weigh as one with
+ITEM_COST = 32 * 1024  # bytes that the plan adds to each item's picture for work that does not depend on it
+CACHED_FACTOR = 16  # a slice of cached items holds this many times the items of another slice
 
 
 def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
-    """Active items without an embedding of their present content under this model.
+    """Active items that have no embedding of their present content from this model.
 
-    `replaces` tells whether the item's old vector must make way; a new item's row can simply be appended.
+    The column `replaces` is true if the new rows replace old ones; otherwise they can be appended.
     """
     items = night.warehouse.read("catalog_items").where("is_active")
     done = (
@@ -40,28 +40,30 @@ def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
 
 @dataclass(frozen=True)
 class Slice:
-    """One commit's worth of work."""
+    """The items of one commit."""
 
     number: int
     items: int
     tasks: int
-    replaced: int
-    light: bool  # no picture to read: each is kept, or there is none
+    replaced: int  # items whose old rows are replaced
+    cached: bool  # no item's picture has to be read
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The slices of one attempt; `attempt` makes its Delta transactions its own."""
+    """The slices of one attempt."""
 
-    folder: str
-    attempt: str
+    folder: str  # Parquet with the planned items
+    attempt: str  # unique; part of the ids of the attempt's Delta transactions
     slices: tuple[Slice, ...]
 
 
 def write_plan(night: Night, waiting: DataFrame) -> Plan:
-    """Cut the pending items into slices by hash, and each slice into tasks of about equal bytes, equal pictures side by side.
+    """Split the pending items into slices by hash, and each slice into tasks of about equal bytes. Items with the same picture go to
+    the same slice, next to each other. Cached items have slices of their own, which are larger, because each reads the whole cache.
 
-    Items that need no vision tower have slices of their own: a slice of them reads the feature cache once, and holds more.
+    Args:
+        waiting: the items, with the columns `replaces` and `cached`.
     """
     settings = night.settings.embed
     remove_folder(night.staging("embed"))
@@ -70,21 +72,22 @@ def write_plan(night: Night, waiting: DataFrame) -> Plan:
     per_slice = settings.slice_items or 4 * parallel * settings.task_items
     columns = (
         "item_id", "content_hash", "category", "image_uri", "image_bytes", "image_hash", "image_size", "metadata_text",
-        "encoder_title", "source_fingerprint", "replaces", "light",
+        "encoder_title", "source_fingerprint", "replaces", "cached",
     )  # fmt: skip
-    counts = {row["light"]: row["n"] for row in waiting.groupBy("light").agg(F.count("*").alias("n")).collect()}
+    counts = {row["cached"]: row["n"] for row in waiting.groupBy("cached").agg(F.count("*").alias("n")).collect()}
     if not counts:
         return Plan(folder, "", ())
-    heavy, light = (math.ceil(counts.get(kind, 0) / size) for kind, size in ((False, per_slice), (True, LIGHT * per_slice)))
+    uncached, cached = (math.ceil(counts.get(kind, 0) / size) for kind, size in ((False, per_slice), (True, CACHED_FACTOR * per_slice)))
     group = F.coalesce("image_hash", "item_id")
-    of_kind = F.when(F.col("light"), heavy + F.pmod(F.xxhash64(group), F.lit(max(1, light)))).otherwise(F.pmod(F.xxhash64(group), F.lit(max(1, heavy))))
-    sliced = waiting.select(*columns).withColumn("slice", of_kind.cast("int"))
+    hashed = F.xxhash64(group)
+    number = F.when(F.col("cached"), uncached + F.pmod(hashed, F.lit(max(1, cached)))).otherwise(F.pmod(hashed, F.lit(max(1, uncached))))
+    sliced = waiting.select(*columns).withColumn("slice", number.cast("int"))
     whole = Window.partitionBy("slice")
-    cost: Column = F.when(F.col("light"), 0).otherwise(F.coalesce("image_size", F.lit(0))) + F.lit(TEXT_COST)
+    cost: Column = F.when(F.col("cached"), 0).otherwise(F.coalesce("image_size", F.lit(0))) + F.lit(ITEM_COST)
     tasks = F.greatest(F.lit(1), F.ceil(F.count("*").over(whole) / F.lit(settings.task_items))).cast("int")
     before = F.sum(cost).over(whole.orderBy(group, "item_id").rowsBetween(Window.unboundedPreceding, -1))
     planned = (
-        sliced.withColumn("tasks", F.when(F.col("light"), F.least(tasks, F.lit(4 * parallel))).otherwise(tasks))
+        sliced.withColumn("tasks", F.when(F.col("cached"), F.least(tasks, F.lit(4 * parallel))).otherwise(tasks))
         .withColumn("total", F.sum(cost).over(whole))
         .withColumn("task", F.floor(F.coalesce(before, F.lit(0)) * F.col("tasks") / F.col("total")).cast("int"))
         .drop("total")
@@ -94,7 +97,7 @@ def write_plan(night: Night, waiting: DataFrame) -> Plan:
         night.spark.read.parquet(folder)
         .groupBy("slice")
         .agg(F.count("*").alias("items"), F.max("tasks").alias("tasks"), F.sum(F.col("replaces").cast("int")).alias("replaced"),
-             F.max("light").alias("light"))
+             F.max("cached").alias("cached"))
         .orderBy("slice")
         .collect()
     )  # one row per slice  # fmt: skip

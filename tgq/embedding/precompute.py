@@ -1,4 +1,4 @@
-"""The towers' step: have what they say of items kept, without embedding them. Training reads it, a later night too."""
+"""Fills the feature cache without embedding. Training reads it, and so do later runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.catalog.location import folder_of
-from tgq.embedding.feature_cache import keep, kept_bytes, make_room, mark_kept, room_left, with_kept
+from tgq.embedding.feature_cache import cache_features, cached_bytes, free_space, mark_cached, shrink_cache, with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import write_plan
 from tgq.embedding.slices import encode_slice, staged
@@ -20,33 +20,35 @@ from tgq.storage.artifacts import remove_folder
 
 
 def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
-    """Run the towers of an encoder folder over those `catalog_items` rows of which they have not spoken; how many that were.
+    """Run the towers of an encoder folder over the `catalog_items` rows whose features are not cached, and cache them.
 
-    Cost: the towers, once per picture and text, on the executors. A picture that cannot be read is left out; the night
-    quarantines it with its reason.
+    Cost: the towers, once per picture and text, on the executors. An unreadable picture is left out; the embed step quarantines
+    its item.
+
+    Returns the number of items that the towers ran over.
 
     Raises:
-        WarehouseError: `features.max_gb` is full.
+        WarehouseError: the cache is full.
     """
     towers = towers_of(model_folder)
-    known = with_kept(night, items.select("item_id", "image_hash", "metadata_text", "encoder_title"), towers)
-    silent = (F.col("image_hash").isNotNull() & F.col("image_tokens").isNull()) | ((F.length("metadata_text") > 0) & F.col("text_tokens").isNull())
-    waiting = items.join(known.where(silent).select("item_id"), "item_id", "left_semi").withColumn("replaces", F.lit(False))
-    plan = write_plan(night, mark_kept(night, waiting, towers))
+    known = with_cached_features(night, items.select("item_id", "image_hash", "metadata_text", "encoder_title"), towers)
+    missing = (F.col("image_hash").isNotNull() & F.col("image_tokens").isNull()) | ((F.length("metadata_text") > 0) & F.col("text_tokens").isNull())
+    waiting = items.join(known.where(missing).select("item_id"), "item_id", "left_semi").withColumn("replaces", F.lit(False))
+    plan = write_plan(night, mark_cached(night, waiting, towers))
     if not plan.slices:
         return 0
-    total, kept = sum(part.items for part in plan.slices), set(kept_bytes(night))
-    if kept and towers.vision not in kept:
-        night.progress.say(f"{night.warehouse.root} keeps what other towers saw, nothing of this encoder's: its own run over {total} items now")
-    room, measured = make_room(night, towers), Meter(night)
-    worker = replace(EmbedWorker.of(night.settings, model_folder, folder_of(night.spark, night.settings.catalog)), keep=True)
+    total, fingerprints = sum(part.items for part in plan.slices), set(cached_bytes(night))
+    if fingerprints and towers.vision not in fingerprints:
+        night.progress.say(f"the feature cache of {night.warehouse.root} is of other towers; this encoder's towers run over {total} items")
+    space, meter = shrink_cache(night, towers), Meter(night)
+    worker = replace(EmbedWorker.of(night.settings, model_folder, folder_of(night.spark, night.settings.catalog)), output_tower_features=True)
     night.progress.start("towers", total)
     for part in plan.slices:
-        if room <= 0:
-            raise WarehouseError(f"the feature cache is full at features.max_gb={night.settings.features.max_gb:g}", "raise it")
-        encode_slice(night, plan, part, worker, towers, measured)
-        keep(night, staged(night, plan, part), towers, (f"tgq-towers-{plan.attempt}", part.number))
-        room = room_left(night)
+        if space <= 0:
+            raise WarehouseError(f"the feature cache is full at features.max_gb={night.settings.features.max_gb:g}", "raise features.max_gb")
+        encode_slice(night, plan, part, worker, towers, meter)
+        cache_features(night, staged(night, plan, part), towers, (f"tgq-towers-{plan.attempt}", part.number))
+        space = free_space(night)
     night.progress.finish()
     remove_folder(night.staging("embed"))
     return total

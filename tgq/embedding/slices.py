@@ -1,4 +1,4 @@
-"""One slice of the plan: encoded and staged, then committed to the tables."""
+"""Encodes one slice of the plan, stages its rows and commits them to the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.embedding.feature_cache import with_kept
+from tgq.embedding.feature_cache import with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import Plan, Slice
 from tgq.embedding.worker import EmbedWorker
@@ -18,40 +18,40 @@ from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
 
-def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, towers: Towers, measured: Meter) -> None:
-    """Run the fused worker function over one slice and stage its rows as Parquet, all or nothing."""
+def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, towers: Towers, meter: Meter) -> None:
+    """Run the worker function over a slice and stage its rows as Parquet."""
     from tgq.inference.records import OUTPUT_SCHEMA
 
     rows = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
     rows = rows.select(*columns)
-    if part.light:
-        rows = with_kept(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
+    if part.cached:
+        rows = with_cached_features(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
     tasks = rows.repartitionById(part.tasks, F.col("task")).drop("task")
-    counted = measured.counters
+    counters = meter.counters
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in worker.engine().run(batches):
-            counted.rows.add(batch.num_rows)
-            counted.fresh.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
-            counted.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
-            counted.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
+            counters.rows.add(batch.num_rows)
+            counters.new_features.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
+            counters.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
+            counters.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
             yield batch
 
-    with measured.watching():
+    with meter.shown():
         done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
         done.write.mode("overwrite").parquet(night.staging("embed", "out", str(part.number)))
 
 
 def staged(night: Night, plan: Plan, part: Slice) -> DataFrame:
-    """What `encode_slice` staged, beside what the plan knows of each item."""
+    """The rows that `encode_slice` staged, joined with the planned items."""
     planned = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
     planned = planned.select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
     return night.spark.read.parquet(night.staging("embed", "out", str(part.number))).join(planned, "item_id")
 
 
 def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, tower_version: str) -> None:
-    """Bring a staged slice into the tables: append where nothing is replaced, else MERGE with deletion vectors."""
+    """Commit a staged slice to the tables: append if no rows are replaced, otherwise MERGE with deletion vectors."""
     warehouse = night.warehouse
     rows = staged(night, plan, part)
     good = rows.where(F.col("status") == "embedded")
@@ -64,7 +64,7 @@ def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, towe
     )  # fmt: skip
     if bad.limit(1).count():
         warehouse.upsert(bad, "quarantine", ("run_id", "stage", "item_id", "occurrence"))
-    # the embeddings come last: they are what takes an item off the next plan
+    # embeddings are committed last, because an item with an embedding is no longer pending
     for table in ("item_features", "item_embeddings"):
         frame = good.select(*warehouse.read(table).columns)
         if part.replaced:

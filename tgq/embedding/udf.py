@@ -1,4 +1,4 @@
-"""`tgq_embed(...)` for SQL users: a pandas UDF over the same engine as the nightly step."""
+"""`tgq_embed(...)` for SQL users: a pandas UDF over the same engine as the embed step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS = ("image_bytes", "metadata_text", "encoder_title")
 def register_udf(spark: SparkSession, settings: Settings, model_folder: str, name: str = "tgq_embed") -> None:
     """Register `tgq_embed(image BINARY, metadata STRING, title STRING) -> ARRAY<FLOAT>`.
 
-    Any argument may be null; a row whose picture cannot be decoded, or with neither picture nor text, gives null.
+    Any argument may be null. The result is null if the picture cannot be decoded, or if there is neither a picture nor a text.
 
     >>> spark.sql("SELECT tgq_embed(NULL, metadata_text, encoder_title) FROM catalog_items")  # doctest: +SKIP
     """

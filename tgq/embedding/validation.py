@@ -1,4 +1,4 @@
-"""The embeddings held to what is expected of them: counts, norms, coverage and collapse, before anything is made of them."""
+"""Validation of the embeddings before anything is built from them: counts, norms, coverage, collapse."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ NORM_TOLERANCE = 1e-3  # float32 unit vectors are within 1e-6; half precision on
 
 
 def embedding_suite(minimum_coverage: float) -> tuple[Expect, ...]:
-    """What is expected of the embeddings under the night's model."""
+    """The expectations on the embeddings of one model."""
     return (
         Expect("embeddings", "the model has embeddings", low=1),
-        Expect("null_vectors", "every row has a vector without holes", 0, 0),
+        Expect("null_vectors", "every row has a vector without nulls", 0, 0),
         Expect("wrong_width", "every vector has the encoder's width", 0, 0),
         Expect("non_finite", "every number is finite", 0, 0),
-        Expect("norm_min", "every vector is of unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
-        Expect("norm_max", "every vector is of unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
+        Expect("norm_min", "every vector has unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
+        Expect("norm_max", "every vector has unit length", 1 - NORM_TOLERANCE, 1 + NORM_TOLERANCE),
         Expect("duplicate_keys", "(item_id, model_version) is unique", 0, 0),
         Expect("covered_items", "active items have an embedding of their present content", low=1),
         Expect("coverage", "nearly all active items have an embedding of their present content", minimum_coverage, 1, "warning"),
-        Expect("mean_cosine", "two random items are told apart: the space has not collapsed", high=0.95, severity="warning"),
-        Expect("gates_out_of_range", "both gates lie in (0, 2)", 0, 0, "warning"),
+        Expect("mean_cosine", "random items have different vectors: the space has not collapsed", high=0.95, severity="warning"),
+        Expect("gates_out_of_range", "both gates are in (0, 2)", 0, 0, "warning"),
         Expect("agreement_out_of_range", "the image-title agreement is a cosine", 0, 0, "warning"),
     )
 
 
 def validate_embeddings(night: Night) -> StepResult:
-    """Judge `item_embeddings` under the night's model.
+    """Validate the rows of `item_embeddings` of the run's model.
 
     Raises:
-        ValidationError: a critical expectation failed; no shard, neighbour or metric was made of these vectors.
+        ValidationError: a critical expectation failed.
     """
     model_version, _ = versions_of(night.model_folder)
     figures = embedding_figures(night, model_version, EncoderConfig.read(Path(local_folder(night.model_folder))).dim)
@@ -47,7 +47,7 @@ def validate_embeddings(night: Night) -> StepResult:
 
 
 def embedding_figures(night: Night, model_version: str, width: int) -> dict[str, Any]:
-    """Counts, norms and coverage of one model's embeddings. `mean_cosine` is |mean vector|^2: the mean over all pairs."""
+    """Counts, norms and coverage of one model's embeddings. `mean_cosine` is |mean vector|^2, the mean cosine over all pairs."""
     table, model = night.warehouse.qualified, sql_string(model_version)
     found = night.spark.sql(f"""
         WITH vectors AS (

@@ -1,4 +1,4 @@
-"""What a Spark task does with its rows: the inference engine of its process, on the device that Spark gave it."""
+"""The inference engine in a Spark task, on the device that Spark assigned to the task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tgq.settings.sections import Settings
 
 @dataclass(frozen=True)
 class EmbedWorker:
-    """What a task needs to embed its rows: plain values, so that pickling it ships no weights."""
+    """Builds the engine of a task. It holds plain values only, so pickling it sends no weights."""
 
     model_folder: str
     device: str
@@ -24,10 +24,11 @@ class EmbedWorker:
     prefetch_mb: int
     fetch: FetchOptions
     limits: ImageLimits
-    keep: bool = False
+    output_tower_features: bool = False
 
     @classmethod
     def of(cls, settings: Settings, model_folder: str, catalog_folder: str | None) -> EmbedWorker:
+        """The worker for these settings; pictures may be read from `catalog_folder` and `images.allowed_roots`."""
         images = settings.images
         return cls(
             model_folder=model_folder,
@@ -41,7 +42,7 @@ class EmbedWorker:
         )  # fmt: skip
 
     def engine(self):
-        """The inference engine of this process, on the device that Spark gave to the task."""
+        """The engine; the encoder is loaded once per process."""
         from tgq.images.fetch import Fetcher
         from tgq.inference.engine import EmbeddingEngine, EngineOptions
         from tgq.registry.loading import load_encoder
@@ -55,12 +56,12 @@ class EmbedWorker:
             decode_threads=self.decode_threads or cores,
             model_threads=cores,
             limits=self.limits,
-            output_tower_features=self.keep,
+            output_tower_features=self.output_tower_features,
         )
         return EmbeddingEngine(encoder, Fetcher(self.fetch).read, options)
 
 
 def task_device(wanted: str, context: TaskContext | None) -> str:
-    """`wanted`, on the GPU address that Spark's resource discovery gave to this task where it gave one."""
+    """The GPU that Spark assigned to this task, if it did and `wanted` is not cpu; otherwise `wanted`."""
     gpu = context.resources().get("gpu") if context else None
     return f"cuda:{gpu.addresses[0]}" if gpu and wanted != "cpu" else wanted

@@ -295,7 +295,7 @@ def register(tracker: Tracker, folder: str, model_version: str) -> None:
     problem = None if moved else tracker.problems[-1]
     tracker.finish("FAILED" if problem else "FINISHED")
     if problem:
-        raise TrackingError(f"the champion stays, because of {problem}", "mend it, or set tracking.enabled=false")
+        raise TrackingError(f"the champion stays, because of {problem}", "repair MLflow, or set tracking.enabled=false")
 
 
 def refusal(found: dict[str, Any]) -> GateError | None:

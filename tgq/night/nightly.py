@@ -127,15 +127,14 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
 
 
 def dry_run(settings: Settings) -> Iterator[str]:
-    """Lines that say what a night would read and do. Nothing is written."""
-    from tgq.catalog.source import read_source
+    """Lines that say what a nightly run would read and which steps it would take. Nothing is written."""
+    from tgq.catalog.preview import preview
     from tgq.storage.session import open_session
 
     spark = open_session(settings)
     try:
-        source = read_source(spark, settings.catalog)
-        rows = source.count()
-        yield f"catalog: {rows} rows in {settings.catalog.path}, fields {', '.join(source.columns)}"
-        yield f"would run: {', '.join(STEPS)}, report; warehouse {settings.warehouse.path}"
+        yield from preview(spark, settings)
+        yield f"steps: {', '.join(STEPS)}, report"
+        yield f"warehouse: {settings.warehouse.path}"
     finally:
         spark.stop()

@@ -39,7 +39,7 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
     embedded = steps.get("embed", {}).get("figures") or {}
     pictures = examples.Pictures(night)
     shards = figures.largest_shards(night, steps)
-    counts, refused = examples.refused_inputs(night, pictures)
+    counts, quarantined = examples.quarantined_inputs(night, pictures)
     slices = figures.slice_rows(night, headline)
     return Report(
         run_id=night.run_id,
@@ -62,8 +62,8 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
         shards=shards[:figures.SHARDS],
         shards_left_out=len(shards[figures.SHARDS:]),
         strips=examples.example_strips(night, pictures),
-        refused_counts=counts,
-        refused=refused,
+        quarantine_counts=counts,
+        quarantined=quarantined,
         versions=figures.table_versions(steps),
         facts=figures.run_facts(night, summary),
         settings=figures.changed_settings(night.settings),

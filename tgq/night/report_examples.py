@@ -1,4 +1,4 @@
-"""The report's pictures: example queries with their neighbours, and refused inputs, each fetched and shrunk."""
+"""The report's examples with their thumbnails: queries with their neighbours, and quarantined inputs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tgq.errors import SourceError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.images.fetch import Fetcher
 from tgq.images.permitted import FetchOptions
-from tgq.report.data import Card, Mark, Refused, Strip, StripGroup
+from tgq.report.data import Card, Mark, Quarantined, Strip, StripGroup
 from tgq.report.page import picture_uri
 from tgq.run.night import Night
 from tgq.storage import artifacts
 from tgq.storage.warehouse import sql_string
 
-SAMPLE = 4000  # queries among which best, worst and random ones are sought
+SAMPLE = 4000  # queries from which the best, worst and random ones are chosen
 FETCH_THREADS, FETCH_TIMEOUT_S = 8, 5.0
-REFUSED, REFUSED_PER_REASON = 12, 2
+QUARANTINED, PER_REASON = 12, 2  # examples of quarantined inputs
 
 
 class Pictures:
-    """Small pictures of items, fetched as the night fetched them but with little patience."""
+    """Thumbnails of items. Pictures are fetched as in the embed step, but with a short timeout and no retries."""
 
     def __init__(self, night: Night):
         settings = night.settings
@@ -35,7 +35,7 @@ class Pictures:
         try:
             self.location = locate(night.spark, settings.catalog)
             options = fetch_options(self.location.folder, settings.images)
-        except SourceError:  # a report made again after the catalog moved
+        except SourceError:  # the catalog has moved since the run
             options = FetchOptions(settings.images.allowed_hosts, settings.images.allowed_roots, max_bytes=settings.images.max_bytes)
         self.fetcher = Fetcher(FetchOptions(
             options.allowed_hosts, options.allowed_roots, min(FETCH_TIMEOUT_S, options.timeout_s), 0, options.max_bytes
@@ -44,7 +44,7 @@ class Pictures:
         self.size = settings.report.thumbnail_px
 
     def one(self, uri: str | None, data: bytes | None = None) -> str | None:
-        """A data URI; None where there is no picture or it cannot be shown."""
+        """A thumbnail as a data URI; None if there is no picture or it cannot be read."""
         try:
             if not data and uri:
                 data = self.fetcher.read(self.location.resolve(uri) if self.location else uri)
@@ -58,7 +58,7 @@ class Pictures:
 
 
 def neighbors_of(night: Night) -> DataFrame:
-    """Tonight's neighbours: staged until they are published."""
+    """The run's neighbours: the staged ones, or the published ones after publication."""
     note = night.staging("neighbors.json")
     if artifacts.exists(note) and not artifacts.read_json(note)["carried"]:
         return night.spark.read.parquet(night.staging("neighbors"))
@@ -80,18 +80,18 @@ def example_strips(night: Night, pictures: Pictures) -> list[StripGroup]:
         return Strip(cards.get(row["item_id"], Card(row["item_id"])), nearest, row["found"], row["relevant"])
 
     groups = (
-        ("best", "What works best", "Test queries whose relevant items stand first. The query is on the left; green frames are relevant items."),
-        ("worst", "What goes wrong", "Test queries that find none or little of what is relevant, the most confident of them first."),
-        ("random", "Drawn at random", "Other queries, drawn by a hash of their id. Look here for what the night is really like."),
+        ("best", "Best queries", "Queries whose relevant items are ranked first. The query is on the left; relevant items have a green frame."),
+        ("worst", "Worst queries", "Queries that find few or no relevant items, those with the highest similarity first."),
+        ("random", "Random queries", "A random sample of the other queries."),
     )  # fmt: skip
     return [StripGroup(title, note, [strip(row) for row in rows if row["choice"] == choice]) for choice, title, note in groups]
 
 
 def _chosen(night: Night, strips: int, width: int) -> list[Row]:
-    """Rows (choice, item_id, nearest, found, relevant), no query twice.
+    """Rows (choice, item_id, nearest, found, relevant) of different queries.
 
-    A query's mark is sum(1 / rank of its hits) over the best possible sum: 1 where all hits stand first, 0 where none was found.
-    Without pairs every query is drawn at random and nothing is judged.
+    A query's quality is sum(1 / rank of its hits) over the best possible sum: 1 if all hits are ranked first, 0 if there is none.
+    Without relevance pairs all queries are random and their neighbours are not judged.
     """
     evaluate, run = night.settings.evaluate, night.run_id
     pairs = night.warehouse.read("relevance_pairs").where("query_item_id <> positive_item_id")
@@ -101,36 +101,36 @@ def _chosen(night: Night, strips: int, width: int) -> list[Row]:
     active = night.warehouse.read("catalog_items").where("is_active").select("item_id")
     draw = F.xxhash64("item_id", F.lit(run))
     relevant = pairs.where("weight > 0").groupBy(F.col("query_item_id").alias("item_id")).agg(F.count("*").alias("relevant"))
-    asked = relevant.join(active, "item_id", "left_semi").orderBy(draw).limit(SAMPLE).localCheckpoint()
-    if asked.isEmpty():
-        asked = active.orderBy(draw).limit(strips).withColumn("relevant", F.lit(0)).localCheckpoint()
-    near = neighbors_of(night).join(F.broadcast(asked), "item_id")
+    queries = relevant.join(active, "item_id", "left_semi").orderBy(draw).limit(SAMPLE).localCheckpoint()
+    if queries.isEmpty():
+        queries = active.orderBy(draw).limit(strips).withColumn("relevant", F.lit(0)).localCheckpoint()
+    near = neighbors_of(night).join(F.broadcast(queries), "item_id")
     judged = near.join(pairs.withColumnsRenamed({"query_item_id": "item_id", "positive_item_id": "neighbor_id"}), ["item_id", "neighbor_id"], "left")
-    judged = judged.where("weight IS NULL OR weight > 0")  # the same thing in another view is neither hit nor miss
+    judged = judged.where("weight IS NULL OR weight > 0")  # weight 0 is neither hit nor miss
     listed = judged.groupBy("item_id", "relevant").agg(
         F.sort_array(F.collect_list(F.struct("rank", "neighbor_id", "score", F.col("weight").isNotNull().alias("hit")))).alias("all")
     )  # fmt: skip
     listed.createOrReplaceTempView("tgq_report_queries")
     rows = night.spark.sql(f"""
-        WITH marked AS (
+        WITH rated AS (
           SELECT item_id, relevant, slice(all, 1, {int(width)}) AS nearest, aggregate(all, 0, (n, x) -> n + int(x.hit)) AS found,
             aggregate(sequence(1, size(all)), 0D, (s, i) -> s + if(all[i - 1].hit, 1D / i, 0D))
-              / aggregate(sequence(1, greatest(1, least(relevant, size(all)))), 0D, (s, i) -> s + 1D / i) AS mark,
+              / aggregate(sequence(1, greatest(1, least(relevant, size(all)))), 0D, (s, i) -> s + 1D / i) AS quality,
             all[0].score AS first, xxhash64(item_id, {sql_string(run)}) AS draw
           FROM tgq_report_queries
-        ), placed AS (
+        ), ordered AS (
           SELECT *,
-            row_number() OVER (ORDER BY mark DESC, least(relevant, 4) DESC, draw) AS best,
-            row_number() OVER (ORDER BY mark, first DESC, draw) AS worst
-          FROM marked
-        ), taken AS (
-          SELECT *, CASE WHEN relevant > 0 AND mark > 0 AND best <= {int(strips)} THEN 'best'
-                         WHEN relevant > 0 AND mark < 1 AND worst <= {int(strips)} THEN 'worst' ELSE 'random' END AS choice
-          FROM placed
+            row_number() OVER (ORDER BY quality DESC, least(relevant, 4) DESC, draw) AS best,
+            row_number() OVER (ORDER BY quality, first DESC, draw) AS worst
+          FROM rated
+        ), chosen AS (
+          SELECT *, CASE WHEN relevant > 0 AND quality > 0 AND best <= {int(strips)} THEN 'best'
+                         WHEN relevant > 0 AND quality < 1 AND worst <= {int(strips)} THEN 'worst' ELSE 'random' END AS choice
+          FROM ordered
         )
         SELECT * FROM (
           SELECT *, row_number() OVER (PARTITION BY choice ORDER BY if(choice = 'random', draw, if(choice = 'best', best, worst))) AS place
-          FROM taken
+          FROM chosen
         )
         WHERE place <= {int(strips)} ORDER BY place""").collect()
     night.spark.catalog.dropTempView("tgq_report_queries")
@@ -154,23 +154,23 @@ def _marked(cards: Mapping[str, Card], item_id: str, score: float, mark: Mark) -
     return Card(item_id, card.title, card.caption, card.picture, score, mark)
 
 
-def refused_inputs(night: Night, pictures: Pictures) -> tuple[list[tuple[str, str, int]], list[Refused]]:
-    """Rows by stage and reason, and a few examples of each reason."""
+def quarantined_inputs(night: Night, pictures: Pictures) -> tuple[list[tuple[str, str, int]], list[Quarantined]]:
+    """The number of rows by stage and reason, and a few examples per reason."""
     rows = night.spark.sql(f"""
         SELECT * FROM (
           SELECT stage, item_id, reason, detail, fields, count(*) OVER (PARTITION BY stage, reason) AS times,
             row_number() OVER (PARTITION BY stage, reason ORDER BY item_id, occurrence) AS place
           FROM {night.warehouse.qualified("quarantine")} WHERE run_id = {sql_string(night.run_id)}
-        ) WHERE place <= {REFUSED_PER_REASON}""").collect()
+        ) WHERE place <= {PER_REASON}""").collect()
     counts = sorted({(row["stage"], row["reason"], row["times"]) for row in rows}, key=lambda c: (-c[2], c))
-    taken = sorted(rows, key=lambda row: (row["place"], -row["times"], row["reason"]))[:REFUSED]
-    fields = [_fields(row["fields"]) for row in taken]
+    examples = sorted(rows, key=lambda row: (row["place"], -row["times"], row["reason"]))[:QUARANTINED]
+    fields = [_fields(row["fields"]) for row in examples]
     shown = pictures.many((f.get("image_uri"), None) for f in fields)
-    refused = [
-        Refused(Card(row["item_id"], str(f.get("title") or ""), "", picture), row["stage"], row["reason"], row["detail"] or "")
-        for row, f, picture in zip(taken, fields, shown, strict=True)
+    quarantined = [
+        Quarantined(Card(row["item_id"], str(f.get("title") or ""), "", picture), row["stage"], row["reason"], row["detail"] or "")
+        for row, f, picture in zip(examples, fields, shown, strict=True)
     ]
-    return counts, refused
+    return counts, quarantined
 
 
 def _fields(text: str | None) -> dict[str, Any]:

@@ -131,12 +131,12 @@ def nightly_trend(night: Night, headline: str, published: bool) -> list[TrendNig
 
 
 def value_histograms(night: Night, model_version: str | None) -> list[Histogram]:
-    """Agreement and gates of the active items, and how near each item's nearest neighbour is: two aggregations."""
+    """Histograms of agreement, gates, and the similarity of each item's nearest neighbour, over the active items. Two aggregations."""
     parts = [
         ("agreement", "Image–title agreement", "cosine of picture and title", -1.0, 1.0),
         ("gate_metadata", "Metadata gate", "mean factor; 1 is neutral", 0.0, 2.0),
         ("gate_exploratory", "Exploratory gate", "mean factor; 1 is neutral", 0.0, 2.0),
-        ("score", "Nearest neighbour", "cosine of each item’s first neighbour", -1.0, 1.0),
+        ("score", "Nearest neighbour", "cosine of each item and its nearest neighbour", -1.0, 1.0),
     ]  # fmt: skip
     if model_version is None:
         model_version = ""
@@ -163,7 +163,7 @@ def value_histograms(night: Night, model_version: str | None) -> list[Histogram]
 
 
 def largest_shards(night: Night, steps: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tonight's shards, largest first: the staged ones, or those of the generation that this run published."""
+    """The run's shards, largest first: the staged ones, or those of the generation that it published."""
     staged = night.staging("index", "manifest.json")
     if artifacts.exists(staged):
         rows = [{**s, "recall": s["recall_at_k"]} for s in artifacts.read_json(staged)["shards"]]
@@ -175,7 +175,7 @@ def largest_shards(night: Night, steps: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def table_versions(steps: Mapping[str, Any]) -> list[tuple[str, int | None, int | None]]:
-    """By table: the version that the first step read, the one that the last step wrote."""
+    """(table, version that the first step read, version that the last step wrote)."""
     read: dict[str, int] = {}
     written: dict[str, int] = {}
     for step in steps.values():
@@ -197,7 +197,7 @@ def run_facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]
 
 
 def changed_settings(settings: Settings) -> list[tuple[str, str, str]]:
-    """Settings that are not what tgq would have chosen by itself. The encoder, which a run keeps as it found it, is among the facts."""
+    """Settings that differ from the defaults. `encoder.path` is left out, because `run_facts` has it."""
     default, chosen = redacted(Settings()), redacted(settings)
     keys = sorted(k for k in chosen if k != "encoder.path" and chosen[k] != default.get(k) and not (isinstance(chosen[k], dict) and not chosen[k]))
     return [(k, json.dumps(chosen[k], ensure_ascii=False), json.dumps(default.get(k), ensure_ascii=False)) for k in keys]

@@ -1,11 +1,10 @@
-"""The warehouse's encoders: a folder for each that was promoted, and one pointer to the champion.
+"""The promoted encoders of a warehouse, and the pointer to the champion.
 
-    models/CHAMPION          every promotion, oldest first; the champion is the last one that stands
-    models/<model_version>/  config.json, model.safetensors, training.json, and towers that lay inside the encoder's folder
+    models/CHAMPION          all promotions, oldest first; the champion is the last one that was not rolled back
+    models/<model_version>/  config.json, model.safetensors, training.json, and towers from inside the encoder's folder
 
-The pointer is the last to move and knows the sha256 of every file, so whoever loads a model from here, on whatever machine,
-has the one that was judged, or an error. One process at a time promotes or rolls back (the caller holds the warehouse's lock);
-readers need no lock.
+The pointer is written last and holds the sha256 of every file. Loading a model therefore gives the encoder that was promoted, or
+an error. Only one process may promote or roll back at a time: the caller holds the warehouse's lock. Readers need no lock.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Any
 from tgq.errors import ModelError, WarehouseError
 from tgq.storage.files import Files, sha256
 
-CHAMPION, DEFAULT = "champion", "default"  # what encoder.path may say beside a folder
+CHAMPION, DEFAULT = "champion", "default"  # values of encoder.path besides a folder
 MODELS = "models"
 POINTER = f"{MODELS}/CHAMPION"
 FORMAT = 1
@@ -32,82 +31,87 @@ _VERSION = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Promotion:
-    """One encoder's rise. Times are ISO 8601, UTC."""
+    """One promotion. Times are ISO 8601, UTC."""
 
     model_version: str
     promoted_at: str
-    previous: str  # the champion until then
-    forced: bool  # although it was found worse, or could not be compared
-    files: Mapping[str, str]  # path in its folder: sha256
-    figures: Mapping[str, Any]  # what it showed, overall
+    previous: str  # model version of the champion until then
+    forced: bool  # although the candidate was worse or could not be compared
+    files: Mapping[str, str]  # path in the model's folder: sha256
+    figures: Mapping[str, Any]  # overall results of the comparison
     rolled_back_at: str | None = None
 
 
 @dataclass(frozen=True)
 class History:
-    """All promotions of a warehouse, oldest first. None that stands: the champion is the bundled encoder."""
+    """All promotions of a warehouse, oldest first. If none is in force, the champion is the bundled encoder."""
 
     promotions: tuple[Promotion, ...] = ()
 
     @property
-    def standing(self) -> tuple[Promotion, ...]:
-        """Those that were not rolled back; each has the one before it as `previous`."""
-        return tuple(made for made in self.promotions if made.rolled_back_at is None)
+    def in_force(self) -> tuple[Promotion, ...]:
+        """The promotions that were not rolled back. The `previous` of each is the model of the one before it."""
+        return tuple(promotion for promotion in self.promotions if promotion.rolled_back_at is None)
 
     @property
     def champion(self) -> Promotion | None:
-        return self.standing[-1] if self.standing else None
+        return self.in_force[-1] if self.in_force else None
 
     def of(self, model_version: str) -> Promotion | None:
-        """The last promotion of a model, whether it stands or not."""
-        return next((made for made in reversed(self.promotions) if made.model_version == model_version), None)
+        """The last promotion of a model, rolled back or not."""
+        return next((promotion for promotion in reversed(self.promotions) if promotion.model_version == model_version), None)
 
     def promoted(self, promotion: Promotion) -> History:
         return History((*self.promotions, promotion))
 
     def rolled_back(self, to: str | None, at: str) -> History:
-        """The history with the champion taken back, or with all that came after `to`, a model version or `default`.
+        """The history with the last promotion rolled back, or all promotions after `to`, a model version or `default`.
 
         Raises:
-            WarehouseError: nothing can be taken back, or `to` was not champion before.
+            WarehouseError: there is no promotion to roll back, or `to` was not champion before.
         """
         if not self.promotions:
             raise WarehouseError("no encoder was promoted here, so there is none to roll back", "the bundled encoder is the champion")
-        standing, bundled = self.standing, (DEFAULT, self.promotions[0].previous)
-        now = (standing[-1].model_version,) if standing else bundled
+        in_force, bundled = self.in_force, (DEFAULT, self.promotions[0].previous)
+        now = (in_force[-1].model_version,) if in_force else bundled
         if to in now:
             return self
-        if not standing:
+        if not in_force:
             raise WarehouseError("every promotion was rolled back", "the bundled encoder is the champion; promote another with `tgq promote`")
-        before = [made.previous for made in standing]
+        before = [promotion.previous for promotion in in_force]
         if to is None:
-            kept = len(standing) - 1
+            kept = len(in_force) - 1
         elif to in bundled:
             kept = 0
         elif to in before:
             kept = len(before) - 1 - before[::-1].index(to)
         else:
             raise WarehouseError(f"'{to}' was not champion before {now[0]}", f"choose one of: {', '.join(dict.fromkeys(before))}")
-        taken = {id(made) for made in standing[kept:]}  # by identity: the same model may have risen twice within a second
-        return History(tuple(replace(made, rolled_back_at=at) if id(made) in taken else made for made in self.promotions))
+        undone = {id(promotion) for promotion in in_force[kept:]}  # by identity: two promotions of one model within a second are equal
+        return History(tuple(replace(p, rolled_back_at=at) if id(p) in undone else p for p in self.promotions))
 
     def reference(self, root: str) -> str:
-        """The champion as `encoder.path` names it: its folder or URI, or `default`."""
-        return place_of(root, self.champion.model_version) if self.champion else DEFAULT
+        """The champion as a value of `encoder.path`: its folder or URI, or `default`."""
+        return model_path(root, self.champion.model_version) if self.champion else DEFAULT
 
     def to_json(self) -> str:
         champion = self.champion and self.champion.model_version
-        return json.dumps({"format": FORMAT, "model_version": champion, "history": [asdict(made) for made in self.promotions]}, indent=1) + "\n"
+        history = [asdict(promotion) for promotion in self.promotions]
+        return json.dumps({"format": FORMAT, "model_version": champion, "history": history}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes) -> History:
-        """Raises WarehouseError for text that is no history of this version."""
+        """The inverse of `to_json`.
+
+        Raises:
+            WarehouseError: the text is broken or of another format.
+        """
         try:
             fields = json.loads(text)
             if fields["format"] != FORMAT:
                 raise ValueError("its format is of another version of tgq")
-            promotions = tuple(Promotion(**made) for made in fields["history"])
-            if not all(_VERSION.fullmatch(made.model_version) for made in promotions):
+            promotions = tuple(Promotion(**promotion) for promotion in fields["history"])
+            if not all(_VERSION.fullmatch(promotion.model_version) for promotion in promotions):
                 raise ValueError("it names no model version")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise WarehouseError(f"broken {POINTER}: {error}", "restore it; without it the bundled encoder is the champion") from None
@@ -115,7 +119,7 @@ class History:
 
 
 def read_history(root: str) -> History:
-    """The promotions of a warehouse; none where nothing was promoted.
+    """The promotions of a warehouse; empty if nothing was promoted.
 
     Raises:
         WarehouseError: the pointer is broken or cannot be read.
@@ -125,21 +129,21 @@ def read_history(root: str) -> History:
     except FileNotFoundError:
         return History()
     except (OSError, ImportError) as error:
-        raise WarehouseError(f"{root}/{POINTER} cannot be read ({error})", "mend its permissions, or the access to its store") from None
+        raise WarehouseError(f"{root}/{POINTER} cannot be read ({error})", "correct its permissions or the access to the object store") from None
 
 
 def write_history(root: str, history: History) -> None:
-    """Replace the pointer: the one act that changes the champion."""
+    """Replace the pointer. Nothing else changes the champion."""
     Files(root).write(POINTER, history.to_json().encode())
 
 
-def place_of(root: str, model_version: str) -> str:
-    """Where a model's files are: a folder, or a URI (`local_folder` fetches it)."""
+def model_path(root: str, model_version: str) -> str:
+    """The folder or URI of a promoted model; `local_folder` fetches a URI."""
     return f"{root}/{MODELS}/{model_version}"
 
 
 def store_encoder(root: str, folder: str, model_version: str) -> dict[str, str]:
-    """Copy an encoder's folder into the warehouse; the sha256 of each file. Done again, nothing changes."""
+    """Copy an encoder's folder into the warehouse. Returns the sha256 of each file. Repeating it changes nothing."""
     files, hashes = Files(root), {}
     for name, data in _contents(Path(folder)):
         files.write(f"{MODELS}/{model_version}/{name}", data)
@@ -148,10 +152,10 @@ def store_encoder(root: str, folder: str, model_version: str) -> dict[str, str]:
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """The files of an encoder by their path in its folder.
+    """The files of an encoder: path in the folder, and bytes.
 
-    A tower inside the folder is a part of it. One beside it is not copied, it may be large; as the copy lies elsewhere, or in a
-    cache, its relative path becomes an absolute one. Bundled towers and hub names stand as they are.
+    Towers inside the folder are included. A tower outside it is not copied, because it may be large; its relative path in
+    config.json becomes absolute. Names of bundled towers and of the Hugging Face hub do not change.
     """
     from tgq.encoder.towers.hub import BUNDLED
 
@@ -174,29 +178,29 @@ def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield name, (folder / name).read_bytes()
 
 
-def local_folder(place: str) -> str:
-    """A folder of this machine with the encoder of `place`: that folder itself, or for a URI a copy in the local cache.
+def local_folder(path: str) -> str:
+    """A local folder with the encoder of `path`: the folder itself, or for a URI a copy in the local cache.
 
-    Files of a warehouse's model are compared with what its pointer knows of them, also in the cache.
+    The hashes of a promoted model's files are compared with those in the pointer, also in the cache.
 
     Raises:
-        ModelError: a file is missing or was altered after it was promoted, or there is no such model.
+        ModelError: a file is missing or was altered after its promotion, or there is no such model.
     """
     from tgq.storage.paths import cache_folder
 
-    root, _, name = place.rpartition("/")[0].rpartition("/")
-    version, remote = place.rpartition("/")[2], "://" in place
+    root, _, name = path.rpartition("/")[0].rpartition("/")
+    version, remote = path.rpartition("/")[2], "://" in path
     known = read_history(root or "/").of(version) if name == MODELS else None
     if known is None:
         if remote:
-            raise ModelError(f"no encoder {place} was promoted", "name a local folder, or promote it with `tgq promote`")
-        return place
-    source = Files(place)
+            raise ModelError(f"no encoder {path} was promoted", "name a local folder, or promote it with `tgq promote`")
+        return path
+    source = Files(path)
     if not remote:
         for file, digest in known.files.items():
             _checked(source, file, digest)
-        return place
-    # another set of files is another folder, so that no process ever sees two promotions mixed
+        return path
+    # the folder's name depends on all hashes, so files of two promotions never mix
     folder = cache_folder() / MODELS / f"{version}-{sha256(json.dumps(dict(known.files), sort_keys=True).encode())[:12]}"
     cache = Files(folder)
     for file, digest in known.files.items():

@@ -1,6 +1,6 @@
-"""The night's encoder by its versions, and one loaded copy of it per process.
+"""Loading encoders, once per process, and their versions.
 
-torch is imported when an encoder is loaded, not before: workers that only search vectors start three seconds sooner.
+torch is imported when an encoder is loaded and not before, so that workers which only search vectors start three seconds sooner.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Towers:
-    """Both frozen towers by what decides their output, weights and preprocessing; 16 hex digits each."""
+    """Fingerprints of both frozen towers, over weights and preprocessing; 16 hex digits each."""
 
     vision: str
     text: str
 
     @property
     def version(self) -> str:
-        """One for both: the key of an item's pooled features."""
+        """A fingerprint of both, 16 hex digits; key of `item_features`."""
         return hashlib.sha256(f"{self.vision}|{self.text}".encode()).hexdigest()[:16]
 
 
@@ -33,14 +33,14 @@ def versions_of(folder: str) -> tuple[str, str]:
     """(model_version, tower_version) of an encoder's folder or URI, 16 hex digits each.
 
     Raises:
-        ModelError: the folder or one of its towers is missing or incomplete, or was altered after it was promoted.
+        ModelError: the folder or one of its towers is missing or incomplete, or was altered after its promotion.
     """
     model_version, towers = _identity(folder)
     return model_version, towers.version
 
 
 def towers_of(folder: str) -> Towers:
-    """The towers of an encoder folder; raises as `versions_of`."""
+    """The towers of an encoder's folder or URI. Raises as `versions_of`."""
     return _identity(folder)[1]
 
 
@@ -54,18 +54,18 @@ def _identity(folder: str) -> tuple[str, Towers]:
 
 @functools.lru_cache(maxsize=1)
 def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
-    """The encoder, loaded once per worker process.
+    """The encoder, loaded once per process.
 
     Raises:
-        DeviceError: a GPU was asked for and is absent.
+        DeviceError: the device is a GPU, and it is absent.
         ModelError: as `versions_of`.
     """
     from tgq.encoder.heads import LLMHead
     from tgq.encoder.model import TGQFormer
     from tgq.inference.device import choose_device, choose_dtype
 
-    place = choose_device(device)
-    encoder = TGQFormer.from_pretrained(local_folder(folder), device=place, dtype=choose_dtype(place, dtype))
+    chosen = choose_device(device)
+    encoder = TGQFormer.from_pretrained(local_folder(folder), device=chosen, dtype=choose_dtype(chosen, dtype))
     if isinstance(encoder.head, LLMHead):
-        encoder.head.merge()  # nothing is trained here: the adapters cost time only
+        encoder.head.merge()  # inference is faster with merged adapters
     return encoder

@@ -1,8 +1,8 @@
-"""Which encoder a run uses: the champion, the bundled default or a folder that the settings name."""
+"""The encoder of a run: the champion, the bundled encoder, or a folder named in the settings."""
 
 from __future__ import annotations
 
-from tgq.registry.champion import BUNDLED_FOLDER, CHAMPION, DEFAULT, place_of, read_history
+from tgq.registry.champion import BUNDLED_FOLDER, CHAMPION, DEFAULT, model_path, read_history
 from tgq.retrieval.manifest import Manifest
 from tgq.settings.sections import Settings
 from tgq.storage.paths import absolute
@@ -14,25 +14,25 @@ def model_folder(settings: Settings) -> str:
 
 
 def named_folder(path: str) -> str:
-    """What an encoder's path names: the bundled one for `default`, else the folder or URI."""
+    """The folder or URI of an encoder path; `default` is the bundled encoder."""
     return str(BUNDLED_FOLDER) if path == DEFAULT else absolute(path)
 
 
 def published_folder(settings: Settings, published: Manifest | None) -> str:
-    """The encoder that the published vectors were made with, for queries that are compared with them.
+    """The encoder of the published embeddings. Queries must be embedded with it.
 
-    It is not the champion's while no night has published since the promotion.
+    After a promotion it differs from the champion until the next run is published.
     """
     if published is None:
         return model_folder(settings)
     root = absolute(settings.warehouse.path)
     if read_history(root).of(published.model_version):
-        return place_of(root, published.model_version)
+        return model_path(root, published.model_version)
     return named_folder(published.encoder if settings.encoder.path == CHAMPION else settings.encoder.path)
 
 
 def champion_of(settings: Settings) -> str:
-    """`encoder.path`, with `champion` resolved to what that is now."""
+    """`encoder.path`, with `champion` replaced by the present champion's folder, URI or `default`."""
     if settings.encoder.path != CHAMPION:
         return settings.encoder.path
     root = absolute(settings.warehouse.path)

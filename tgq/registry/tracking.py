@@ -1,10 +1,10 @@
-"""MLflow: one run per night, found again by its tag, and the encoder as a registered model.
+"""MLflow: one MLflow run per nightly run, and the encoder as a registered model.
 
-MLflow is slow to import (4 s of CPU) and takes another 4 to 8 s to lay out a new sqlite file, once per warehouse. So it is
-imported on first use, and nothing else here costs more than some milliseconds.
+MLflow takes 4 s of CPU to import, and another 4 to 8 s to create a sqlite file, once per warehouse. It is therefore imported on
+first use.
 
-A server that does not answer is an error before the night's work begins. Once it has begun, nothing that MLflow does may lose
-it: later failures are kept in `Tracker.problems` and said at its end.
+A tracking server that does not answer is an error before the run's work begins. Later failures of MLflow do not stop the run:
+they are collected in `Tracker.problems` and reported at its end.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ RUN_TAG = "tgq.run_id"
 MODEL_TAG = "model_version"
 CHAMPION = "champion"
 SQLITE = "sqlite:///"
-ANSWER_S = 5.0  # how long a tracking server may take to show that it lives
+ANSWER_S = 5.0  # timeout of the first request to a tracking server
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's own limits
 PARAM_CHARACTERS, NAME_CHARACTERS = 6000, 250
 DEFAULTS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # a night tells nobody else about itself
+    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # of 7, which would be minutes of silence
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's default of 7 waits for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
 
 class Tracker:
-    """The MLflow run of one night. Without a client (`tracking.enabled=false`) every method does nothing.
+    """The MLflow run of one nightly run. Without a client (`tracking.enabled=false`) every method does nothing.
 
     Attributes:
-        run: MLflow's run id, once `start` was called.
-        problems: what MLflow could not take, a line each.
+        run: MLflow's run id; None before `start`.
+        problems: failed calls, a line each.
     """
 
     def __init__(self, settings: TrackingSettings, client: Any = None, artifacts: str | None = None):
@@ -53,17 +53,17 @@ class Tracker:
         self._began: int = 0
 
     def start(self, run_id: str, tags: Mapping[str, Any] | None = None, began: datetime | None = None) -> str | None:
-        """The run tagged with `run_id`: an interrupted night's own, else a new one.
+        """Continue the MLflow run tagged with `run_id`, or create it. Returns MLflow's run id.
 
         Raises:
-            TrackingError: MLflow refused.
+            TrackingError: MLflow failed.
         """
         if self.client is None:
             return None
         began = began or datetime.now(timezone.utc)
         self._began = int(began.timestamp() * 1000)
         labels = {k: str(v) for k, v in (tags or {}).items() if v is not None}
-        with _named(f"MLflow at {_shown(self.client.tracking_uri)}"):
+        with _tracking_errors(f"MLflow at {_without_password(self.client.tracking_uri)}"):
             experiment = self._experiment()
             found = self.client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
             if found:
@@ -84,14 +84,14 @@ class Tracker:
         if found is None:
             try:
                 return str(self.client.create_experiment(name, artifact_location=self.artifacts))
-            except MlflowException:  # another process was first
+            except MlflowException:  # another process created it
                 found = self.client.get_experiment_by_name(name)
         if found.lifecycle_stage == "deleted":
             raise TrackingError(f"the MLflow experiment '{name}' was deleted", "restore it, or set another tracking.experiment")
         return str(found.experiment_id)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Parameters, flat. The first value of a name stands: MLflow's parameters never change, also for a night taken up again."""
+        """Log parameters. A name that already has a value keeps it, because MLflow's parameters cannot change."""
 
         def log() -> None:
             from mlflow.entities import Param
@@ -101,12 +101,13 @@ class Tracker:
             for cut in range(0, len(new), PARAMS_PER_CALL):
                 self.client.log_batch(self.run, params=new[cut : cut + PARAMS_PER_CALL])
 
-        self._tell(log)
+        self._collect_errors(log)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Numbers by name, stamped with the night's beginning, so that telling them twice changes nothing. NaN is left out.
+        """Log numbers by name; NaN is left out. The timestamp is the start of the run, so logging them again changes nothing.
 
-        step: of a curve, where the run is a training.
+        Args:
+            step: the training step, for curves.
         """
 
         def log() -> None:
@@ -116,45 +117,46 @@ class Tracker:
             for cut in range(0, len(rows), METRICS_PER_CALL):
                 self.client.log_batch(self.run, metrics=rows[cut : cut + METRICS_PER_CALL])
 
-        self._tell(log)
+        self._collect_errors(log)
 
     def log_versions(self, read: Mapping[str, int], written: Mapping[str, int]) -> None:
-        """Delta versions by table, as tags `delta.read.<table>` and `delta.written.<table>`: a night taken up again moves them."""
+        """Log Delta versions by table, as tags `delta.read.<table>` and `delta.written.<table>`. A continued run overwrites them."""
         self.log_tags({f"delta.{way}.{table}": v for way, found in (("read", read), ("written", written)) for table, v in found.items()})
 
     def log_tags(self, tags: Mapping[str, Any]) -> None:
-        """Tags; a later value replaces an earlier one."""
+        """Log tags; a later value replaces an earlier one."""
 
         def log() -> None:
             from mlflow.entities import RunTag
 
             self.client.log_batch(self.run, tags=[RunTag(_name(k), _text(v)[:PARAM_CHARACTERS]) for k, v in tags.items()])
 
-        self._tell(log)
+        self._collect_errors(log)
 
     def log_artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """A local file, or all that is in a local folder, under `folder` of the run's artifacts. What is absent is no problem."""
+        """Log a local file, or the contents of a local folder, under `folder` of the run's artifacts. An absent path is ignored."""
         path = Path(path)
         if path.is_dir():
-            self._tell(lambda: self.client.log_artifacts(self.run, str(path), folder))
+            self._collect_errors(lambda: self.client.log_artifacts(self.run, str(path), folder))
         elif path.is_file():
-            self._tell(lambda: self.client.log_artifact(self.run, str(path), folder))
+            self._collect_errors(lambda: self.client.log_artifact(self.run, str(path), folder))
 
     def log_text(self, text: str, name: str) -> None:
-        """A text as an artifact at the path `name`."""
-        self._tell(lambda: self.client.log_text(self.run, text, name))
+        """Log a text as the artifact `name`."""
+        self._collect_errors(lambda: self.client.log_text(self.run, text, name))
 
     def log_json(self, value: Any, name: str) -> None:
-        """A value as a JSON artifact."""
+        """Log a value as the JSON artifact `name`."""
         self.log_text(json.dumps(value, indent=1, default=str), name)
 
     def publish_encoder(self, folder: str | Path, model_version: str, champion: bool = True) -> str | None:
-        """Register the encoder where this `model_version` is new, and point the alias `champion` at it. MLflow's version number.
+        """Register the encoder if its `model_version` is new, and set the alias `champion` to it. Returns MLflow's version number.
 
-        champion: whether the next night embeds with it; else the alias stays where it is.
+        The folder's files (safetensors and JSON) are copied unchanged; an added `MLmodel` file lets `mlflow.pyfunc.load_model`
+        load them. Nothing is pickled.
 
-        The folder (safetensors and JSON) is copied as it stands, with an `MLmodel` beside it by which `mlflow.pyfunc.load_model` loads
-        it. Nothing is pickled.
+        Args:
+            champion: whether to set the alias.
         """
 
         def register() -> str:
@@ -173,18 +175,19 @@ class Tracker:
                 client.set_registered_model_alias(name, CHAMPION, number)
             return str(number)
 
-        number: str | None = self._tell(register)
+        number: str | None = self._collect_errors(register)
         return number
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""
-        self._tell(lambda: self.client.set_terminated(self.run, status))
+        self._collect_errors(lambda: self.client.set_terminated(self.run, status))
 
-    def _tell(self, call: Callable[[], Any]) -> Any:
+    def _collect_errors(self, call: Callable[[], Any]) -> Any:
+        """The result of the call; None if it failed, with its error in `problems`."""
         if self.client is None or self.run is None:
             return None
         try:
-            with _named("MLflow"):
+            with _tracking_errors("MLflow"):
                 return call()
         except TrackingError as e:
             self.problems.append(e.found)
@@ -192,7 +195,7 @@ class Tracker:
 
 
 def pyfunc_description(folder: Path) -> str:
-    """The text of an `MLmodel` file: how MLflow loads an encoder's folder, and the signature of what it then predicts."""
+    """The text of the `MLmodel` file: how MLflow loads an encoder's folder, and the model's signature."""
     import mlflow.pyfunc
     import numpy as np
     from mlflow.models import Model, ModelSignature
@@ -209,12 +212,11 @@ def pyfunc_description(folder: Path) -> str:
 
 
 def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
-    """Connect: to `tracking.uri`, else to `mlflow.db` inside the warehouse. A sqlite file has its `mlartifacts/` beside it, not
-    wherever the command was called.
+    """Connect to `tracking.uri`, or to `mlflow.db` in the warehouse. Artifacts of a sqlite file go to `mlartifacts/` in its folder.
 
     Raises:
-        TrackingError: the server does not answer within seconds, the file is no database of this MLflow, or the warehouse is no
-            local folder and no URI is set.
+        TrackingError: the server does not answer, the file is no database of this MLflow version, or `tracking.uri` is not set and
+            the warehouse is not a local folder.
     """
     if not settings.enabled:
         return Tracker(settings)
@@ -222,31 +224,31 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
     if uri is None:
         if "://" in warehouse_root:
             raise TrackingError(
-                f"MLflow cannot keep a sqlite file in {warehouse_root}", "set tracking.uri to a server, or tracking.enabled=false"
+                f"MLflow cannot use a sqlite file in {warehouse_root}", "set tracking.uri to a server, or tracking.enabled=false"
             )
         root = Path(warehouse_root).expanduser().resolve()
         root.mkdir(parents=True, exist_ok=True)
         uri = f"{SQLITE}{root / 'mlflow.db'}"
     artifacts = (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri() if uri.startswith(SQLITE) else None
     if uri.startswith(("http://", "https://")):
-        _ask(uri)
+        _check_server(uri)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with _named(f"MLflow at {_shown(uri)}"):
+    with _tracking_errors(f"MLflow at {_without_password(uri)}"):
         from mlflow import MlflowClient
 
         for logger in ("mlflow", "alembic"):
             logging.getLogger(logger).setLevel(logging.WARNING)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)  # the first question is the one that fails
+        client.search_experiments(max_results=1)  # MLflow connects with its first request
     return Tracker(settings, client, artifacts)
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category=Bags/hit_rate_at_10`.
 
-    The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow does not take become `_`;
-    slices that would then share a name are told apart by a short hash.
+    The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow refuses become `_`; if two slices
+    then have the same name, one gets a short hash as a suffix.
     """
     out: dict[str, float] = {}
     owner: dict[str, str] = {}
@@ -266,7 +268,7 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _name(text: str) -> str:
-    """A name that MLflow takes: word characters (of any script), `_ - . /` and space, no empty or dotted path parts."""
+    """A name that MLflow accepts: word characters of any script, `_ - . /` and spaces; no empty or dotted path parts."""
     parts = (re.sub(r"[^\w.\- ]+", "_", part).strip(". ") or "_" for part in text.split("/"))
     name = "/".join(parts)
     if len(name) <= NAME_CHARACTERS:
@@ -278,31 +280,31 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _ask(uri: str) -> None:
-    """Any answer will do; silence will not."""
+def _check_server(uri: str) -> None:
+    """Raise TrackingError if the server does not answer. Any HTTP status counts as an answer."""
     import requests
 
     try:
         requests.get(uri.rstrip("/") + "/health", timeout=ANSWER_S)
     except requests.RequestException as e:
         raise TrackingError(
-            f"the tracking server {_shown(uri)} does not answer ({type(e).__name__})",
+            f"the tracking server {_without_password(uri)} does not answer ({type(e).__name__})",
             "start it, correct tracking.uri, or set tracking.enabled=false",
         ) from e
 
 
 @contextlib.contextmanager
-def _named(what: str) -> Iterator[None]:
-    """MLflow's, sqlalchemy's and the system's errors as one of ours, in one line."""
+def _tracking_errors(what: str) -> Iterator[None]:
+    """Turn any error of the block into a one-line TrackingError."""
     try:
         yield
     except TrackingError:
         raise
-    except Exception as e:  # MLflow lets through errors of every library below it
+    except Exception as e:  # MLflow passes on errors of its libraries
         line = " ".join(str(e).split())[:200]
-        raise TrackingError(f"{what}: {type(e).__name__}: {line}", "mend it, set another tracking.uri, or tracking.enabled=false") from e
+        raise TrackingError(f"{what}: {type(e).__name__}: {line}", "repair MLflow, set another tracking.uri, or tracking.enabled=false") from e
 
 
-def _shown(uri: str) -> str:
-    """A URI without the password that it may carry."""
+def _without_password(uri: str) -> str:
+    """The URI without user and password."""
     return re.sub(r"//[^/@]*@", "//", uri)

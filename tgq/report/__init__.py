@@ -1,1 +1,1 @@
-"""The night's report: plain data in, one self-contained HTML page out."""
+"""The report of a run: plain data in, one self-contained HTML page out."""

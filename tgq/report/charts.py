@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours are classes that the page's style sheet fills, so they follow light and dark."""
+"""Charts as inline SVG. Colours come from classes in the page's style sheet, so they follow the light or dark theme."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EMPTY = Markup("")
 
 
 def counts_bar(parts: Sequence[tuple[str, int]]) -> Markup:
-    """Parts of a whole as one bar; a part that is there is at least visible."""
+    """Parts of a whole as one bar. Every part that is not zero is visible."""
     total = sum(n for _, n in parts) or 1
     widths = [max(4.0, WIDTH * n / total) if n else 0.0 for _, n in parts]
     scale = WIDTH / (sum(widths) or 1)
@@ -23,11 +23,11 @@ def counts_bar(parts: Sequence[tuple[str, int]]) -> Markup:
         if n:
             out.append(_tag("rect", _title(f"{name}: {n:,} ({n / total:.1%})"), x=x, y=0, width=max(width - 2, 1), height=22, rx=3, cls=f"part {name}"))
         x += width
-    return _svg(WIDTH, 22, out, "rows in, by where they ended")
+    return _svg(WIDTH, 22, out, "source rows by outcome")
 
 
 def intervals(metrics: Sequence[str], systems: Mapping[str, Mapping[str, Figure]], label: Callable[[str], str]) -> Markup:
-    """A row per metric, in it a dot with its interval per system."""
+    """A row per metric, with a dot and its interval per system."""
     left, row, step = 120, 18 + 11 * len(systems), 11
     height = row * len(metrics) + 34
     x = _percent_scale(left, WIDTH - 20, 0.0, 1.0)
@@ -44,7 +44,7 @@ def intervals(metrics: Sequence[str], systems: Mapping[str, Mapping[str, Figure]
 
 
 def slice_chart(rows: Sequence[SliceRow], systems: Sequence[str]) -> Markup:
-    """A row per value of the slice; the encoder's interval, the baselines as ticks."""
+    """A row per value of the slice: the encoder as a dot with its interval, the baselines as ticks."""
     left, row = 300, 24
     height = row * len(rows) + 26
     x = _percent_scale(left, WIDTH - 70, 0.0, 1.0)
@@ -66,7 +66,7 @@ def slice_chart(rows: Sequence[SliceRow], systems: Sequence[str]) -> Markup:
 
 
 def trend(nights: Sequence[Night], series: Sequence[str], label: Callable[[str], str]) -> Markup:
-    """Nights from left to right; published ones are filled, the others hollow."""
+    """Runs from left to right. Published ones are filled, the others hollow."""
     left, right, height, bottom = 52, WIDTH - 150, 240, 206
     values = [v for n in nights for f in n.figures.values() for v in (f.value, f.low, f.high) if v is not None]
     low, high = min(values), max(values)
@@ -99,7 +99,7 @@ def trend(nights: Sequence[Night], series: Sequence[str], label: Callable[[str],
                   for s, name in enumerate(series) if any(name in n.figures for n in nights))  # fmt: skip
     at = -100.0
     for wanted, s, name in ends:
-        at = max(wanted, at + 16)  # labels do not lie on each other
+        at = max(wanted, at + 16)  # labels must not overlap
         out.append(_text(right + 12, at + 4, label(name), "start", f"name series{s}"))
     shown = {0, len(nights) - 1} | set(range(0, len(nights), max(1, len(nights) // 6)))
     last = None
@@ -108,11 +108,11 @@ def trend(nights: Sequence[Night], series: Sequence[str], label: Callable[[str],
         if day != last:
             out.append(_text(x(n), height - 12, day, "middle", "faint"))
         last = day
-    return _svg(WIDTH, height, out, "metric by night")
+    return _svg(WIDTH, height, out, "metric by run")
 
 
 def histogram(figure: Histogram) -> Markup:
-    """Bars, with the range's ends written below."""
+    """Bars, with the ends and the middle of the range below."""
     width, height, bottom = 330, 150, 124
     top = max(figure.counts, default=0) or 1
     bar = width / max(1, len(figure.counts))
@@ -129,7 +129,7 @@ def histogram(figure: Histogram) -> Markup:
 
 
 def seconds_bar(seconds: float, longest: float) -> Markup:
-    """How long a step took, beside the longest."""
+    """The duration of a step as a bar, relative to the longest step."""
     width = 220
     bar = _tag("rect", x=0, y=0, width=max(2.0, width * seconds / (longest or 1)), height=10, rx=2, cls="bar")
     return _svg(width, 10, [bar], f"{seconds:.1f} s", fixed=True)

@@ -1,4 +1,4 @@
-"""What a report shows, as plain values: everything a page needs, and nothing of where it came from."""
+"""The content of a report, as plain values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mark = Literal["hit", "miss", ""]  # of a neighbour: relevant, not relevant, not
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with its interval, as shares (0.5 is 50 %)."""
+    """A value with its interval, as fractions (0.5 is 50 %)."""
 
     value: float
     low: float | None = None
@@ -27,7 +27,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the night."""
+    """A step of the run."""
 
     name: str
     status: str
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Night:
-    """One night of the trend."""
+    """A run in the trend."""
 
     run_id: str
     when: datetime
@@ -71,7 +71,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Card:
-    """An item as a picture with a caption. `mark`: hit, miss, or none where nothing is judged."""
+    """An item as a picture with a caption. `mark` is empty if the item is not judged."""
 
     item_id: str
     title: str = ""
@@ -93,7 +93,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class StripGroup:
-    """Strips that were chosen the same way."""
+    """A section of strips: best, worst or random queries."""
 
     title: str
     note: str
@@ -101,8 +101,8 @@ class StripGroup:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """One quarantined input."""
+class Quarantined:
+    """A quarantined input."""
 
     card: Card
     stage: str
@@ -112,7 +112,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole page."""
+    """The content of the page."""
 
     run_id: str
     started: datetime
@@ -134,8 +134,8 @@ class Report:
     shards: Sequence[Mapping[str, Any]] = ()
     shards_left_out: int = 0
     strips: Sequence[StripGroup] = ()
-    refused_counts: Sequence[tuple[str, str, int]] = ()  # stage, reason, rows
-    refused: Sequence[Refused] = ()
+    quarantine_counts: Sequence[tuple[str, str, int]] = ()  # stage, reason, rows
+    quarantined: Sequence[Quarantined] = ()  # examples
     versions: Sequence[tuple[str, int | None, int | None]] = ()  # table, read, written
     facts: Sequence[tuple[str, str]] = ()
     settings: Sequence[tuple[str, str, str]] = ()  # key, value, default
@@ -146,6 +146,6 @@ class Report:
 
     @property
     def best_baseline(self) -> str | None:
-        """The strongest baseline by the headline metric."""
-        rivals = {s: f[self.headline].value for s, f in self.systems.items() if s != ENCODER and self.headline in f}
-        return max(rivals, key=rivals.__getitem__, default=None)
+        """The baseline with the highest headline metric."""
+        baselines = {s: f[self.headline].value for s, f in self.systems.items() if s != ENCODER and self.headline in f}
+        return max(baselines, key=baselines.__getitem__, default=None)

@@ -1,4 +1,4 @@
-"""The page: a Report through one template, escaped throughout."""
+"""Renders a Report as an HTML page, from one template."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NAMES = {"hit_rate": "H", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP", "recall": 
 
 
 def render(report: Report) -> str:
-    """One HTML file that needs nothing else: no script, no request, data URIs for its pictures.
+    """A self-contained HTML page: no scripts, no requests, pictures as data URIs.
 
-    Titles, details and settings are other people's text: the template escapes every value.
+    The template escapes every value, because titles, details and settings come from outside.
     """
     headline, others = headline_metrics(report), other_metrics(report)
     best = {m: max(figures[m].value for figures in report.systems.values() if m in figures) for m in headline + others}
@@ -34,13 +34,13 @@ def render(report: Report) -> str:
 
 @functools.cache
 def _environment() -> Environment:
-    made = Environment(loader=PackageLoader("tgq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"percent": percent, "whole": whole, "metric": metric_label, "duration": duration, "points": points}
-    return made
+    environment = Environment(loader=PackageLoader("tgq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "whole": whole, "metric": metric_label, "duration": duration, "points": points}
+    return environment
 
 
 def headline_metrics(report: Report) -> list[str]:
-    """H@K by K, then MRR, NDCG and MAP: those that any system has."""
+    """The metrics of the chart that any system has: H@K by K, then MRR, NDCG and MAP."""
     found = {m for figures in report.systems.values() for m in figures}
     return sorted((m for m in found if _parts(m)[0] in ORDER), key=lambda m: (ORDER.index(_parts(m)[0]), _parts(m)[1]))
 
@@ -67,24 +67,24 @@ def metric_label(name: str) -> str:
 
 
 def percent(figure: Figure | float | None) -> str:
-    """A share in percent, one decimal; a dash for none."""
+    """A fraction in percent with one decimal; a dash for None."""
     value = figure.value if isinstance(figure, Figure) else figure
     return "–" if value is None else f"{100 * value:.1f}"
 
 
 def points(figure: Figure) -> str:
-    """A difference of shares in points, with its sign and interval."""
+    """A difference in percentage points, with sign and interval."""
     interval = f" [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]" if figure.low is not None and figure.high is not None else ""
     return f"{100 * figure.value:+.1f}{interval}"
 
 
 def whole(value: Any) -> str:
-    """A count with thousands apart; nothing for none."""
+    """A count with thousands separators; empty for None."""
     return "" if value is None else f"{value:,}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds as text, e.g. `3.2 s`, `2 min 05 s` or `2 h 01 min`."""
     if seconds < 90:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""A running Spark job that reports its progress: tasks count what they have done, a thread shows it twice a second."""
+"""Progress of a running Spark job: its tasks count, and a thread shows the count twice a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def job_progress(night: Night, label: str, total: int) -> Iterator[Accumulator[int]]:
-    """Report a job's progress while the block runs. Yields the accumulator that its tasks add to; a task's count arrives when it ends."""
+    """Report a job's progress while the block runs. Yields the accumulator that the tasks add to; a task's count arrives when it ends."""
     done, ended = night.spark.sparkContext.accumulator(0), threading.Event()
 
     def show() -> None:

@@ -1,4 +1,4 @@
-"""One night: its identity, its settings, its open warehouse, and the record of each step in `pipeline_runs`."""
+"""A run of the nightly pipeline (`Night`), and the result of a step."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tgq.run.progress import Progress, Silent
 from tgq.settings.sections import Settings
 from tgq.storage.warehouse import Warehouse
 
-RUN_STEP = "nightly"
+RUN_STEP = "nightly"  # step name of the run's own row in `pipeline_runs`
 
 
 @dataclass
 class StepResult:
-    """What a step did, as `pipeline_runs` and the summary show it. Counts are rows; None where they mean nothing."""
+    """The result of a step, as shown in `pipeline_runs` and the summary. Counts are rows; None if a count does not apply."""
 
     rows_in: int | None = None
     rows_out: int | None = None
@@ -29,17 +29,16 @@ class StepResult:
     inactive: int | None = None
     versions_read: Mapping[str, int] = field(default_factory=dict)
     versions_written: Mapping[str, int] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)  # JSON-able: throughput, counts by reason, paths
+    figures: dict[str, Any] = field(default_factory=dict)  # other figures, serialisable as JSON
     status: str = "done"
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Night:
-    """Everything a step needs. A step is a function `step(night) -> StepResult`.
+    """One run: everything that a step needs. A step is a function `step(night) -> StepResult`.
 
-    State passes from step to step through tables and through `staging`, never through memory, so that a scheduler may run
-    every step as a process of its own with the same run id.
+    Steps pass state through tables and `staging`, not through memory, so that a scheduler can run each step in its own process.
     """
 
     spark: SparkSession
@@ -48,13 +47,13 @@ class Night:
     run_id: str
     started_at: datetime
     progress: Progress = field(default_factory=Silent)
-    recorded: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # run id: its steps that have a row
+    recorded: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # run id: steps that have a row in `pipeline_runs`
 
     def staging(self, *parts: str) -> str:
-        """A scratch place of this run that every executor can reach; removed after the night."""
+        """A path in the run's staging folder, which every executor can reach. The folder is removed after the run."""
         return self.warehouse.path("_staging", self.run_id, *parts)
 
     @property
     def model_folder(self) -> str:
-        """The encoder's folder, or its URI where the warehouse is on an object store: `local_folder` fetches it."""
+        """The encoder's folder, or its URI if the warehouse is on an object store; `local_folder` fetches a URI."""
         return model_folder(self.settings)

@@ -1,4 +1,4 @@
-"""Opening a run: a new one, the one that was interrupted, or the one that a scheduler named."""
+"""Opens a run: a new one, an interrupted one, or the one with a given id."""
 
 from __future__ import annotations
 
@@ -26,36 +26,40 @@ from tgq.storage.paths import absolute, ensure_writable
 from tgq.storage.session import open_session
 from tgq.storage.warehouse import Warehouse
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # it becomes a generation's name, with room for a suffix
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # also the name of the run's generation, which may get a suffix
 
 
 def new_run_id(now: datetime) -> str:
-    """Sortable by time, unique: `20260131T020000-1a2b3c`."""
+    """A unique id that sorts by time, e.g. `20260131T020000-1a2b3c`."""
     return f"{now:%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
 
 
 def check_run_id(run_id: str | None) -> None:
-    """UsageError for one that cannot name a generation; None is fine."""
+    """Check that a run id can name a generation. None is valid.
+
+    Raises:
+        UsageError: it cannot.
+    """
     if run_id is not None and not RUN_ID.fullmatch(run_id):
-        raise UsageError(f"run id {run_id!r}", "use at most 120 letters, digits and - _ . only")
+        raise UsageError(f"the run id {run_id!r} is not valid", "use at most 120 letters, digits and - _ .")
 
 
 def open_night(
     spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, begins: bool = True
 ) -> Night:
-    """Open the warehouse and find the run to take part in, or begin one.
+    """Open the warehouse, then continue a run or begin one.
 
-    A killed night left its row `running`; taking up its run id makes the second attempt's tables and counts those of an
-    undisturbed run. A run keeps the encoder that was champion when it began: a promotion between two of its steps is the next
-    run's, and a run that was interrupted before the promotion is not taken up after it.
+    A killed run is still `running` in `pipeline_runs`. Continued under its own id, it ends with the tables and counts of an
+    uninterrupted run. A run keeps the encoder that was champion when it began. A later promotion therefore applies to the next
+    run, and a run that was interrupted before the promotion is not continued after it.
 
     Args:
-        run_id: take part in this run, whatever its state; a scheduler passes the same id to every step.
-        begins: this is a whole night or its first step: only an interrupted run of the same configuration is taken up, else
-            a new one begins. A later step joins the run that began last instead, and its catalog.
+        run_id: continue the run with this id in any state, or begin it. A scheduler passes the same id to every step.
+        begins: whether this process runs the first step. If so and without `run_id`, an interrupted run of the same configuration
+            is continued, or a new one begins. Otherwise the latest run is joined, with its catalog.
 
     Raises:
-        UsageError: a run id with other characters than letters, digits and - _ . or too long, or a later step without any run.
+        UsageError: the run id is not valid, or there is no run to join.
     """
     warehouse = Warehouse(spark, settings.warehouse)
     progress = progress or Silent()
@@ -73,19 +77,19 @@ def open_night(
         if settings.encoder.path == CHAMPION:
             settings = with_encoder(settings, json.loads(found["detail"]).get("encoder") or DEFAULT)
         if begins and run_id is None:
-            progress.say(f"taking up run {found['run_id']}, which was interrupted")
+            progress.say(f"continuing the interrupted run {found['run_id']}")
         return Night(spark, settings, warehouse, found["run_id"], found["started_at"].astimezone(timezone.utc), progress)
     if not begins and run_id is None:
-        raise UsageError(f"no run in {warehouse.root}", "begin with `tgq ingest` or `tgq nightly`")
+        raise UsageError(f"there is no run in {warehouse.root}", "begin one with `tgq ingest` or `tgq nightly`")
     night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress)
-    catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may be started in another folder
+    catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may have another working directory
     record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog, "encoder": chosen.encoder.path}))
     sweep_staging(night)
     return night
 
 
 def with_catalog(settings: Settings, detail: str) -> Settings:
-    """The settings with a run's catalog, which stands in the `detail` of its first row, where they name none."""
+    """The settings; if they name no catalog, with the run's own, from the `detail` of its row."""
     if settings.catalog.path is not None:
         return settings
     catalog = settings.catalog.model_copy(update={"path": json.loads(detail).get("catalog")})
@@ -93,7 +97,7 @@ def with_catalog(settings: Settings, detail: str) -> Settings:
 
 
 def sweep_staging(night: Night) -> None:
-    """Remove what runs that will not go on have left in staging: a new run begins, and nights are serial."""
+    """Remove the staging folders of other runs. Called when a run begins, so no other run is active."""
     for name in Files(night.warehouse.root).list("_staging"):
         if name != night.run_id:
             remove_folder(night.warehouse.path("_staging", name))
@@ -101,11 +105,11 @@ def sweep_staging(night: Night) -> None:
 
 @contextlib.contextmanager
 def held_night(settings: Settings, run_id: str | None, begins: bool, progress: Progress | None = None) -> Iterator[Night]:
-    """A night in a Spark session of its own, with the warehouse held against other processes; both end with the block.
+    """Open a run in a new Spark session and lock the warehouse. Both end with the block.
 
     Raises:
-        LockedError: another process holds the warehouse.
-        WarehouseError: the warehouse cannot be written.
+        LockedError: another process has locked the warehouse.
+        WarehouseError: the warehouse is not writable.
     """
     check_run_id(run_id)
     root = absolute(settings.warehouse.path)

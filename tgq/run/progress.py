@@ -1,4 +1,4 @@
-"""Where a step reports its progress."""
+"""The interface through which a step reports its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives the progress of a step: the command line draws a bar, a scheduler's log gets lines."""
+    """Receives the progress of a step."""
 
     def start(self, label: str, total: int) -> None: ...
     def update(self, done: int, note: str = "") -> None: ...

@@ -1,4 +1,4 @@
-"""The record of each step of a run in `pipeline_runs`."""
+"""Writes the row of each step to `pipeline_runs`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tgq.storage.warehouse import schema_of
 
 
 def config_digest(settings: Settings) -> str:
-    """16 hex digits over every setting that can change a result."""
+    """A hash of every setting that can change a result, 16 hex digits."""
     ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.")
     relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -30,7 +30,7 @@ def config_digest(settings: Settings) -> str:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The checkout's commit; None when installed from a wheel."""
+    """The commit of the checkout; None if tgq was installed from a wheel."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=10
@@ -41,7 +41,7 @@ def git_commit() -> str | None:
 
 
 def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -> StepResult:
-    """Run a step, time it, and write its row to `pipeline_runs` whether it ends well or not."""
+    """Run and time a step, and write its row to `pipeline_runs`, also if it fails."""
     started, clock = datetime.now(timezone.utc), time.perf_counter()
     try:
         result = function(night)
@@ -60,10 +60,10 @@ def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -
 def record(
     night: Night, step: str, status: str, started: datetime, ended: datetime | None, result: StepResult
 ) -> None:
-    """Write one row of `pipeline_runs`, in place of the one that may be there.
+    """Write the row of a step to `pipeline_runs`, replacing an earlier one.
 
-    Mostly there is none, and an append takes a quarter of the time of an overwrite. Which steps of the run have a row is read
-    once: the warehouse is locked, so no other process adds one.
+    A row that does not exist yet is appended, which takes a quarter of the time. The steps that have a row are read once per run,
+    since the warehouse is locked.
     """
     row = dict(
         run_id=night.run_id, step=step, status=status, started_at=started, ended_at=ended,

@@ -1,7 +1,7 @@
-"""Settings from YAML profiles merged in order, then environment variables, then `--set`; validated once into frozen, typed objects.
+"""Loading settings: YAML profiles merged in order, then environment variables, then `--set`; validated into frozen, typed objects.
 
-Merging is OmegaConf's, validation is pydantic's. What this module adds is provenance: every value knows the file, variable
-or flag that it came from, so that an error can name it and `tgq config show` can print it.
+OmegaConf merges and pydantic validates. This module adds the origin of each value (file, variable or flag), which errors name
+and `tgq config show` prints.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ STARS = "***"
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings with the origin of each value ("built-in default" where no layer set it)."""
+    """Settings with the origin of each value."""
 
     settings: Settings
     origins: Mapping[str, str]
 
     def origin(self, key: str) -> str:
-        """The layer that set `key` last, also where it set a whole group above it or a part below."""
+        """The last layer that set `key`, a group that contains it, or a key inside it; "built-in default" if none did."""
         parts = key.split(".")
         above = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         below = [k for k in self.origins if k.startswith(key + ".")]
@@ -62,7 +62,8 @@ def load_settings(
         environ: environment to read; the process's own by default.
 
     Raises:
-        ConfigError: unknown key, wrong type, impossible combination, unreadable file; names key and origin.
+        ConfigError: a key is unknown, a value has the wrong type, two values exclude each other, or a file cannot be read. The
+            message names the key and its origin.
     """
     environ = os.environ if environ is None else environ
     merged = OmegaConf.create({})
@@ -73,7 +74,7 @@ def load_settings(
         try:
             merged = cast(DictConfig, OmegaConf.merge(merged, layer))
         except OmegaConfBaseException as e:
-            raise ConfigError(f"{origin}: {str(e).splitlines()[0]}", "give this key the same shape as in conf/base.yaml") from e
+            raise ConfigError(f"{origin}: {str(e).splitlines()[0]}", "write this key as in conf/base.yaml") from e
     try:
         values = OmegaConf.to_container(merged, resolve=True)
         settings = Settings.model_validate(values)
@@ -98,7 +99,7 @@ def _layers(
             yield f"conf/{profile}.yaml", _read(known, f"conf/{profile}.yaml")
         else:
             names = sorted(p.relative_to(conf).with_suffix("").as_posix() for p in conf.rglob("*.yaml"))
-            raise ConfigError(f"profile '{profile}' is neither a YAML file nor one of {names}", "name one of these, or a path that ends in .yaml")
+            raise ConfigError(f"there is no profile '{profile}'", f"choose one of {names}, or give a path that ends in .yaml")
     for name in sorted(environ):
         if name.startswith(ENV_PREFIX):
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
@@ -111,18 +112,18 @@ def _read(path: Path, shown: str) -> DictConfig:
     try:
         layer = OmegaConf.load(path)
     except FileNotFoundError:
-        raise ConfigError(f"{shown}: no such file", "name a profile under conf/ or an existing YAML file") from None
+        raise ConfigError(f"{shown}: no such file", "give a profile under conf/ or an existing YAML file") from None
     except (YAMLError, OmegaConfBaseException, OSError) as e:
         raise ConfigError(f"{shown}: {' '.join(str(e).split())[:300]}", "write valid YAML") from e
     if not isinstance(layer, DictConfig):
-        raise ConfigError(f"{shown}: holds a {type(layer).__name__}, not sections", "write sections, as in conf/base.yaml")
+        raise ConfigError(f"{shown}: a {type(layer).__name__} at the top level", "write sections, as in conf/base.yaml")
     return layer
 
 
 def _dotted(text: str, origin: str) -> DictConfig:
     key, equals, _ = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{origin}: not of the form key.path=value", "write for example --set embed.task_items=64")
+        raise ConfigError(f"{origin}: not of the form key.path=value", "write, for example, --set embed.task_items=64")
     try:
         return OmegaConf.from_dotlist([text])
     except (YAMLError, OmegaConfBaseException) as e:
@@ -138,32 +139,35 @@ def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
 
 
 def _explain(error: ValidationError, loaded: Loaded) -> ConfigError:
-    """The first of pydantic's findings, with the key's path and where the value came from."""
+    """The first of pydantic's errors, with the key and its origin."""
     first = error.errors()[0]
     key = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
         section: Any = Settings
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
-        return ConfigError(f"{key}: unknown key (from {loaded.origin(key)})", f"known here are {sorted(section.model_fields)}")
+        return ConfigError(f"{key}: unknown key (from {loaded.origin(key)})", f"choose one of {sorted(section.model_fields)}")
     if first["type"] == "value_error":
-        return ConfigError(str(first["ctx"]["error"]), "change one of the two settings")
+        return ConfigError(str(first["ctx"]["error"]), "change one of these settings")
     shown = repr(first["input"])[:80]
     return ConfigError(f"{key}: {first['msg']}, found {shown} (from {loaded.origin(key)})", "correct the value")
 
 
 def dataclass_of(kind: type, overrides: Iterable[str], flag: str) -> Any:
-    """A dataclass of plain fields with some of them set by 'key=value'.
+    """An instance of a dataclass, with fields overridden by 'key=value' texts.
+
+    Args:
+        flag: the command-line flag that gave the texts, for errors.
 
     Raises:
-        ConfigError: a key that it has not, or a value of another type; names the flag.
+        ConfigError: no such field, or a value of the wrong type.
     """
     values: dict[str, str] = {}
     known = [field.name for field in fields(kind)]
     for text in overrides:
         key, mark, value = text.partition("=")
         if not mark or key not in known:
-            raise ConfigError(f"{flag} {text}: no such key", f"write KEY=VALUE with one of {', '.join(known)}")
+            raise ConfigError(f"{flag} {text}: no such key", f"write KEY=VALUE with one of the keys {', '.join(known)}")
         values[key] = value
     try:
         return TypeAdapter(kind).validate_python(values)
@@ -174,7 +178,7 @@ def dataclass_of(kind: type, overrides: Iterable[str], flag: str) -> Any:
 
 
 def flat(settings: Settings) -> dict[str, Any]:
-    """Every setting by its dotted key, for printing and for MLflow parameters."""
+    """Every setting by its dotted key."""
 
     def walk(node: Any, prefix: str) -> Iterable[tuple[str, Any]]:
         if isinstance(node, dict) and node:
@@ -187,6 +191,6 @@ def flat(settings: Settings) -> dict[str, Any]:
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """`flat`, fit to be shown: values of keys that name a secret, and passwords in URIs, are stars."""
+    """`flat` without secrets: the values of keys that name one, and passwords in URIs, are replaced by stars."""
     return {key: STARS if value is not None and SECRET.search(key) else PASSWORD.sub(rf"\1{STARS}@", value) if isinstance(value, str) else value
             for key, value in flat(settings).items()}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The settings as frozen, typed sections: their names, types, defaults and the combinations that are refused."""
+"""The settings as frozen, typed sections: names, types, defaults, and the combinations that are errors."""
 
 from __future__ import annotations
 
@@ -17,146 +17,167 @@ class Section(BaseModel):
 
 
 class WarehouseSettings(Section):
-    """Where the tables live: one folder (or URI) by default, a metastore schema by choice."""
+    """Where the tables, shards and reports are stored."""
 
-    path: str = "warehouse"
-    metastore_schema: str | None = None
+    path: str = "warehouse"  # folder or URI
+    metastore_schema: str | None = None  # schema that registers the tables; null: tables are found by their folder
 
 
 class SparkSettings(Section):
-    """The session that the command line opens; under spark-submit the submitted master wins."""
+    """The Spark session."""
 
-    master: str | None = "local[*]"  # none: spark-submit's --master decides
-    app_name: str = "tgq"  # as Spark's pages show it
-    driver_memory: str = "4g"  # of the JVM; under spark-submit its own option decides
-    shuffle_partitions: Positive | None = None  # none: twice the default parallelism
-    conf: dict[str, str] = {}  # any other Spark setting, by its full name
+    master: str | None = "local[*]"  # null: spark-submit's --master
+    app_name: str = "tgq"  # name of the Spark application
+    driver_memory: str = "4g"  # of the driver JVM; under spark-submit its own option applies
+    shuffle_partitions: Positive | None = None  # null: twice the default parallelism
+    conf: dict[str, str] = {}  # further Spark options, by their full names
+
+
+Column = str | tuple[str, ...]
 
 
 class ColumnMapping(Section):
-    """Our field -> the source's column. A field set to null is not read; a named column that is absent is an error."""
+    """Field: source column, or several columns of which the first filled one is used.
 
-    item_id: str = "item_id"  # unique; rows that share an id go to quarantine
-    title: str | None = "title"  # what the item is called
-    brand: str | None = "brand"  # who makes it
-    category: str | None = "category"
-    attributes: str | None = "attributes"
-    image_uri: str | None = "image"
-    image_bytes: str | None = "image_bytes"
-    group_id: str | None = None
-    variant_id: str | None = None  # views of one variant are neither hit nor miss for each other
+    A field set to null is not read. A named column must exist, unless its name ends in `?` or has its default value and its
+    field is in `catalog.optional_columns`."""
+
+    item_id: Column = "item_id"  # unique; rows that share an id are quarantined
+    title: Column | None = "title"  # name of the item
+    brand: Column | None = "brand"  # brand of the item
+    category: Column | None = "category"  # 'a > b > c', or an array of levels
+    attributes: Column | dict[str, Column] | None = "attributes"  # a map, a struct, or JSON text; or one column for each attribute
+    image_uri: Column | None = "image"  # URI, or a path relative to the catalog
+    image_bytes: Column | None = "image_bytes"  # binary column, instead of or in addition to image_uri
+    additional_images: Column | None = None  # further pictures, stored but not embedded
+    group_id: Column | None = None  # items of one group are relevant to each other
+    variant_id: Column | None = None  # views of one variant are not judged for each other
+
+
+class CsvSettings(Section):
+    """CSV files, and the encoding of all text files."""
+
+    sep: Annotated[str, Field(min_length=1, max_length=1)] | None = None  # null: found in the header
+    quote: Annotated[str, Field(max_length=1)] | None = '"'  # null: quotes have no meaning
+    escape: Annotated[str, Field(min_length=1, max_length=1)] = '"'  # the quote character: quotes in a cell are doubled
+    header: bool = True  # false: columns are called _c0, _c1, ...
+    multiLine: bool = True  # a quoted cell may contain line breaks; false: several tasks read a large file
+    max_cell_lines: Positive = 200  # a quoted cell of more lines counts as never closed
+    encoding: str | None = None  # null: by byte order mark, else UTF-8
 
 
 class CatalogSettings(Section):
-    """The source: what to read and how its columns map to ours."""
+    """The catalog to read."""
 
-    path: str | None = None
-    format: Literal["auto", "parquet", "delta", "csv", "jsonl"] = "auto"  # auto: by the file's name
-    table: str = "catalog.parquet"  # inside `path` where that is a folder that is not itself a table
+    path: str | None = None  # a table, or a folder that holds one
+    format: Literal["auto", "parquet", "delta", "csv", "jsonl", "xml"] = "auto"  # auto: by the name of the file
+    table: str = "catalog.parquet"  # name of the table inside `path`, if `path` is not itself a table
     columns: ColumnMapping = ColumnMapping()
-    optional_columns: tuple[str, ...] = ()  # fields of `columns` that may be absent from the source
-    category_separator: str = ">"  # between the levels of a category path
-    slice_columns: tuple[str, ...] = ()  # source columns kept for metric slices, e.g. overlay, background
-    csv: dict[str, str] = {"header": "true", "multiLine": "true", "escape": '"'}  # options of Spark's CSV reader
+    optional_columns: tuple[str, ...] = ()  # fields whose column may be absent
+    category_separator: Annotated[str, Field(min_length=1)] = ">"  # between the levels of a category path
+    missing: tuple[str, ...] = ("nan", "None", "NULL", "N/A", "<NA>", "NaT")  # cells that mean "no value", in any case
+    inherit: tuple[Literal["title", "brand", "category", "image_uri"], ...] = ()  # empty fields are taken from the group's first row
+    slice_columns: tuple[str, ...] = ()  # source columns stored for metric slices, e.g. overlay, background
+    csv: CsvSettings = CsvSettings()
 
 
 class MetadataSettings(Section):
-    """Which metadata the encoder reads. What is left out here stays in the table for people and SQL."""
+    """The metadata that the encoder reads. Fields left out here are still stored in `catalog_items`."""
 
-    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")  # without what names the answer
-    category_levels: Positive | None = None  # none: the whole path
-    attributes: tuple[str, ...] | None = None  # none: all
+    fields: tuple[Literal["title", "brand", "category", "attributes"], ...] = ("title", "brand", "category", "attributes")  # none that names the answer
+    category_levels: Positive | None = None  # number of levels from the top; null: all
+    attributes: tuple[str, ...] | None = None  # names of attributes; null: all
 
 
 class ImageSettings(Section):
-    """Limits of what is fetched and decoded; anything beyond them is quarantined with its reason."""
+    """Limits on fetching and decoding pictures. An item whose picture exceeds them is quarantined."""
 
-    max_bytes: Positive = 20 * 2**20  # of one picture file
-    max_pixels: Positive = 64_000_000  # width x height of one picture
-    allowed_hosts: tuple[str, ...] = ()  # web hosts that pictures may come from: images.shop.com, or *.shop.com; none: no web access
-    allowed_roots: tuple[str, ...] = ()  # folders and object-store URIs that pictures may come from, beside the catalog's own folder
+    max_bytes: Positive = 20 * 2**20  # of an encoded picture
+    max_pixels: Positive = 64_000_000  # width x height of a picture
+    allowed_hosts: tuple[str, ...] = ()  # web hosts, e.g. images.shop.com or *.shop.com; empty: no web access
+    allowed_roots: tuple[str, ...] = ()  # folders and object-store URIs, in addition to the catalog's folder
     timeout_s: Annotated[float, Field(gt=0)] = 10.0  # to connect, and between two reads
-    retries: Annotated[int, Field(ge=0)] = 3  # further attempts after a timeout, a broken connection, HTTP 429 or 5xx
-    verify: Literal["decode", "header"] = "decode"  # header is cheaper, but does not notice a truncated picture
+    retries: Annotated[int, Field(ge=0)] = 3  # after a timeout, a broken connection, HTTP 429 or 5xx
+    verify: Literal["decode", "header"] = "decode"  # how ingest checks pictures; header is faster but does not notice truncated ones
 
 
 class PairSettings(Section):
-    """Where relevance comes from: rows of one group, a table of pairs, or a CSV of links."""
+    """Relevance pairs: the source, and the split."""
 
-    source: Literal["auto", "group", "table", "links", "none"] = "auto"  # auto: by catalog.columns.group_id
-    path: str | None = None  # of the table or CSV, relative to the catalog
-    query_column: str = "query_item_id"  # of the table: the query's id
-    positive_column: str = "positive_item_id"  # of the table: the id of what is relevant to it
-    key_column: Literal["item_id", "group_id", "variant_id"] = "item_id"  # what the link's two ends name
-    test_share: Share = 0.5  # share of the groups, by hash, that measure and are never trained on
+    source: Literal["auto", "group", "table", "links", "none"] = "auto"  # auto: items of one group, if the catalog has groups
+    path: str | None = None  # of the table or links, relative to the catalog
+    query_column: str = "query_item_id"  # column of the table or links: the query
+    positive_column: str = "positive_item_id"  # column of the table or links: the item that is relevant to it
+    key_column: Literal["item_id", "group_id", "variant_id"] = "item_id"  # what the two columns contain
+    test_share: Share = 0.5  # share of the groups, by hash, for evaluation; the others are for training
 
 
 class EncoderSettings(Section):
-    """The encoder and where it runs."""
+    """The encoder and its device."""
 
-    path: str = "champion"  # what was promoted in the warehouse, else the bundled one; `default`: the bundled one; or an encoder's folder
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # cuda without a GPU is an error
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, else float32
+    path: str = "champion"  # champion: the warehouse's champion, or the bundled encoder if none; default: the bundled encoder; or a folder
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # cuda: an error without a GPU
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that supports it, else float32
 
 
 class EmbedSettings(Section):
-    """How the embed step is cut and fed."""
+    """Sizes and threads of the embed step."""
 
-    batch_tokens: Positive = 4096  # visual + text tokens that one batch is filled to
+    batch_tokens: Positive = 4096  # visual + text tokens per batch
     task_items: Positive = 128  # items of one Spark task
-    slice_items: Positive | None = None  # what one commit holds; none: four tasks for every core or GPU
-    decode_threads: Annotated[int, Field(ge=0)] = 0  # 0: as many as the task has cores
-    prefetch_mb: Positive = 256  # decoded pictures that may wait for the model
-    retry_quarantined: bool = False  # read refused inputs again although they did not change
+    slice_items: Positive | None = None  # items per commit; null: four tasks per core or GPU
+    decode_threads: Annotated[int, Field(ge=0)] = 0  # per task; 0: one per core of the task
+    prefetch_mb: Positive = 256  # decoded pictures waiting for the model, per task
+    retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed
 
 
 class FeatureSettings(Section):
-    """What the frozen towers said, kept for the next connector."""
+    """The feature cache: outputs of the frozen towers, from which a new connector embeds the catalog."""
 
-    max_gb: Annotated[float, Field(ge=0)] = 20.0  # 0 keeps nothing
+    max_gb: Annotated[float, Field(ge=0)] = 20.0  # GiB; 0 turns the cache off
 
 
 class IndexSettings(Section):
     """FAISS shards."""
 
-    max_shard_items: Positive = 1_000_000  # a larger category is split
-    memory_budget_gb: Annotated[float, Field(gt=0)] = 4.0  # of one loaded shard; decides how far it is compressed
-    factory: str | None = None  # FAISS factory string; none: chosen by size and budget
-    recall_target: Share = 0.95  # against exact search: nprobe or efSearch is doubled until a shard reaches it
-    recall_k: Positive = 10  # the K of that recall
-    keep_generations: Positive = 3  # published generations that a rollback can reach
+    max_shard_items: Positive = 1_000_000  # larger categories are split
+    memory_budget_gb: Annotated[float, Field(gt=0)] = 4.0  # GiB, for all shards together
+    factory: str | None = None  # FAISS factory string; null: chosen from size and budget
+    recall_target: Share = 0.95  # against exact search; nprobe or efSearch is doubled until a shard reaches it
+    recall_k: Positive = 10  # K of this recall
+    keep_generations: Positive = 3  # published generations that can be rolled back to
 
 
 class NeighborSettings(Section):
-    """The item-to-item product."""
+    """Item neighbours."""
 
-    k: Positive = 20  # neighbours of each item
-    exclude_same_image: bool = True  # an item with the identical picture is no neighbour
-    block_rows: Positive = 16_384  # rows of the pool that a worker holds at once
+    k: Positive = 20  # neighbours per item
+    exclude_same_image: bool = True  # an item with the same picture is no neighbour
+    block_rows: Positive = 16_384  # rows per block of the candidate pool
 
 
 class EvaluateSettings(Section):
-    """Full-pool retrieval metrics."""
+    """Retrieval metrics on the full pool."""
 
-    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cutoffs K of hit rate, recall and in-category hit rate
-    split: Literal["test", "train", "all"] = "test"  # whose pairs are the queries
-    queries_in_pool: bool = True  # false: a query that is relevant to no other query is no candidate
-    exclude_same_image: bool = True  # an item with the query's own picture is neither hit nor miss
-    baselines: bool = True  # measure the frozen towers' features too
-    replicates: Positive = 1000  # bootstrap replicates
+    ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cut-offs K of the metrics
+    split: Literal["test", "train", "all"] = "test"  # relevance pairs that give the queries
+    queries_in_pool: bool = True  # false: a query that is no positive of another query is no candidate
+    exclude_same_image: bool = True  # an item with the query's picture is no candidate
+    baselines: bool = True  # evaluate the features of the frozen towers too
+    replicates: Positive = 1000  # number of bootstrap replicates
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of the intervals
-    seed: int = 0  # of the bootstrap and of the sample of queries
-    max_queries: Positive | None = None  # a sample of so many, by hash; none: all
-    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")  # these, and any of catalog.slice_columns
-    min_slice_queries: Positive = 20  # a slice with fewer queries is left out
+    seed: int = 0  # of the bootstrap and of max_queries
+    max_queries: Positive | None = None  # a random sample of so many; null: all
+    slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")  # any of these and of catalog.slice_columns
+    min_slice_queries: Positive = 20  # a smaller slice is left out
 
 
 class GateSettings(Section):
-    """What a night must show before it is published."""
+    """The quality gate: conditions for publishing a run. A limit set to null removes one that an earlier layer set."""
 
-    enabled: bool = True  # false: every night is published
-    floors: dict[str, float] = {}  # metric: smallest value; null takes away a floor that an earlier layer set
-    max_relative_drop: dict[str, float] = {}  # metric: largest relative fall since the last published night
+    enabled: bool = True  # false: every run is published
+    floors: dict[str, float] = {}  # metric: lowest value
+    max_relative_drop: dict[str, float] = {}  # metric: largest relative drop against the last published run
 
     @field_validator("floors", "max_relative_drop", mode="before")
     @classmethod
@@ -165,31 +186,31 @@ class GateSettings(Section):
 
 
 class PromoteSettings(Section):
-    """What a candidate must show before it becomes the champion: that it is not worse."""
+    """Conditions for promoting a candidate to champion."""
 
-    share: Share = 0.15  # of the training groups that are asked: those that training itself holds out (its validation_share)
-    margin: Share = 0.005  # how far MRR and hit rate may fall overall (one query, if more) where the interval does not tell; no interval may lie below 0
+    share: Share = 0.15  # of the training groups that are validation queries; as the training's validation_share
+    margin: Share = 0.005  # by which overall MRR and hit rate may fall (or one query, if more); no interval may lie below 0
 
 
 class TrackingSettings(Section):
     """MLflow."""
 
     enabled: bool = True  # false: nothing is written to MLflow
-    uri: str | None = None  # none: sqlite inside the warehouse
-    experiment: str = "tgq-nightly"  # a night is a run of it
-    registered_model: str = "tgq-encoder"  # the encoder's name; the alias `champion` marks the promoted version
+    uri: str | None = None  # null: a sqlite file in the warehouse
+    experiment: str = "tgq-nightly"  # name of the MLflow experiment; each run is an MLflow run
+    registered_model: str = "tgq-encoder"  # name of the registered encoder; the alias `champion` marks the champion
 
 
 class ReportSettings(Section):
     """The HTML report."""
 
-    strips: Annotated[int, Field(ge=0)] = 6  # examples of each kind: an item and its neighbours in a row
-    strip_neighbors: Positive = 8  # neighbours in a row
-    thumbnail_px: Positive = 112  # side of a picture in the report
+    strips: Annotated[int, Field(ge=0)] = 6  # example queries per section
+    strip_neighbors: Positive = 8  # neighbours per example query
+    thumbnail_px: Positive = 112  # side of a picture
 
 
 class Settings(Section):
-    """All of it, validated and frozen."""
+    """All sections."""
 
     warehouse: WarehouseSettings = WarehouseSettings()
     spark: SparkSettings = SparkSettings()
@@ -211,21 +232,23 @@ class Settings(Section):
     @model_validator(mode="after")
     def _combinations(self) -> Settings:
         if self.catalog.columns.image_uri is None and self.catalog.columns.image_bytes is None and not self.metadata.fields:
-            raise ValueError("metadata.fields: there is neither an image column nor a metadata field to embed")
+            raise ValueError("metadata.fields: neither an image column nor a metadata field is set")
         if self.pairs.source in ("table", "links") and not self.pairs.path:
-            raise ValueError(f"pairs.path: pairs.source is '{self.pairs.source}', which needs a path")
+            raise ValueError(f"pairs.path: null, but pairs.source is '{self.pairs.source}'")
         if self.pairs.source == "group" and not self.catalog.columns.group_id:
-            raise ValueError("catalog.columns.group_id: pairs.source is 'group', which needs the group's column")
+            raise ValueError("catalog.columns.group_id: null, but pairs.source is 'group'")
+        if self.catalog.inherit and not self.catalog.columns.group_id:
+            raise ValueError("catalog.columns.group_id: null, but catalog.inherit is set")
         if self.encoder.device == "cpu" and self.encoder.dtype == "bfloat16":
-            raise ValueError("encoder.dtype: bfloat16 is for GPUs; with encoder.device=cpu use float32")
+            raise ValueError("encoder.dtype: bfloat16 needs a GPU, but encoder.device is 'cpu'")
         known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}
         known |= {f"{metric}@{k}" for metric in ("hit_rate", "recall", "in_category_hit_rate") for k in self.evaluate.ks}
         for section in ("floors", "max_relative_drop"):
             for name in getattr(self.gate, section):
                 if name not in known:
-                    raise ValueError(f"gate.{section}: no night measures '{name}' under evaluate.ks and index.recall_k; "
-                                     f"name one of {', '.join(sorted(known))}, or set it to null")  # fmt: skip
+                    raise ValueError(f"gate.{section}: '{name}' is not measured with these evaluate.ks and index.recall_k; "
+                                     f"the metrics are {', '.join(sorted(known))}")  # fmt: skip
         unknown = [f for f in self.catalog.optional_columns if f not in ColumnMapping.model_fields]
         if unknown:
-            raise ValueError(f"catalog.optional_columns: no such field {unknown}; fields are {list(ColumnMapping.model_fields)}")
+            raise ValueError(f"catalog.optional_columns: unknown fields {unknown}; the fields are {list(ColumnMapping.model_fields)}")
         return self

@@ -1,4 +1,4 @@
-"""Arrow tables and JSON as side files of the warehouse. A local table is read by memory map, so that workers share its pages."""
+"""Arrow and JSON files in the warehouse folder. Local Arrow files are memory-mapped, so that workers share their pages."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from tgq.storage.files import Files
 
 
 def exists(path: str) -> bool:
-    """Whether there is a file."""
+    """Whether the file exists."""
     files, name = _split(path)
     return files.size(name) is not None
 
 
 def read_json(path: str) -> Any:
-    """A JSON file; FileNotFoundError where there is none."""
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+    """
     files, name = _split(path)
     return json.loads(files.read(name))
 
 
 def write_json(path: str, value: Any) -> None:
-    """A JSON file, whole or not at all."""
+    """Write a JSON file atomically."""
     files, name = _split(path)
     files.write(name, (json.dumps(value, indent=1, sort_keys=True, default=str) + "\n").encode())
 
 
 def write_table(path: str, table: pa.Table) -> None:
-    """An Arrow IPC file of one record batch, whole or not at all."""
+    """Write an Arrow IPC file of one record batch, atomically."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks(), max_chunksize=max(1, table.num_rows))
@@ -41,7 +45,7 @@ def write_table(path: str, table: pa.Table) -> None:
 
 
 def read_table(path: str) -> pa.Table:
-    """An Arrow IPC file; of a local one, only the columns that are touched are read."""
+    """Read an Arrow IPC file. Of a local file only the columns that are used are loaded."""
     files, name = _split(path)
     source = pa.memory_map(path) if "://" not in path else pa.BufferReader(files.read(name))
     return pa.ipc.open_file(source).read_all()
@@ -53,7 +57,7 @@ def matrix_column(values: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def column_matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """An Arrow column of fixed-size lists as a matrix [n, width], without a copy where it is one chunk."""
+    """An Arrow column of fixed-size lists as a matrix [n, width]; not copied if it is one chunk."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width) for chunk in column.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
@@ -64,7 +68,7 @@ def _split(path: str) -> tuple[Files, str]:
 
 
 def remove_folder(path: str) -> None:
-    """Delete a folder with all that is in it; nothing happens where there is none."""
+    """Delete a folder and its contents, if it exists."""
     system, inner = fsspec.core.url_to_fs(path)
     if system.exists(inner):
         system.rm(inner, recursive=True)

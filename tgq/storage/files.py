@@ -1,8 +1,7 @@
-"""The only place in tgq.retrieval that touches a file system, through fsspec: a folder (local) or an object
-store (s3://, gs://).
+"""Files in a local folder or an object store (s3://, gs://), through fsspec, with atomic writes.
 
-A file appears whole or not at all. Locally that is a temporary file beside it, fsync, os.replace, fsync of
-the folder; an object store shows an object only once its upload is complete, so one put does the same.
+A local write goes to a temporary file in the same folder, then fsync, os.replace, and fsync of the folder. An object store shows
+an object only after its upload is complete.
 """
 
 import hashlib
@@ -19,13 +18,17 @@ TEMPORARY = ".tmp-"
 
 
 class Files:
-    """Files under one root; every path is relative to it, with forward slashes."""
+    """Files under a root folder or URI. Paths are relative to it, with forward slashes."""
 
     def __init__(self, root: str | Path):
         self.fs, self.root = fsspec.core.url_to_fs(str(root))
 
     def resolve(self, path: str) -> str:
-        """The full path. Raises WarehouseError for one that is absolute or steps out of the root."""
+        """The full path.
+
+        Raises:
+            WarehouseError: the path is absolute or leaves the root.
+        """
         parts = path.split("/")
         if not path or "\0" in path or "\\" in path or any(part in ("", ".", "..") for part in parts):
             raise WarehouseError(
@@ -34,12 +37,20 @@ class Files:
         return f"{self.root.rstrip('/')}/{path}"
 
     def read(self, path: str) -> bytes:
-        """Raises FileNotFoundError when it is not there."""
+        """The file's bytes.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+        """
         content: bytes = self.fs.cat_file(self.resolve(path))
         return content
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Writes a file whole or not at all; replaces what was there."""
+        """Write or replace a file atomically.
+
+        Raises:
+            WarehouseError: the local disk is full, or the file is not writable.
+        """
         target = self.resolve(path)
         if not isinstance(self.fs, LocalFileSystem):
             self.fs.pipe_file(target, bytes(data))
@@ -65,18 +76,18 @@ class Files:
                 os.close(handle)
         except OSError as error:
             raise WarehouseError(
-                f"cannot write {target}: {error.strerror}", "free space or fix its permissions"
+                f"cannot write {target} ({error.strerror})", "free disk space or correct its permissions"
             ) from error
 
     def size(self, path: str) -> int | None:
-        """Bytes, or None when there is no such file."""
+        """Size in bytes; None if the file does not exist."""
         try:
             return int(self.fs.info(self.resolve(path))["size"])
         except FileNotFoundError:
             return None
 
     def list(self, folder: str) -> list[str]:
-        """Sorted names directly under `folder`; [] when it is not there."""
+        """The sorted names directly in `folder`; empty if it does not exist."""
         try:
             self.fs.invalidate_cache()
             return sorted(
@@ -87,7 +98,7 @@ class Files:
             return []
 
     def remove(self, path: str) -> None:
-        """Removes a file or a folder; nothing happens when it is not there."""
+        """Remove a file or folder, if it exists."""
         try:
             self.fs.rm(self.resolve(path), recursive=True)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Java and Delta's JARs: found, checked, resolved once into a local folder."""
+"""Java and the Delta JARs: finds Java, and downloads the JARs once into a local folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def java_version() -> int:
     """Java's major version.
 
     Raises:
-        MachineError: no Java, or one older than 17.
+        MachineError: there is no Java, or it is older than 17.
     """
     home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
@@ -33,26 +33,26 @@ def java_version() -> int:
     printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
     match = re.search(r'version "(?:1\.)?(\d+)', printed)
     if not match:
-        raise MachineError(f"{java} -version printed {printed.strip()[:120]!r}", JAVA_HELP)
+        raise MachineError(f"{java} -version printed {printed.strip()[:120]!r}, which names no version", JAVA_HELP)
     if int(match[1]) < JAVA_MINIMUM:
-        raise MachineError(f"Java {match[1]} at {java}", f"Spark {pyspark.__version__} needs {JAVA_MINIMUM}: {JAVA_HELP}")
+        raise MachineError(f"Java {match[1]} at {java} is too old for Spark {pyspark.__version__}", JAVA_HELP)
     return int(match[1])
 
 
 def jars_folder() -> Path:
-    """The folder of this version's Delta JARs; complete if it exists."""
+    """The folder of the Delta JARs for these versions of Spark and Delta. If it exists, it is complete."""
     from importlib.metadata import version
 
     return cache_folder() / f"jars-spark{pyspark.__version__}-delta{version('delta-spark')}"
 
 
 def delta_jars() -> list[Path]:
-    """The Delta JARs, resolved from Maven Central on the first call and local ever after.
+    """The Delta JARs, downloaded from Maven Central on the first call.
 
-    Ivy brings Delta's whole tree, Hadoop and log4j too; what Spark already has is left out, by artifact name.
+    Ivy downloads all of Delta's dependencies. Artifacts that Spark already has are left out.
 
     Raises:
-        MachineError: they are absent and could not be resolved.
+        MachineError: they could not be downloaded.
     """
     folder = jars_folder()
     if not folder.is_dir():
@@ -79,8 +79,8 @@ SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \\
         if run.returncode or not resolved:
             lines = [line.strip() for line in run.stderr.splitlines() if "Exception" in line or "unresolved" in line]
             raise MachineError(
-                f"{package} could not be resolved from Maven Central ({lines[0] if lines else 'no reason given'})",
-                f"check the network or Ivy's settings, or put the JARs into {folder}",
+                f"{package} could not be downloaded from Maven Central ({lines[0] if lines else 'no reason given'})",
+                f"check the network or Ivy's settings, or copy the JARs to {folder}",
             )
         present = {_artifact(p.name) for p in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
         complete = Path(scratch) / "complete"
@@ -92,7 +92,7 @@ SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false") \\
         try:
             complete.rename(folder)
         except OSError:
-            if not folder.is_dir():  # another process was first: the same JARs
+            if not folder.is_dir():  # otherwise another process has made the same folder
                 raise
 
 

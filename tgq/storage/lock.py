@@ -1,7 +1,7 @@
-"""One night at a time on a warehouse.
+"""The lock of a warehouse: one process writes at a time.
 
-A local (or mounted) warehouse is locked by the operating system, so a killed night's lock is gone with it. On an object
-store the scheduler must see to it (the Airflow DAG runs one night at a time).
+A local or mounted warehouse is locked by the operating system, which releases the lock of a killed process. A warehouse on an
+object store is not locked; the scheduler must run one process at a time, as the Airflow DAG does.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tgq.errors import LockedError
 
 @contextlib.contextmanager
 def warehouse_lock(root: str) -> Iterator[None]:
-    """Hold the warehouse.
+    """Lock the warehouse until the block ends.
 
     Raises:
-        LockedError: another process holds it; says which and since when.
+        LockedError: another process has locked it; the message names the process and the time.
     """
     if "://" in root:
         yield

@@ -1,4 +1,4 @@
-"""Folders and URIs: a warehouse as every process sees it, and the local cache."""
+"""Paths of the warehouse and of the local cache."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from tgq.errors import WarehouseError
 
 
 def ensure_writable(root: str) -> None:
-    """Create the folder and prove that a file can be written in it.
+    """Create the folder and check that it is writable. URIs are not checked.
 
     Raises:
-        WarehouseError: it cannot.
+        WarehouseError: it is not writable.
     """
     if "://" in root:
-        return  # an object store answers at the first table
+        return  # the first table shows it
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         probe = Path(root) / f".writable-{os.getpid()}"
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as e:
-        raise WarehouseError(f"the warehouse {root} is not writable ({e.strerror})", "choose another --warehouse or mend its permissions") from e
+        raise WarehouseError(f"the warehouse {root} is not writable ({e.strerror})", "choose another --warehouse or correct its permissions") from e
 
 
 def absolute(path: str) -> str:
-    """A folder or URI as every process sees it: URIs as they are, local folders (also as `file:` URIs) resolved."""
+    """The absolute path of a folder or `file:` URI; other URIs are returned unchanged."""
     if path.startswith("file:"):
         path = "/" + path[5:].lstrip("/")
     return path.rstrip("/") if "://" in path else str(Path(path).expanduser().resolve())
 
 
 def cache_folder() -> Path:
-    """Where JARs and converted tower weights are kept: `$TGQ_CACHE`, else `~/.cache/tgq`."""
+    """The folder that caches JARs and converted tower weights: `$TGQ_CACHE`, or `~/.cache/tgq`."""
     return Path(os.environ.get("TGQ_CACHE") or Path.home() / ".cache" / "tgq")

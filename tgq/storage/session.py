@@ -1,4 +1,4 @@
-"""The SparkSession: found Java, the Delta JARs resolved once into a local folder, sizes that fit the machine."""
+"""Opens the SparkSession with Delta Lake."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 
 
 def _need_delta() -> None:
-    """Under spark-submit the driver's class path is settled before Python runs, so Delta must have come with the submission."""
+    """Check that Delta is on the class path. Under spark-submit it is fixed before Python starts, so JARs cannot be added here."""
     SparkContext._ensure_initialized()
-    assert SparkContext._jvm is not None  # the call above started it
+    assert SparkContext._jvm is not None  # set by the call above
     try:
         SparkContext._jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(DELTA_CLASS)
     except Py4JJavaError:
         raise MachineError(
-            "Delta's JARs are not on the class path of this spark-submit", 'submit with --jars "$(tgq jars)", or with --packages'
+            "the Delta JARs are not on the class path of this spark-submit", 'submit with --jars "$(tgq jars)", or with --packages'
         ) from None
 
 
 def open_session(settings: Settings, extra: dict[str, str] | None = None) -> SparkSession:
-    """Open (or join, under spark-submit) the session with Delta's extensions, and Hive's metastore where the tables live in one.
+    """Open a session with Delta's extensions, or join that of spark-submit. With `warehouse.metastore_schema` it uses Hive's metastore.
 
-    Shuffle partitions default to twice the parallelism: Spark's own 200 make a small MERGE take 13 s.
+    Shuffle partitions default to twice the parallelism, because a small MERGE takes 13 s with Spark's default of 200.
+
+    Args:
+        extra: further Spark options.
 
     Raises:
-        MachineError: no Java, or no Delta JARs.
+        MachineError: Java or the Delta JARs are missing.
     """
     metastore, spark = settings.warehouse.metastore_schema is not None, settings.spark
     java_version()
@@ -42,7 +45,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if (spark.master or "").startswith("local") else None
     builder = SparkSession.builder.appName(spark.app_name)
-    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM: its master and memory stand
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM, so master and memory are fixed
     defaults = {
         "spark.sql.extensions": DELTA_CLASS,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",

@@ -1,7 +1,6 @@
-"""The warehouse: the Delta tables by name, in one folder or in a metastore schema, from the same DDL files.
+"""The warehouse: Delta tables in a folder or a metastore schema, created from `sql/ddl/`.
 
-In a folder warehouse the tables are registered in the session's in-memory catalog, so that every query, here and in
-`sql/`, uses plain table names in both cases.
+Tables of a folder are registered in the session's in-memory catalog, so queries use plain table names in both cases.
 """
 
 from __future__ import annotations
@@ -25,20 +24,21 @@ TABLES = (
     "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
     "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
+ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 
 
 class Warehouse:
-    """Tables and side files of one warehouse, opened in one session.
+    """The tables and other files of a warehouse, opened in a Spark session.
 
     Args:
         spark: an open session with Delta's extensions.
-        settings: folder and, optionally, metastore schema.
-        create: create what is missing; without it a warehouse that is not there is an error.
+        create: create the folder if it does not exist.
 
     Raises:
-        WarehouseError: the folder cannot be written, does not exist (create=False), or holds other tables.
+        WarehouseError: the folder is not writable, does not exist (create=False), or its tables have other columns.
+        ConfigError: the session's catalog does not fit `metastore_schema`, or its name is not valid.
     """
 
     def __init__(self, spark: SparkSession, settings: WarehouseSettings, create: bool = True):
@@ -48,46 +48,53 @@ class Warehouse:
         self.in_metastore = settings.metastore_schema is not None
         catalog = spark.conf.get("spark.sql.catalogImplementation")
         if self.in_metastore != (catalog == "hive"):
-            where = f"warehouse.metastore_schema is {settings.metastore_schema}, but this session's catalog is {catalog}"
-            raise ConfigError(where, "set spark.sql.catalogImplementation to hive for a metastore schema, to in-memory for a folder")
+            found = f"warehouse.metastore_schema is {settings.metastore_schema}, but this session's catalog is {catalog}"
+            raise ConfigError(found, "set spark.sql.catalogImplementation to hive for a metastore schema, to in-memory for a folder")
         if not _IDENTIFIER.fullmatch(self.schema):
             raise ConfigError(f"warehouse.metastore_schema: '{self.schema}' is not an identifier", "use letters, digits and _")
         if create:
             ensure_writable(self.root)
         elif not self.in_metastore and not (Path(self.root) / "catalog_items").exists() and "://" not in self.root:
-            raise WarehouseError(f"no tgq tables in {settings.path}", "run `tgq nightly` first, or name another --warehouse")
+            raise WarehouseError(f"there are no tgq tables in {settings.path}", "run `tgq nightly` first, or give another --warehouse")
         self._register()
 
     def _register(self) -> None:
-        place = f" LOCATION {sql_string(self.root)}" if self.in_metastore else ""
-        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}{place}")
+        location = f" LOCATION {sql_string(self.root)}" if self.in_metastore else ""
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}{location}")
         self.spark.sql(f"USE {self.schema}")
         for name in TABLES:
             statement = ddl(name)
             if not self.in_metastore:
-                # the session's in-memory catalog outlives one warehouse where a process opens several
+                # the in-memory catalog may still hold the tables of another warehouse
                 self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
-                place = sql_string(self.location(name))
-                there = DeltaTable.isDeltaTable(self.spark, self.location(name))
-                statement = f"CREATE TABLE {name} USING DELTA LOCATION {place}" if there else f"{statement} LOCATION {place}"
+                location = sql_string(self.location(name))
+                exists = DeltaTable.isDeltaTable(self.spark, self.location(name))
+                statement = f"CREATE TABLE {name} USING DELTA LOCATION {location}" if exists else f"{statement} LOCATION {location}"
             try:
                 self.spark.sql(statement)
             except AnalysisException as e:
-                raise WarehouseError(f"table {name} in {self.root}: {str(e).splitlines()[0][:200]}", "use another warehouse") from e
+                raise WarehouseError(f"table {name} in {self.root} cannot be opened ({str(e).splitlines()[0][:200]})", "use another warehouse") from e
+            self._add_columns(name)
             found, wanted = ({f.name: f.dataType for f in schema} for schema in (self.spark.table(name).schema, schema_of(name)))
             if wrong := [c for c in {**wanted, **found} if found.get(c) != wanted.get(c)]:
-                raise WarehouseError(f"table {name} in {self.root} has other columns than this version's ({', '.join(wrong)})", "use another warehouse")
+                differ = f"table {name} in {self.root} does not have this version's columns; they differ in {', '.join(wrong)}"
+                raise WarehouseError(differ, "use another warehouse")
+
+    def _add_columns(self, name: str) -> None:
+        there = self.spark.table(name).columns
+        for column in (c for c in ADDED_COLUMNS.get(name, ()) if c not in there):
+            self.spark.sql(f"ALTER TABLE {name} ADD COLUMNS ({column} {schema_of(name)[column].dataType.simpleString()})")
 
     def location(self, name: str) -> str:
-        """Folder or URI of a table of a folder warehouse."""
+        """Folder or URI of a table; not for tables in a metastore."""
         return f"{self.root}/{name}"
 
     def path(self, *parts: str) -> str:
-        """A side file's place: shards, staging, reports, MLflow."""
+        """The path of another file or folder in the warehouse: shards, staging, reports, MLflow."""
         return "/".join((self.root, *parts))
 
     def read(self, name: str, version: int | None = None) -> DataFrame:
-        """A table now, or as of a Delta version."""
+        """A table, now or at a Delta version."""
         if version is None:
             return self.spark.table(self.qualified(name))
         return self.spark.sql(f"SELECT * FROM {self.qualified(name)} VERSION AS OF {int(version)}")
@@ -99,7 +106,7 @@ class Warehouse:
         return f"{self.schema}.{name}"
 
     def delta(self, name: str) -> DeltaTable:
-        """A fresh handle: one taken before an ALTER TABLE is stale."""
+        """A new DeltaTable; one made before an ALTER TABLE would be outdated."""
         return DeltaTable.forName(self.spark, self.qualified(name))
 
     def version(self, name: str) -> int:
@@ -111,14 +118,14 @@ class Warehouse:
         return {name: self.version(name) for name in names}
 
     def append(self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None) -> None:
-        """Append; with `transaction` = (application id, number) a repeated append of the same number is ignored."""
+        """Append rows. With `transaction` = (application id, number), repeating an append with the same number has no effect."""
         writer = frame.write.format("delta").mode("append")
         if transaction:
             writer = writer.option("txnAppId", transaction[0]).option("txnVersion", transaction[1])
         writer.saveAsTable(self.qualified(name))
 
     def upsert(self, frame: DataFrame, name: str, keys: tuple[str, ...]) -> None:
-        """MERGE by key: update all columns where the key exists, insert where not."""
+        """MERGE by key: rows with an existing key are updated, others are inserted."""
         condition = " AND ".join(f"t.{key} = s.{key}" for key in keys)
         merge = self.delta(name).alias("t").merge(frame.alias("s"), condition)
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()

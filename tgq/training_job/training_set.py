@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
-from tgq.embedding.feature_cache import IMAGE, TEXT, with_kept
+from tgq.embedding.feature_cache import IMAGE, TEXT, with_cached_features
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.packing import CachedImage, CachedText
 from tgq.errors import SourceError
@@ -69,7 +69,7 @@ def training_set(night: Night, encoder: TGQFormer, model_folder: str, items: Dat
     chosen = items.select("item_id").cache()
     try:
         columns = ("item_id", "title", "brand", "category", "attributes", "metadata_text", "encoder_title", "image_hash")
-        cached = with_kept(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder)).orderBy("item_id")
+        cached = with_cached_features(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder)).orderBy("item_id")
         pairs = night.warehouse.read("relevance_pairs").select("query_item_id", "positive_item_id", "weight")
         for end in ("query_item_id", "positive_item_id"):
             pairs = pairs.join(chosen.withColumnRenamed("item_id", end), end, "left_semi")
