@@ -1,6 +1,7 @@
 # The two main targets, which also set up the environment:
 #   make nightly   run the pipeline on the demo catalog, or on CATALOG=folder [CONF="local catalogs/luma"] [WAREHOUSE=folder]
 #   make test      run the test suite
+#   make docs      build the documentation
 SHELL := /bin/bash
 VENV ?= .venv
 PYTHON ?= python3
@@ -12,7 +13,7 @@ CONF ?= $(if $(filter demo,$(CATALOG)),local catalogs/demo,local)
 OPTIONS ?=
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast lint test-wheel test-airflow setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint test-wheel test-airflow setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -38,7 +39,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tgq: Python %d.%d found, 3.10 or newer is needed: set PYTHON=python3.11" % sys.version_info[:2])'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev]'
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.installed
@@ -57,6 +58,14 @@ lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+
+# the documentation site in build/site; a warning is an error
+docs: $(VENV)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+# every example in the documentation, the long ones too: a quarter of an hour
+test-docs: setup
+	@$(VENV)/bin/python -m pytest tests/docs -m "slow or not slow" $(OPTIONS)
 
 # builds the wheel and tests it in a new environment outside the checkout
 test-wheel: setup

@@ -63,6 +63,7 @@ setup(
             "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
             "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],
         "lance": ["pylance>=14,<15"],

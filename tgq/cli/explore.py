@@ -26,7 +26,7 @@ def search(
 ) -> None:  # fmt: skip
     """Search the published shards by item id, text or picture.
 
-    Example: tgq search --text "red running shoe" --category Footwear
+    Example: tgq search --text "red running shoe" --category Shoes
     """
     from tgq.cli.tables import table
     from tgq.publishing.search import search as find

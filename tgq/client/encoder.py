@@ -142,7 +142,7 @@ def load_encoder(
     Args:
         path: `default` for the bundled encoder, an encoder's folder as `tgq train` writes it, or a warehouse. For a warehouse it is
             the encoder of the published vectors, or the champion if nothing is published.
-        device: auto, cpu, cuda or cuda:<index>.
+        device: auto, cpu, cuda or `cuda:<index>`.
         dtype: auto, float32 or bfloat16.
         metadata: the metadata fields that the encoder reads, as in the section `metadata` of the settings; all by default.
 
@@ -150,9 +150,10 @@ def load_encoder(
         ModelError: there is no encoder at `path`.
         DeviceError: `device` is a GPU, and it is absent.
 
-    >>> import tgq
-    >>> tgq.load_encoder().encode(texts=["red running shoe"]).shape
-    (1, 768)
+    Examples:
+        >>> import tgq
+        >>> tgq.load_encoder().encode(texts=["red running shoe"]).shape
+        (1, 768)
     """
     from tgq.registry.loading import load_encoder as load
     from tgq.registry.selection import named_folder, published_folder

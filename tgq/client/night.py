@@ -18,15 +18,18 @@ def nightly(
 
     Args:
         settings: complete settings from `tgq.settings.load.load_settings`. catalog, warehouse, profiles and sets are then ignored.
-        catalog, warehouse: folders or URIs, as `--catalog` and `--warehouse`.
-        profiles, sets: as `--conf` and `--set`.
+        catalog: folder, table or URI, as `--catalog`.
+        warehouse: folder or URI, as `--warehouse`.
+        profiles: names under conf/ or YAML files, as `--conf`.
+        sets: 'key=value' strings, as `--set`.
         run_id: as `--run-id`.
 
     Raises:
         GateError: the quality gate refused to publish the run.
         TgqError: a step failed.
 
-    >>> tgq.nightly(catalog="demo", warehouse="warehouse", profiles=["local", "catalogs/demo"])  # doctest: +SKIP
+    Examples:
+        >>> tgq.nightly(catalog="demo", warehouse="warehouse", profiles=["local", "catalogs/demo"])  # doctest: +SKIP
     """
     from tgq.night.nightly import STEPS, Nightly
     from tgq.run.opening import held_night

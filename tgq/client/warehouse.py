@@ -172,9 +172,10 @@ def open_warehouse(path: str | Path = "warehouse", storage_options: dict[str, st
     Raises:
         WarehouseError: there is no warehouse at `path`.
 
-    >>> import tgq
-    >>> warehouse = tgq.open_warehouse("warehouse")  # doctest: +SKIP
-    >>> warehouse.search(text="red running shoe", k=3).to_pandas()  # doctest: +SKIP
+    Examples:
+        >>> import tgq
+        >>> warehouse = tgq.open_warehouse("warehouse")  # doctest: +SKIP
+        >>> warehouse.search(text="red running shoe", k=3).to_pandas()  # doctest: +SKIP
     """
     return Warehouse(path, storage_options)
 

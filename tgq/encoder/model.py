@@ -39,8 +39,8 @@ class EncoderConfig:
     `vision`, `text` and `llm` are references: the name of a bundled tower, a folder (relative to the encoder's) or a hub name.
     """
 
-    vision: str = "efficientnet-lite0"
-    text: str = "all-minilm-l6-v2"
+    vision: str = "efficientnet-lite0"  # reference of the vision tower
+    text: str = "all-minilm-l6-v2"  # reference of the text tower
     fit: str = "pad"  # pad: the whole image on a white square; crop: the resize and crop of the vision checkpoint
     image_size: int = 320  # pixels per side of the whole image at the vision tower's input; 0: the checkpoint's own size
     closeups: int = 2  # close-ups per side: the cells of a closeups x closeups grid, each encoded at the checkpoint's own size; 0: none

@@ -33,7 +33,7 @@ MRR_TOLERANCE = 0.005  # the smallest ridge within this MRR of the best is chose
 class InitialisationConfig:
     """Settings of the initialisation. The base class of TrainConfig, so the field names are also keys of training.json."""
 
-    seed: int = 0
+    seed: int = 0  # of every random draw
     vocabulary: bool = True  # the anchor uses the class names of the vision checkpoint
     correlation: bool = True  # the anchor is fitted to the correlation of visual tokens and texts
     strength: float | None = None  # of the anchor; None: the one of STRENGTHS with the best MRR on held-out groups

@@ -36,7 +36,7 @@ SINGLE_PROCESS = Processes()
 class TrainConfig(InitialisationConfig):
     """Settings of a training. All random draws follow from `seed`."""
 
-    steps: int = 200
+    steps: int = 200  # at most so many batches
     pairs: int = 192  # positive pairs in a batch; each query has the other pairs' positives as negatives
     hard: int = 0  # hard negatives per query, from its neighbours under the last published model
     chunk: int = 96  # items that go through the encoder at once; memory depends on the chunk, not on the batch
@@ -44,7 +44,7 @@ class TrainConfig(InitialisationConfig):
     precision: str = "auto"  # of the encoder's passes: float32 or bfloat16; auto: bfloat16 on a GPU that supports it
     lr: float = 1e-4  # peak learning rate of connector, gates and the head apart from its linear base
     base_lr: float = 1e-4  # peak learning rate of the head's linear base, which is initialised in closed form
-    weight_decay: float = 0.02
+    weight_decay: float = 0.02  # of AdamW
     warmup: float = 0.1  # share of the steps
     temperature: float = 0.07  # initial value; learned
     max_scale: float = 50.0  # upper limit of the learned inverse temperature
