@@ -69,6 +69,8 @@ def simple_commands(text: str) -> list[list[str]] | None:
 def _serve(connection: Connection, folder: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     os.chdir(folder)
+    # under `python -m pytest` the main module of a spawned process has no file, from which pyspark concludes that it runs its own doctests
+    vars(sys.modules["__main__"]).setdefault("__file__", __file__)
     pages: dict[str, dict[str, Any]] = {}
     while True:
         try:
