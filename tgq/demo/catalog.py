@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgq.demo.defects import broken_rows
-from tgq.demo.noise import describe
-from tgq.demo.scene import photograph
+from tgq.demo.metadata import describe
+from tgq.demo.photograph.scene import photograph
 from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
 from tgq.nuisances.draws import seeded

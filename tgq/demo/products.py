@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tgq.demo.canvas import Canvas
-from tgq.demo.draws import Shape
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.drawing.draws import Shape
 
 Drawing = Callable[[Canvas, Shape], None]
 

@@ -6,10 +6,10 @@ import functools
 from dataclasses import dataclass
 from typing import cast
 
-from tgq.demo.canvas import MARKS, Brand, Look
-from tgq.demo.draws import Shape, unit_of
+from tgq.demo.drawing.canvas import MARKS, Brand, Look
+from tgq.demo.drawing.draws import Shape, unit_of
+from tgq.demo.drawing.surface import COLOURS, RGB, shade
 from tgq.demo.products import Product, products
-from tgq.demo.surface import COLOURS, RGB, shade
 from tgq.nuisances.draws import seeded
 from tgq.nuisances.lettering import luminance
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tgq.demo.canvas import Canvas
-from tgq.demo.draws import Shape
-from tgq.demo.outline import along, box, curve, ellipse, limb, mirror
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.drawing.draws import Shape
+from tgq.demo.drawing.outline import along, box, curve, ellipse, limb, mirror
 from tgq.demo.products import CLOTH, PLAIN, product
 
 SIZES = ("XS", "S", "M", "L", "XL")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tgq.demo.canvas import Canvas
-from tgq.demo.draws import Shape
-from tgq.demo.outline import box, curve, ellipse
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.drawing.draws import Shape
+from tgq.demo.drawing.outline import box, curve, ellipse
 from tgq.demo.products import CLOTH, PLAIN, product
 
 

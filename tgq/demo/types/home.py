@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tgq.demo.canvas import Canvas
-from tgq.demo.draws import Shape
-from tgq.demo.outline import box, curve, ellipse, polygon, profile
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.drawing.draws import Shape
+from tgq.demo.drawing.outline import box, curve, ellipse, polygon, profile
 from tgq.demo.products import CLOTH, product
 
 

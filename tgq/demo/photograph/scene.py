@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tgq.demo.backgrounds import background
-from tgq.demo.canvas import Canvas
-from tgq.demo.overlays import overlay
-from tgq.demo.props import hand, person, still_life
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.photograph.backgrounds import background
+from tgq.demo.photograph.overlays import overlay
+from tgq.demo.photograph.props import hand, person, still_life
 from tgq.demo.styles import Style, Variant
 
 Box = tuple[float, float, float, float]

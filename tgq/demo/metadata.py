@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from tgq.demo.drawing.surface import COLOURS
 from tgq.demo.styles import Style, Variant
-from tgq.demo.surface import COLOURS
 
 ADJECTIVES = (
     "Classic",

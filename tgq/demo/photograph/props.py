@@ -6,8 +6,8 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tgq.demo.outline import Outline, curve, ellipse, limb
-from tgq.demo.surface import COLOURS, RGB, shade
+from tgq.demo.drawing.outline import Outline, curve, ellipse, limb
+from tgq.demo.drawing.surface import COLOURS, RGB, shade
 
 SKINS = (
     (244, 208, 184),

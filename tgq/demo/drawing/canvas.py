@@ -7,10 +7,10 @@ from typing import cast
 
 from PIL import Image, ImageChops, ImageDraw
 
-from tgq.demo import outline as o
-from tgq.demo.draws import Shape
-from tgq.demo.outline import Outline, Point
-from tgq.demo.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
+from tgq.demo.drawing import outline as o
+from tgq.demo.drawing.draws import Shape
+from tgq.demo.drawing.outline import Outline, Point
+from tgq.demo.drawing.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
 from tgq.nuisances.lettering import contrast, font, luminance
 
 

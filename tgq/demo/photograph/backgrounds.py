@@ -6,8 +6,8 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from tgq.demo.outline import curve
-from tgq.demo.surface import RGB, shade, texture
+from tgq.demo.drawing.outline import curve
+from tgq.demo.drawing.surface import RGB, shade, texture
 
 SHARES = {
     "none": 0.42,

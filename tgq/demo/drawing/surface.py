@@ -9,7 +9,7 @@ import math
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
-from tgq.demo.draws import Shape
+from tgq.demo.drawing.draws import Shape
 from tgq.nuisances.lettering import RGB
 
 COLOURS: dict[str, RGB] = {

@@ -6,8 +6,8 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tgq.demo.outline import polygon
-from tgq.demo.surface import COLOURS
+from tgq.demo.drawing.outline import polygon
+from tgq.demo.drawing.surface import COLOURS
 from tgq.nuisances.lettering import contrast, font
 
 SHARE = 0.3
