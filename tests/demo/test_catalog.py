@@ -14,8 +14,8 @@ from tgq.demo.catalog import SCHEMA
 from tgq.demo.defects import DEFECTS
 from tgq.demo.drawing.surface import COLOURS, GLOSSY, TEXTURES
 from tgq.demo.metadata import ADJECTIVES, PROMISES
-from tgq.demo.products import products
 from tgq.demo.styles import NAMES
+from tgq.demo.types import products
 from tgq.errors import UsageError
 
 ITEMS = 250

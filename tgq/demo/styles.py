@@ -9,7 +9,7 @@ from typing import cast
 from tgq.demo.drawing.canvas import MARKS, Brand, Look
 from tgq.demo.drawing.draws import Shape, unit_of
 from tgq.demo.drawing.surface import COLOURS, RGB, shade
-from tgq.demo.products import Product, products
+from tgq.demo.types import Product, products
 from tgq.nuisances.draws import seeded
 from tgq.nuisances.lettering import luminance
 

@@ -33,6 +33,7 @@ PAINTS: dict[str, RGB] = {
     "screen": (26, 30, 40),
     "brass": (210, 174, 88),
 }
+PAINT_NAMES = frozenset({*PAINTS, "main", "plain", "second", "deep", "pale"})
 MARKS = ("ring", "star", "triangle", "diamond", "bars", "hexagon", "cross", "moon", "letter", "wave")
 
 
@@ -74,6 +75,10 @@ class Canvas:
     def rgb(self, paint: str | RGB) -> RGB:
         """The plain colour of a paint."""
         return self._paints[paint] if isinstance(paint, str) else paint
+
+    def ink(self, paint: str | RGB) -> str:
+        """The paint in which a dial's marks are seen on this one."""
+        return "dark" if sum(self.rgb(paint)) > 380 else "white"
 
     def part(
         self,
@@ -157,7 +162,7 @@ class Canvas:
         colour = self.rgb(paint) if paint else brand.colour if far else contrast(under)
         draw_mark(ImageDraw.Draw(self.colour), brand, x * self.px, y * self.px, size * self.px, colour)
 
-    def text(self, x: float, y: float, text: str, size: float, paint: str | RGB) -> None:
+    def text(self, x: float, y: float, size: float, paint: str | RGB, text: str) -> None:
         """A few letters, centred at x, y."""
         px = max(4, round(size * self.px))
         ImageDraw.Draw(self.colour).text(
@@ -172,7 +177,7 @@ def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: fl
     if brand.mark == "ring":
         d.ellipse(around, outline=colour, width=max(1, round(r * 0.45)))
     elif brand.mark == "star":
-        d.polygon(o.polygon(x, y, r * 1.15, 5, inner=0.42), fill=colour)
+        d.polygon(o.star(x, y, r * 1.15, 5, 0.42), fill=colour)
     elif brand.mark == "triangle":
         d.polygon(o.polygon(x, y, r * 1.1, 3), fill=colour)
     elif brand.mark == "diamond":

@@ -34,13 +34,18 @@ def curve(points: Sequence[Point], closed: bool = True, steps: int = 7) -> Outli
 
 
 def mirror(right: Sequence[Point], cx: float = 0.5) -> Outline:
-    """A symmetric outline from its right half, given from top to bottom as (distance from the axis, y)."""
-    return [(cx + dx, y) for dx, y in right] + [(cx - dx, y) for dx, y in reversed(right)]
+    """A symmetric outline from its right half, given from one end to the other as (distance from the axis, y)."""
+    return [(cx + dx, y) for dx, y in right] + [(cx - dx, y) for dx, y in reversed(right) if dx]
 
 
-def profile(right: Sequence[Point], cx: float = 0.5) -> Outline:
-    """Like `mirror`, with both flanks smooth and top and bottom straight: a turned body such as a vase."""
-    return mirror(curve(right, closed=False), cx)
+def arch(right: Sequence[Point], cx: float = 0.5) -> Outline:
+    """Like `mirror`, from the left end over the axis to the right end: a handle, a strap."""
+    return [(cx - dx, y) for dx, y in reversed(right) if dx] + [(cx + dx, y) for dx, y in right]
+
+
+def at(point: Point, cx: float, side: int) -> Point:
+    """A point given by its distance from the axis, right (side 1) or left (-1) of it."""
+    return cx + side * point[0], point[1]
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0, end: float = 360) -> Outline:
@@ -57,6 +62,7 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0, end: f
 
 def box(x0: float, y0: float, x1: float, y1: float, r: float = 0.0) -> Outline:
     """A rectangle with corners rounded by radius r (cut to half of the shorter side)."""
+    x0, x1 = min(x0, x1), max(x0, x1)
     r = min(r, abs(x1 - x0) / 2, abs(y1 - y0) / 2)
     if r <= 0:
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
@@ -68,19 +74,33 @@ def box(x0: float, y0: float, x1: float, y1: float, r: float = 0.0) -> Outline:
     ]
 
 
-def polygon(
-    cx: float, cy: float, r: float, sides: int, turn: float = -90, inner: float | None = None
-) -> Outline:
-    """A regular polygon, or with `inner` (a share of r) a star of that many points."""
-    n = sides if inner is None else 2 * sides
-    radius = [r if inner is None or k % 2 == 0 else r * inner for k in range(n)]
-    return [
-        (
-            cx + radius[k] * math.cos(math.radians(turn + 360 * k / n)),
-            cy + radius[k] * math.sin(math.radians(turn + 360 * k / n)),
-        )
-        for k in range(n)
-    ]
+def slab(cx: float, half: float, top: float, bottom: float, r: float = 0.0) -> Outline:
+    """A box across the axis, half to either side of it."""
+    return box(cx - half, top, cx + half, bottom, r)
+
+
+def tile(cx: float, cy: float, w: float, h: float, r: float = 0.0) -> Outline:
+    """A box about its centre, w and h to either side of it."""
+    return box(cx - w, cy - h, cx + w, cy + h, r)
+
+
+def bar(cx: float, half: float, y: float) -> Outline:
+    """A level line across the axis."""
+    return [(cx - half, y), (cx + half, y)]
+
+
+def polygon(cx: float, cy: float, r: float, sides: int, turn: float = -90) -> Outline:
+    """A regular polygon."""
+    return [_turned(cx, cy, r, turn + 360 * k / sides) for k in range(sides)]
+
+
+def star(cx: float, cy: float, r: float, points: int, inner: float) -> Outline:
+    """A star whose inner corners lie at the share `inner` of r."""
+    return [_turned(cx, cy, r * inner if k % 2 else r, -90 + 360 * k / (2 * points)) for k in range(2 * points)]
+
+
+def _turned(cx: float, cy: float, r: float, angle: float) -> Point:
+    return cx + r * math.cos(math.radians(angle)), cy + r * math.sin(math.radians(angle))
 
 
 def limb(a: Point, b: Point, wa: float, wb: float) -> Outline:

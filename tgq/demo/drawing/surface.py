@@ -39,6 +39,7 @@ COLOURS: dict[str, RGB] = {
     "brown": (122, 80, 50),
 }
 PATTERNS = ("solid", "striped", "dotted", "checked", "chevron", "floral", "triangles", "colour block")
+LIGHTS = ("flat", "round", "tube", "ball", "cloth", "hollow", "none")
 GLOSSY = frozenset(
     {"metal", "steel", "ceramic", "porcelain", "plastic", "glass", "patent leather", "lacquer"}
 )

@@ -6,7 +6,7 @@ import random
 
 from PIL import Image, ImageDraw
 
-from tgq.demo.drawing.outline import polygon
+from tgq.demo.drawing.outline import star
 from tgq.demo.drawing.surface import COLOURS
 from tgq.nuisances.lettering import contrast, font
 
@@ -74,7 +74,7 @@ def _badge(r: random.Random, image: Image.Image) -> None:
     x, y = (r.choice((radius * 1.15, size - radius * 1.15)) for _ in "xy")
     ink = _ink(r)
     if r.random() < 0.5:
-        d.polygon(polygon(x, y, radius * 1.1, r.randint(9, 16), inner=0.82), fill=ink)
+        d.polygon(star(x, y, radius * 1.1, r.randint(9, 16), 0.82), fill=ink)
     else:
         d.ellipse(
             (x - radius, y - radius, x + radius, y + radius),
