@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgq.demo.defects import broken_rows
-from tgq.demo.metadata import describe
+from tgq.demo.metadata import describe, truth
 from tgq.demo.photograph.scene import photograph
 from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
@@ -85,12 +84,7 @@ def draw_catalog(
     """
     out = Path(out)
     workers = workers if workers is not None else os.cpu_count() or 1
-    for name, value, least in (
-        ("items", items, 1),
-        ("size", size, 64),
-        ("workers", workers, 1),
-        ("bad_rows", bad_rows, 0),
-    ):
+    for name, value, least in (("items", items, 1), ("size", size, 64), ("workers", workers, 1), ("bad_rows", bad_rows, 0)):
         if value < least:
             raise UsageError(f"{name} is {value}", f"give {least} or more")
     _clear(out)
@@ -151,45 +145,25 @@ def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) ->
     photo, traits = photograph(r, theirs, variant, _others(r, theirs), size)
     text = describe(r, theirs, variant, traits)
     name = f"images/{item // 1000:04d}/{item:07d}.jpg"
-    data = io.BytesIO()
-    photo.image.save(data, "JPEG", quality=r.randint(62, 92))
     path = out / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.getvalue())
-    truth = {
-        "color": variant.colour,
-        "material": theirs.material,
-        "pattern": theirs.pattern,
-        **traits,
-        **({"size": variant.size} if variant.size else {}),
-    }
+    photo.image.save(path, "JPEG", quality=r.randint(62, 92))
     return {
+        **text,
+        **{key: value for key, value in vars(photo).items() if key != "image"},
         "item_id": f"{seed}-{item:07d}",
-        "title": text.title,
-        "brand": text.brand,
         "category": theirs.product.path,
-        "attributes": json.dumps(text.attributes),
-        "description": text.description,
         "price": theirs.price,
         "image": name,
         "group_id": theirs.group_id,
         "variant_id": f"{theirs.group_id}-{variant.name}",
-        "view": photo.view,
         "is_primary": True,
         "fine_class": theirs.product.name,
-        "overlay": photo.overlay,
-        "background": photo.background,
-        "prop": photo.prop,
-        "distractors": photo.distractors,
-        "box": list(photo.box),
-        "title_noise": text.title_noise,
-        "missing_brand": text.missing_brand,
-        "missing_attributes": text.missing_attributes,
         "true_brand": theirs.brand.name,
         "true_color": variant.colour,
         "true_material": theirs.material,
         "true_pattern": theirs.pattern,
-        "true_attributes": json.dumps(truth),
+        "true_attributes": json.dumps(truth(theirs, variant, traits)),
         "defect": "",
     }
 
@@ -198,14 +172,12 @@ def _others(r, own: Style) -> list[tuple[Style, Variant]]:
     """The products beside the item: none, or one to three of other product types."""
     if r.random() >= DISTRACTED:
         return []
-    chosen: list[Style] = []
-    for _ in range(r.choice((1, 1, 2, 3))):
-        while True:
-            other = style(own.seed, r.randrange(DISTRACTOR_POOL))
-            if other.product.name not in {own.product.name, *(s.product.name for s in chosen)}:
-                break
-        chosen.append(other)
-    return [(s, r.choice(s.variants)) for s in chosen]
+    n, chosen = r.choice((1, 1, 2, 3)), [own]
+    while len(chosen) <= n:
+        other = style(own.seed, r.randrange(DISTRACTOR_POOL))
+        if other.product not in [s.product for s in chosen]:
+            chosen.append(other)
+    return [(s, r.choice(s.variants)) for s in chosen[1:]]
 
 
 def _clear(out: Path) -> None:
@@ -213,10 +185,7 @@ def _clear(out: Path) -> None:
     source = out / "SOURCE.md"
     drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
     if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):
-        raise UsageError(
-            f"{out} holds a catalog or images that were not drawn by this command",
-            "name another folder, or remove them",
-        )
+        raise UsageError(f"{out} holds a catalog or images that were not drawn by this command", "name another folder, or remove them")
     shutil.rmtree(out / "images", ignore_errors=True)
     (out / "catalog.parquet").unlink(missing_ok=True)
     (out / "images").mkdir(parents=True, exist_ok=True)

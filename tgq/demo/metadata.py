@@ -2,71 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass
+from typing import Any
 
 from tgq.demo.drawing.surface import COLOURS
 from tgq.demo.styles import Style, Variant
 
-ADJECTIVES = (
-    "Classic",
-    "Modern",
-    "Everyday",
-    "Premium",
-    "Comfort",
-    "Essential",
-    "Vintage",
-    "Urban",
-    "Lightweight",
-    "Elegant",
-    "Casual",
-    "Original",
-    "Compact",
-    "Signature",
-)
+ADJECTIVES = ("Classic", "Modern", "Everyday", "Premium", "Comfort", "Essential", "Vintage", "Urban", "Lightweight", "Elegant", "Casual", "Original", "Compact",
+              "Signature")  # fmt: skip
 PROMISES = ("Best Price", "New", "2024 Edition", "Free Gift", "Imported", "Hot Seller", "Pack of 1")
-NOISES = {
-    "none": 0.56,
-    "shuffled": 0.12,
-    "wrong colour": 0.09,
-    "typo": 0.08,
-    "upper case": 0.05,
-    "missing words": 0.05,
-    "promotion": 0.05,
-}
+NOISES = {"none": 0.56, "shuffled": 0.12, "wrong colour": 0.09, "typo": 0.08, "upper case": 0.05, "missing words": 0.05, "promotion": 0.05}
 MISSING_BRAND = 0.1
 MISSING_ATTRIBUTE = 0.15
-USES = (
-    "for every day",
-    "for home and travel",
-    "that lasts",
-    "at a fair price",
-    "made to be used",
-    "loved by our customers",
-)
+USES = ("for every day", "for home and travel", "that lasts", "at a fair price", "made to be used", "loved by our customers")
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """What the catalog says about an item, and what is wrong with it."""
-
-    title: str
-    brand: str
-    attributes: dict[str, str]
-    description: str
-    title_noise: str
-    title_colour: str
-    missing_brand: bool
-    missing_attributes: int
-
-
-def describe(r: random.Random, style: Style, variant: Variant, traits: dict[str, str]) -> Metadata:
-    """Writes an item's metadata. No word of it belongs to one style alone."""
+def describe(r: random.Random, style: Style, variant: Variant, traits: dict[str, str]) -> dict[str, Any]:
+    """What the catalog says about an item and what is wrong with it, by column. No word of it belongs to one style alone."""
     noise = r.choices(list(NOISES), list(NOISES.values()))[0]
     nameless = r.random() < MISSING_BRAND
-    colour = variant.colour
-    if noise == "wrong colour":
-        colour = r.choice([c for c in COLOURS if c != variant.colour])
+    colour = r.choice([c for c in COLOURS if c != variant.colour]) if noise == "wrong colour" else variant.colour
     words = [style.brand.name] if not nameless else []
     adjective, noun = r.choice(ADJECTIVES), r.choice(style.product.nouns)
     words.append(adjective)
@@ -81,28 +37,30 @@ def describe(r: random.Random, style: Style, variant: Variant, traits: dict[str,
         words.append(variant.size)
     words.insert(r.choice((len(words), len(words), 1)), colour.title())
     if noise == "shuffled":
-        words = " ".join(words).split()
-        ordered = list(words)
+        ordered = " ".join(words).split()
+        words = list(ordered)
         while words == ordered:
             r.shuffle(words)
     if noise == "promotion":
         words.insert(r.choice((0, len(words))), r.choice(PROMISES))
     title = " ".join(words)
-    facts = {"color": variant.colour, "material": style.material, "pattern": style.pattern, **traits}
-    if variant.size:
-        facts["size"] = variant.size
+    facts = truth(style, variant, traits)
     told = {k: v for k, v in facts.items() if r.random() >= MISSING_ATTRIBUTE}
-    description = f"{noun} in {style.material} {r.choice(USES)}." if r.random() < 0.85 else ""
-    return Metadata(
-        title.upper() if noise == "upper case" else title,
-        "" if nameless else style.brand.name,
-        told,
-        description,
-        noise,
-        colour,
-        nameless,
-        len(facts) - len(told),
-    )
+    return {
+        "title": title.upper() if noise == "upper case" else title,
+        "brand": "" if nameless else style.brand.name,
+        "attributes": json.dumps(told),
+        "description": f"{noun} in {style.material} {r.choice(USES)}." if r.random() < 0.85 else "",
+        "title_noise": noise,
+        "missing_brand": nameless,
+        "missing_attributes": len(facts) - len(told),
+    }
+
+
+def truth(style: Style, variant: Variant, traits: dict[str, str]) -> dict[str, str]:
+    """All attributes of an item as they are."""
+    size = {"size": variant.size} if variant.size else {}
+    return {"color": variant.colour, "material": style.material, "pattern": style.pattern, **traits, **size}
 
 
 def _swap(r: random.Random, word: str) -> str:

@@ -9,7 +9,7 @@ from PIL import Image, ImageChops, ImageDraw
 
 from tgq.demo.drawing import outline as o
 from tgq.demo.drawing.draws import Shape
-from tgq.demo.drawing.outline import Outline, Point
+from tgq.demo.drawing.outline import Outline
 from tgq.demo.drawing.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
 from tgq.nuisances.lettering import contrast, font, luminance
 
@@ -24,15 +24,9 @@ class Brand:
 
 
 PAINTS: dict[str, RGB] = {
-    "dark": (44, 44, 48),
-    "metal": (188, 192, 198),
-    "wood": (176, 128, 82),
-    "white": (244, 244, 240),
-    "glass": (196, 218, 226),
-    "rubber": (58, 58, 60),
-    "screen": (26, 30, 40),
-    "brass": (210, 174, 88),
-}
+    "dark": (44, 44, 48), "metal": (188, 192, 198), "wood": (176, 128, 82), "white": (244, 244, 240), "glass": (196, 218, 226),
+    "rubber": (58, 58, 60), "screen": (26, 30, 40), "brass": (210, 174, 88),
+}  # fmt: skip
 PAINT_NAMES = frozenset({*PAINTS, "main", "plain", "second", "deep", "pale"})
 MARKS = ("ring", "star", "triangle", "diamond", "bars", "hexagon", "cross", "moon", "letter", "wave")
 
@@ -63,14 +57,7 @@ class Canvas:
         self._glossy = look.material in GLOSSY
         self._surfaces: dict[str, Image.Image] = {}
         main = look.main
-        self._paints: dict[str, RGB] = {
-            **PAINTS,
-            "main": main,
-            "plain": main,
-            "second": look.second,
-            "deep": shade(main, -0.35),
-            "pale": shade(main, 0.45),
-        }
+        self._paints: dict[str, RGB] = {**PAINTS, "main": main, "plain": main, "second": look.second, "deep": shade(main, -0.35), "pale": shade(main, 0.45)}
 
     def rgb(self, paint: str | RGB) -> RGB:
         """The plain colour of a paint."""
@@ -80,14 +67,7 @@ class Canvas:
         """The paint in which a dial's marks are seen on this one."""
         return "dark" if sum(self.rgb(paint)) > 380 else "white"
 
-    def part(
-        self,
-        outline: Outline,
-        paint: str | RGB = "main",
-        light: str = "flat",
-        edge: float = 0.35,
-        opacity: float = 1.0,
-    ) -> None:
+    def part(self, outline: Outline, paint: str | RGB = "main", light: str = "flat", edge: float = 0.35, opacity: float = 1.0) -> None:
         """Fills an outline with paint under a light; `edge` darkens its rim, `opacity` < 1 lets through."""
         px = self.px
         points = [(x * px, y * px) for x, y in outline]
@@ -107,11 +87,7 @@ class Canvas:
 
     def _lit(self, paint: str | RGB, kind: str, area: tuple[int, int, int, int]) -> Image.Image:
         size = (area[2] - area[0], area[3] - area[1])
-        glossy = (
-            self._glossy
-            if paint in ("main", "plain", "deep", "pale", "second")
-            else paint in ("metal", "glass")
-        )
+        glossy = self._glossy if paint in ("main", "plain", "deep", "pale", "second") else paint in ("metal", "glass")
         if paint in ("main", "plain", "wood"):
             base = self._surface(paint).crop(area)
         else:
@@ -165,37 +141,23 @@ class Canvas:
     def text(self, x: float, y: float, size: float, paint: str | RGB, text: str) -> None:
         """A few letters, centred at x, y."""
         px = max(4, round(size * self.px))
-        ImageDraw.Draw(self.colour).text(
-            (x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm"
-        )
+        ImageDraw.Draw(self.colour).text((x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm")
 
 
 def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: float, colour: RGB) -> None:
     """Draws a brand's mark of the given size in pixels, centred at x, y."""
     r = size / 2
     around = (x - r, y - r, x + r, y + r)
-    if brand.mark == "ring":
+    solid = {"star": o.star(x, y, r * 1.15, 5, 0.42), "triangle": o.polygon(x, y, r * 1.1, 3), "hexagon": o.polygon(x, y, r, 6)}
+    solid["diamond"] = [(x, y - r), (x + r * 0.7, y), (x, y + r), (x - r * 0.7, y)]
+    if brand.mark in solid:
+        d.polygon(solid[brand.mark], fill=colour)
+    elif brand.mark == "ring":
         d.ellipse(around, outline=colour, width=max(1, round(r * 0.45)))
-    elif brand.mark == "star":
-        d.polygon(o.star(x, y, r * 1.15, 5, 0.42), fill=colour)
-    elif brand.mark == "triangle":
-        d.polygon(o.polygon(x, y, r * 1.1, 3), fill=colour)
-    elif brand.mark == "diamond":
-        d.polygon([(x, y - r), (x + r * 0.7, y), (x, y + r), (x - r * 0.7, y)], fill=colour)
     elif brand.mark == "bars":
         for k in (-1, 0, 1):
-            left = x + k * r * 0.7
-            d.polygon(
-                [
-                    (left - r * 0.4, y + r),
-                    (left, y - r + (1 - k) * r * 0.45),
-                    (left + r * 0.3, y - r + (1 - k) * r * 0.45),
-                    (left - r * 0.1, y + r),
-                ],
-                fill=colour,
-            )
-    elif brand.mark == "hexagon":
-        d.polygon(o.polygon(x, y, r, 6), fill=colour)
+            left, top = x + k * r * 0.7, y - r + (1 - k) * r * 0.45
+            d.polygon([(left - r * 0.4, y + r), (left, top), (left + r * 0.3, top), (left - r * 0.1, y + r)], fill=colour)
     elif brand.mark == "cross":
         d.rectangle((x - r, y - r * 0.32, x + r, y + r * 0.32), fill=colour)
         d.rectangle((x - r * 0.32, y - r, x + r * 0.32, y + r), fill=colour)
@@ -206,6 +168,3 @@ def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: fl
         d.line(o.curve(wave, closed=False), fill=colour, width=max(1, round(r * 0.5)), joint="curve")
     else:
         d.text((x, y), brand.name[0], font=font(max(4, round(size * 1.4))), fill=colour, anchor="mm")
-
-
-__all__ = ["MARKS", "Brand", "Canvas", "Look", "Point", "draw_mark"]

@@ -22,12 +22,7 @@ def curve(points: Sequence[Point], closed: bool = True, steps: int = 7) -> Outli
             t = k / steps
             u, v = t * t, t * t * t
             wa, wb, wc, wd = 2 * u - t - v, 2 - 5 * u + 3 * v, t + 4 * u - 3 * v, v - u
-            out.append(
-                (
-                    (wa * a[0] + wb * b[0] + wc * c[0] + wd * d[0]) / 2,
-                    (wa * a[1] + wb * b[1] + wc * c[1] + wd * d[1]) / 2,
-                )
-            )
+            out.append(((wa * a[0] + wb * b[0] + wc * c[0] + wd * d[0]) / 2, (wa * a[1] + wb * b[1] + wc * c[1] + wd * d[1]) / 2))
     if not closed:
         out.append(points[-1])
     return out
@@ -48,16 +43,24 @@ def at(point: Point, cx: float, side: int) -> Point:
     return cx + side * point[0], point[1]
 
 
+def _round(cx: float, cy: float, rx: float, ry: float, degrees: float) -> Point:
+    return cx + rx * math.cos(math.radians(degrees)), cy + ry * math.sin(math.radians(degrees))
+
+
 def ellipse(cx: float, cy: float, rx: float, ry: float, start: float = 0, end: float = 360) -> Outline:
     """An ellipse, or the arc of it from start to end in degrees (0 to the right, 90 downwards)."""
     steps = max(8, int(40 * abs(end - start) / 360))
-    return [
-        (
-            cx + rx * math.cos(math.radians(start + (end - start) * k / steps)),
-            cy + ry * math.sin(math.radians(start + (end - start) * k / steps)),
-        )
-        for k in range(steps + 1)
-    ]
+    return [_round(cx, cy, rx, ry, start + (end - start) * k / steps) for k in range(steps + 1)]
+
+
+def polygon(cx: float, cy: float, r: float, sides: int, turn: float = -90) -> Outline:
+    """A regular polygon."""
+    return [_round(cx, cy, r, r, turn + 360 * k / sides) for k in range(sides)]
+
+
+def star(cx: float, cy: float, r: float, points: int, inner: float) -> Outline:
+    """A star whose inner corners lie at the share `inner` of r."""
+    return [_round(cx, cy, r * inner if k % 2 else r, r * inner if k % 2 else r, -90 + 180 * k / points) for k in range(2 * points)]
 
 
 def box(x0: float, y0: float, x1: float, y1: float, r: float = 0.0) -> Outline:
@@ -67,11 +70,7 @@ def box(x0: float, y0: float, x1: float, y1: float, r: float = 0.0) -> Outline:
     if r <= 0:
         return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
     corners = ((x1 - r, y0 + r, -90), (x1 - r, y1 - r, 0), (x0 + r, y1 - r, 90), (x0 + r, y0 + r, 180))
-    return [
-        (cx + r * math.cos(math.radians(a + k * 18)), cy + r * math.sin(math.radians(a + k * 18)))
-        for cx, cy, a in corners
-        for k in range(6)
-    ]
+    return [_round(cx, cy, r, r, a + k * 18) for cx, cy, a in corners for k in range(6)]
 
 
 def slab(cx: float, half: float, top: float, bottom: float, r: float = 0.0) -> Outline:
@@ -89,31 +88,12 @@ def bar(cx: float, half: float, y: float) -> Outline:
     return [(cx - half, y), (cx + half, y)]
 
 
-def polygon(cx: float, cy: float, r: float, sides: int, turn: float = -90) -> Outline:
-    """A regular polygon."""
-    return [_turned(cx, cy, r, turn + 360 * k / sides) for k in range(sides)]
-
-
-def star(cx: float, cy: float, r: float, points: int, inner: float) -> Outline:
-    """A star whose inner corners lie at the share `inner` of r."""
-    return [_turned(cx, cy, r * inner if k % 2 else r, -90 + 360 * k / (2 * points)) for k in range(2 * points)]
-
-
-def _turned(cx: float, cy: float, r: float, angle: float) -> Point:
-    return cx + r * math.cos(math.radians(angle)), cy + r * math.sin(math.radians(angle))
-
-
 def limb(a: Point, b: Point, wa: float, wb: float) -> Outline:
     """A straight tapering bar from a to b, wa and wb wide."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     length = math.hypot(dx, dy) or 1.0
     nx, ny = -dy / length / 2, dx / length / 2
-    return [
-        (a[0] + nx * wa, a[1] + ny * wa),
-        (b[0] + nx * wb, b[1] + ny * wb),
-        (b[0] - nx * wb, b[1] - ny * wb),
-        (a[0] - nx * wa, a[1] - ny * wa),
-    ]
+    return [(a[0] + nx * wa, a[1] + ny * wa), (b[0] + nx * wb, b[1] + ny * wb), (b[0] - nx * wb, b[1] - ny * wb), (a[0] - nx * wa, a[1] - ny * wa)]
 
 
 def along(a: Point, b: Point, t: float) -> Point:

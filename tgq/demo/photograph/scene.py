@@ -43,9 +43,7 @@ class Photo:
     distractors: int
 
 
-def cut_out(
-    style: Style, variant: Variant, side: int, turn: float = 0.0, mirrored: bool = False
-) -> tuple[Cut, dict[str, str]]:
+def cut_out(style: Style, variant: Variant, side: int, turn: float = 0.0, mirrored: bool = False) -> tuple[Cut, dict[str, str]]:
     """Draws a variant, its longer side `side` pixels; returns it with the traits that the drawing showed."""
     px = _sheet(2 * side)
     shape = style.shape()
@@ -68,9 +66,7 @@ def _sheet(px: int) -> int:
     return round(2 ** (math.ceil(6 * math.log2(px)) / 6))
 
 
-def photograph(
-    r: random.Random, style: Style, variant: Variant, others: list[tuple[Style, Variant]], size: int
-) -> tuple[Photo, dict[str, str]]:
+def photograph(r: random.Random, style: Style, variant: Variant, others: list[tuple[Style, Variant]], size: int) -> tuple[Photo, dict[str, str]]:
     """A size x size picture of a variant, with `others` beside it; returns it with the traits of the style.
 
     With others in the frame all are alike in size, place and order: only the metadata singles out the item.
@@ -86,13 +82,7 @@ def photograph(
     if others:
         box, traits = _group(r, canvas, style, variant, others)
     else:
-        share = (
-            r.uniform(1.0, 1.35)
-            if view == "close-up"
-            else r.uniform(0.45, 0.62)
-            if prop == "person"
-            else r.uniform(0.6, 0.9)
-        )
+        share = r.uniform(1.0, 1.35) if view == "close-up" else r.uniform(0.45, 0.62) if prop == "person" else r.uniform(0.6, 0.9)
         turn = r.uniform(8, 28) * r.choice((-1, 1)) if view == "tilted" else 0.0
         cut, traits = cut_out(style, variant, round(size * share), turn, view == "mirrored")
         x, y = _place(r, size, cut.mask.size, view == "close-up")
@@ -115,9 +105,7 @@ def _place(r: random.Random, size: int, item: tuple[int, int], close: bool) -> t
     return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]  # of fixed length
 
 
-def _group(
-    r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]
-) -> tuple[Box, dict[str, str]]:
+def _group(r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]) -> tuple[Box, dict[str, str]]:
     size = canvas.width
     cast = [(style, variant), *others]
     order = list(range(len(cast)))
@@ -135,10 +123,7 @@ def _group(
         theirs, dressed = cast[who]
         cut, told = cut_out(theirs, dressed, round(size * side * r.uniform(0.9, 1.1)), 0.0, r.random() < 0.3)
         w, h = cut.mask.size
-        x, y = (
-            round(min(max(size * (c + r.uniform(-0.04, 0.04)) - n / 2, 0), size - n))
-            for c, n in zip(spot, (w, h), strict=True)
-        )
+        x, y = (round(min(max(size * (c + r.uniform(-0.04, 0.04)) - n / 2, 0), size - n)) for c, n in zip(spot, (w, h), strict=True))
         _put(canvas, cut, x, y, theirs.product.stance)
         if who == 0:
             box, traits = _clip(x, y, (w, h), size), told
@@ -154,12 +139,8 @@ def _put(canvas: Image.Image, item: Cut, x: int, y: int, stance: str) -> None:
     else:
         pad = 8
         dark = Image.new("L", (w // 4 + pad // 2, h // 4 + pad // 2), 0)
-        dark.paste(
-            90, (pad // 4, pad // 4), item.mask.resize((max(1, w // 4), max(1, h // 4)), Image.Resampling.BOX)
-        )
-        dark = dark.filter(ImageFilter.BoxBlur(1)).resize(
-            (w + 2 * pad, h + 2 * pad), Image.Resampling.BILINEAR
-        )
+        dark.paste(90, (pad // 4, pad // 4), item.mask.resize((max(1, w // 4), max(1, h // 4)), Image.Resampling.BOX))
+        dark = dark.filter(ImageFilter.BoxBlur(1)).resize((w + 2 * pad, h + 2 * pad), Image.Resampling.BILINEAR)
         at = (x - pad + max(2, w // 40), y - pad + max(2, w // 30))
     canvas.paste((24, 22, 26), (*at, at[0] + dark.width, at[1] + dark.height), dark)
     canvas.paste(item.colour, (x, y), item.mask)
@@ -168,9 +149,7 @@ def _put(canvas: Image.Image, item: Cut, x: int, y: int, stance: str) -> None:
 @functools.lru_cache(maxsize=1)
 def _patch() -> Image.Image:
     """A soft dark spot, 64 x 64, nothing at its rim."""
-    return (
-        Image.radial_gradient("L").resize((64, 64)).point([max(0, 150 - round(v * 1.2)) for v in range(256)])
-    )
+    return Image.radial_gradient("L").resize((64, 64)).point([max(0, 150 - round(v * 1.2)) for v in range(256)])
 
 
 def _clip(x: int, y: int, item: tuple[int, int], size: int) -> Box:
