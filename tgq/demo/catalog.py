@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from tgq.demo.defects import broken_rows
 from tgq.demo.metadata import describe, truth
@@ -54,14 +56,9 @@ class CatalogSummary:
 
 
 def draw_catalog(
-    out: Path | str,
-    items: int = 2000,
-    seed: int = 0,
-    size: int = 224,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    bad_rows: int = 0,
-) -> CatalogSummary:
+    out: Path | str, items: int = 2000, seed: int = 0, size: int = 224, workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None, bad_rows: int = 0,
+) -> CatalogSummary:  # fmt: skip
     """Draws a catalog of `items` items into the folder `out`.
 
     The folder holds `catalog.parquet` (SCHEMA; one row per item), `images/` and `SOURCE.md`. The bytes depend
@@ -88,27 +85,27 @@ def draw_catalog(
         if value < least:
             raise UsageError(f"{name} is {value}", f"give {least} or more")
     _clear(out)
-    plan = list(_plan(items, seed))
+    plan = list(plan_of(items, seed))
     chunks = [plan[i : i + CHUNK] for i in range(0, items, CHUNK)]
-    draw = functools.partial(_draw_chunk, str(out), seed, size)
-    workers = min(workers, len(chunks))
+    draw = functools.partial(_draw_chunk, out, seed, size)
     written = out / "catalog.parquet.partial"
     with pq.ParquetWriter(written, SCHEMA) as writer:
         rows: list[dict] = []
-        for part in _mapped(draw, chunks, workers):
+        done = 0
+        for part in _mapped(draw, chunks, min(workers, len(chunks))):
             rows += part
+            done += len(part)
             if progress:
-                progress(part[-1].pop("_done"), items)
+                progress(done, items)
             if len(rows) >= ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows[:ROW_GROUP], SCHEMA))
                 rows = rows[ROW_GROUP:]
         rows += broken_rows(out, bad_rows, seed)
         writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
     styles = {k for _, k, _ in plan}
-    types = {style(seed, k).product.name for k in styles}
     (out / "SOURCE.md").write_text(_source(items, seed, size, bad_rows))
     os.replace(written, out / "catalog.parquet")
-    return CatalogSummary(out, items, len(styles), len(types), bad_rows)
+    return CatalogSummary(out, items, len(styles), len({style(seed, k).product for k in styles}), bad_rows)
 
 
 def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> Iterator[list[dict]]:
@@ -119,53 +116,39 @@ def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> I
         yield from pool.map(draw, chunks)
 
 
-def _plan(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
+def plan_of(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
     """(item, style, variant) in the catalog's order."""
-    item = index = 0
-    while True:
-        for v in range(len(style(seed, index).variants)):
-            if item == items:
-                return
-            yield item, index, v
-            item += 1
-        index += 1
+    steps = ((k, v) for k in itertools.count() for v in range(len(style(seed, k).variants)))
+    return ((item, *step) for item, step in zip(range(items), steps, strict=False))
 
 
-def _draw_chunk(out: str, seed: int, size: int, plan: list[tuple[int, int, int]]) -> list[dict]:
-    rows = [draw_item(Path(out), seed, size, *step) for step in plan]
-    rows[-1]["_done"] = plan[-1][0] + 1
-    return rows
+def _draw_chunk(out: Path, seed: int, size: int, plan: list[tuple[int, int, int]]) -> list[dict]:
+    return [draw_item(out, seed, size, *step) for step in plan]
 
 
 def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) -> dict:
     """Draws one item: writes its picture, returns its row."""
+    image, quality, row = item_of(seed, size, item, index, v)
+    path = out / row["image"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "JPEG", quality=quality)
+    return row
+
+
+def item_of(seed: int, size: int, item: int, index: int, v: int) -> tuple[Image.Image, int, dict]:
+    """An item's picture, the JPEG quality it is kept in, and its row: number `item`, variant v of style `index`."""
     r = seeded(seed, "item", item)
     theirs = style(seed, index)
     variant = theirs.variants[v]
     photo, traits = photograph(r, theirs, variant, _others(r, theirs), size)
     text = describe(r, theirs, variant, traits)
     name = f"images/{item // 1000:04d}/{item:07d}.jpg"
-    path = out / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    photo.image.save(path, "JPEG", quality=r.randint(62, 92))
-    return {
-        **text,
-        **{key: value for key, value in vars(photo).items() if key != "image"},
-        "item_id": f"{seed}-{item:07d}",
-        "category": theirs.product.path,
-        "price": theirs.price,
-        "image": name,
-        "group_id": theirs.group_id,
-        "variant_id": f"{theirs.group_id}-{variant.name}",
-        "is_primary": True,
-        "fine_class": theirs.product.name,
-        "true_brand": theirs.brand.name,
-        "true_color": variant.colour,
-        "true_material": theirs.material,
-        "true_pattern": theirs.pattern,
-        "true_attributes": json.dumps(truth(theirs, variant, traits)),
-        "defect": "",
-    }
+    product, group = theirs.product, theirs.group_id
+    told = {key: value for key, value in vars(photo).items() if key != "image"}
+    row = {"item_id": f"{seed}-{item:07d}", **text, **told, "image": name, "is_primary": True, "defect": "", "price": theirs.price}
+    row |= {"category": product.path, "fine_class": product.name, "group_id": group, "variant_id": f"{group}-{variant.name}"}
+    row |= {"true_brand": theirs.brand.name, "true_color": variant.colour, "true_material": theirs.material, "true_pattern": theirs.pattern}
+    return photo.image, r.randint(62, 92), {**row, "true_attributes": json.dumps(truth(theirs, variant, traits))}
 
 
 def _others(r, own: Style) -> list[tuple[Style, Variant]]:
@@ -196,9 +179,7 @@ _TITLE = "# A drawn catalog\n"
 
 
 def _source(items: int, seed: int, size: int, bad_rows: int) -> str:
-    return (
-        _TITLE
-        + f"""
+    return f"""{_TITLE}
 Every product, brand and picture here is invented and drawn by `tgq demo-catalog`.
 
 - items: {items}
@@ -210,4 +191,3 @@ Every product, brand and picture here is invented and drawn by `tgq demo-catalog
 `group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay`
 on are the truth about picture and text; an encoder must not see them.
 """
-    )

@@ -74,11 +74,7 @@ def photograph(r: random.Random, style: Style, variant: Variant, others: list[tu
     canvas, kind = background(r, size)
     view = "front" if others else r.choice(VIEWS)
     worn = style.product.stance == "worn" and view in ("front", "mirrored") and not others
-    prop = "none"
-    if worn and r.random() < 0.35:
-        prop = "person"
-    elif r.random() < 0.16:
-        prop = r.choice(("hand", "still life"))
+    prop = "person" if worn and r.random() < 0.35 else r.choice(("hand", "still life")) if r.random() < 0.16 else "none"
     if others:
         box, traits = _group(r, canvas, style, variant, others)
     else:
@@ -100,14 +96,13 @@ def photograph(r: random.Random, style: Style, variant: Variant, others: list[tu
 
 
 def _place(r: random.Random, size: int, item: tuple[int, int], close: bool) -> tuple[int, int]:
-    if close:  # the middle of the item stays in the middle third
-        return tuple(round(size * r.uniform(0.4, 0.6) - side / 2) for side in item)  # type: ignore[return-value]  # of fixed length
-    return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]  # of fixed length
+    """Where an item's upper left corner lies; close up, its middle stays in the middle third."""
+    x, y = (round(size * r.uniform(0.4, 0.6) - side / 2) if close else round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)
+    return x, y
 
 
 def _group(r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]) -> tuple[Box, dict[str, str]]:
-    size = canvas.width
-    cast = [(style, variant), *others]
+    size, cast = canvas.width, [(style, variant), *others]
     order = list(range(len(cast)))
     r.shuffle(order)
     if len(cast) == 2 and r.random() < 0.5:
