@@ -67,8 +67,8 @@ class Canvas:
         """The paint in which a dial's marks are seen on this one."""
         return "dark" if sum(self.rgb(paint)) > 380 else "white"
 
-    def part(self, outline: Outline, paint: str | RGB = "main", light: str = "flat", edge: float = 0.35, opacity: float = 1.0) -> None:
-        """Fills an outline with paint under a light; `edge` darkens its rim, `opacity` < 1 lets through."""
+    def part(self, paint: str | RGB, light: str, outline: Outline, edge: float = 0.35, opacity: float = 1.0) -> None:
+        """Fills an outline with paint under one of LIGHTS; `edge` darkens its rim, `opacity` < 1 lets through."""
         px = self.px
         points = [(x * px, y * px) for x, y in outline]
         x0, y0 = (max(0, int(min(p[k] for p in points)) - 2) for k in (0, 1))
@@ -107,7 +107,7 @@ class Canvas:
             self._surfaces[paint] = image
         return self._surfaces[paint]
 
-    def line(self, points: Outline, width: float, paint: str | RGB = "deep") -> None:
+    def line(self, paint: str | RGB, width: float, points: Outline) -> None:
         """A flat line with round ends: seams, laces, wires."""
         colour, w = self.rgb(paint), max(1, round(width * self.px))
         scaled = [(x * self.px, y * self.px) for x, y in points]
@@ -117,13 +117,13 @@ class Canvas:
             for x, y in (scaled[0], scaled[-1]):
                 d.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=fill)
 
-    def tube(self, points: Outline, width: float, paint: str | RGB = "plain") -> None:
+    def tube(self, paint: str | RGB, width: float, points: Outline) -> None:
         """A round bar along a line: handles, legs, frames; darker at its rim, with a highlight."""
         colour = self.rgb(paint)
-        self.line(points, width, shade(colour, -0.35))
-        self.line(points, width * 0.72, colour)
+        self.line(shade(colour, -0.35), width, points)
+        self.line(colour, width * 0.72, points)
         lift = width * 0.16
-        self.line([(x - lift, y - lift) for x, y in points], width * 0.22, shade(colour, 0.4))
+        self.line(shade(colour, 0.4), width * 0.22, [(x - lift, y - lift) for x, y in points])
 
     def cut(self, outline: Outline) -> None:
         """Makes a hole."""

@@ -42,9 +42,7 @@ from tgq.demo.drawing.surface import LIGHTS
 
 Drawing = Callable[[Canvas, Shape], None]
 DRAWS = ((r"(.+)~(.+)", "num({key}, {0}, {1})"), (r"(.+)\.\.(.+)", "count({key}, {0}, {1})"), (r"([\d.]+)%", "chance({key}, {0} / 100)"))
-ROWS = {  # P paint, L light, O outline, X point, E expression
-    "part": "PLO", "line": "PEO", "tube": "PEO", "cut": "O", "mark": "XEP", "text": "XEPE",
-}  # fmt: skip
+ROWS = {"part": "PLO", "line": "PEO", "tube": "PEO", "cut": "O", "mark": "XEP", "text": "XEPE"}  # P paint, L light, O outline, X point, E expression
 OUTLINES = {"ellipse": "XR", "tile": "XR", "box": "XX", "limb": "TT", "polygon": "X", "star": "X", "slab": "A", "bar": "A"}  # R radii, T pair, A axis
 KNOWN: dict[str, Any] = {name: getattr(math, name) for name in ("cos", "sin", "sqrt", "radians", "pi")}
 KNOWN |= {f.__name__: f for f in (abs, enumerate, len, max, min, range, str, o.along)}
@@ -159,9 +157,10 @@ class _Writer:
         else:
             options = [w for w in words if re.match(r"(edge|opacity)=", w)]
             words = [w for w in words if w not in options]
-            args = [self.outline(words[k:]) if kind == "O" else self.word(kind, words[k]) for k, kind in enumerate(ROWS[verb]) if k < len(words)]
-            if verb in ("part", "line", "tube"):
-                args = [args[2], *(args[:2] if verb == "part" else args[1::-1])]
+            kinds = ROWS[verb]
+            if len(words) < len(kinds) - (verb == "mark") or len(words) > len(kinds) and "O" not in kinds:
+                raise ValueError("too few words or too many")
+            args = [self.outline(words[k:]) if kind == "O" else self.word(kind, words[k]) for k, kind in enumerate(kinds[: len(words)])]
             self.write(f"canvas_.{verb}({', '.join(args + options)})", depth)
 
     def word(self, kind: str, word: str, placed: bool = True) -> str:
