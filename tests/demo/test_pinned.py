@@ -1,5 +1,6 @@
 """The same pictures for the same seed: pixels before JPEG encoding and rows, as they were when they were pinned.
 
+The pins hold for the versions in constraints.txt; another Pillow or FreeType may round an edge or a letter differently.
 A change that is meant to alter pictures or texts raises `tgq.demo.catalog.VERSION` and pins anew (the failing assertion shows what is drawn now).
 """
 
