@@ -12,10 +12,10 @@ from PIL import Image, ImageFile
 from tgq.demo import draw_catalog
 from tgq.demo.catalog import SCHEMA
 from tgq.demo.defects import DEFECTS
-from tgq.demo.noise import ADJECTIVES, PROMISES
-from tgq.demo.products import products
+from tgq.demo.drawing.surface import COLOURS, GLOSSY, TEXTURES
+from tgq.demo.metadata import ADJECTIVES, PROMISES
 from tgq.demo.styles import NAMES
-from tgq.demo.surface import COLOURS, GLOSSY, TEXTURES
+from tgq.demo.types import products
 from tgq.errors import UsageError
 
 ITEMS = 250

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tgq.demo.canvas import MARKS, Brand, Canvas, Look
-from tgq.demo.draws import Shape, unit_of
-from tgq.demo.products import products
-from tgq.demo.scene import cut_out, photograph
+from tgq.demo.drawing.canvas import MARKS, Brand, Canvas, Look
+from tgq.demo.drawing.draws import Shape, unit_of
+from tgq.demo.drawing.surface import PATTERNS, TEXTURES
+from tgq.demo.photograph.scene import cut_out, photograph
 from tgq.demo.styles import brands, style
-from tgq.demo.surface import PATTERNS, TEXTURES
+from tgq.demo.types import products
 from tgq.nuisances.draws import seeded
 
 TYPES = {p.name: p for p in products()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from tgq.demo.defects import broken_rows
-from tgq.demo.noise import describe
-from tgq.demo.scene import photograph
+from tgq.demo.metadata import describe, truth
+from tgq.demo.photograph.scene import photograph
 from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
 from tgq.nuisances.draws import seeded
@@ -55,14 +56,9 @@ class CatalogSummary:
 
 
 def draw_catalog(
-    out: Path | str,
-    items: int = 2000,
-    seed: int = 0,
-    size: int = 224,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    bad_rows: int = 0,
-) -> CatalogSummary:
+    out: Path | str, items: int = 2000, seed: int = 0, size: int = 224, workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None, bad_rows: int = 0,
+) -> CatalogSummary:  # fmt: skip
     """Draw a catalog into the folder `out`: `catalog.parquet` (SCHEMA, one row per item), `images/` and `SOURCE.md`.
 
     The content depends on items, seed, size and bad_rows, not on workers. Item i is the same for every `items` > i.
@@ -84,36 +80,31 @@ def draw_catalog(
     """
     out = Path(out)
     workers = workers if workers is not None else os.cpu_count() or 1
-    for name, value, least in (
-        ("items", items, 1),
-        ("size", size, 64),
-        ("workers", workers, 1),
-        ("bad_rows", bad_rows, 0),
-    ):
+    for name, value, least in (("items", items, 1), ("size", size, 64), ("workers", workers, 1), ("bad_rows", bad_rows, 0)):
         if value < least:
             raise UsageError(f"{name} is {value}", f"give {least} or more")
     _clear(out)
-    plan = list(_plan(items, seed))
+    plan = list(plan_of(items, seed))
     chunks = [plan[i : i + CHUNK] for i in range(0, items, CHUNK)]
-    draw = functools.partial(_draw_chunk, str(out), seed, size)
-    workers = min(workers, len(chunks))
+    draw = functools.partial(_draw_chunk, out, seed, size)
     written = out / "catalog.parquet.partial"
     with pq.ParquetWriter(written, SCHEMA) as writer:
         rows: list[dict] = []
-        for part in _mapped(draw, chunks, workers):
+        done = 0
+        for part in _mapped(draw, chunks, min(workers, len(chunks))):
             rows += part
+            done += len(part)
             if progress:
-                progress(part[-1].pop("_done"), items)
+                progress(done, items)
             if len(rows) >= ROW_GROUP:
                 writer.write_table(pa.Table.from_pylist(rows[:ROW_GROUP], SCHEMA))
                 rows = rows[ROW_GROUP:]
         rows += broken_rows(out, bad_rows, seed)
         writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
     styles = {k for _, k, _ in plan}
-    types = {style(seed, k).product.name for k in styles}
     (out / "SOURCE.md").write_text(_source(items, seed, size, bad_rows))
     os.replace(written, out / "catalog.parquet")
-    return CatalogSummary(out, items, len(styles), len(types), bad_rows)
+    return CatalogSummary(out, items, len(styles), len({style(seed, k).product for k in styles}), bad_rows)
 
 
 def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> Iterator[list[dict]]:
@@ -124,87 +115,51 @@ def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> I
         yield from pool.map(draw, chunks)
 
 
-def _plan(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
+def plan_of(items: int, seed: int) -> Iterator[tuple[int, int, int]]:
     """(number of the item, of its style, of its variant), in the catalog's order."""
-    item = index = 0
-    while True:
-        for v in range(len(style(seed, index).variants)):
-            if item == items:
-                return
-            yield item, index, v
-            item += 1
-        index += 1
+    steps = ((k, v) for k in itertools.count() for v in range(len(style(seed, k).variants)))
+    return ((item, *step) for item, step in zip(range(items), steps, strict=False))
 
 
-def _draw_chunk(out: str, seed: int, size: int, plan: list[tuple[int, int, int]]) -> list[dict]:
-    rows = [draw_item(Path(out), seed, size, *step) for step in plan]
-    rows[-1]["_done"] = plan[-1][0] + 1
-    return rows
+def _draw_chunk(out: Path, seed: int, size: int, plan: list[tuple[int, int, int]]) -> list[dict]:
+    return [draw_item(out, seed, size, *step) for step in plan]
 
 
 def draw_item(out: Path, seed: int, size: int, item: int, index: int, v: int) -> dict:
     """Draw an item and write its picture. Returns its row."""
+    image, quality, row = item_of(seed, size, item, index, v)
+    path = out / row["image"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, "JPEG", quality=quality)
+    return row
+
+
+def item_of(seed: int, size: int, item: int, index: int, v: int) -> tuple[Image.Image, int, dict]:
+    """An item's picture, its JPEG quality, and its row. `item` is its number, v the variant of the style `index`."""
     r = seeded(seed, "item", item)
     theirs = style(seed, index)
     variant = theirs.variants[v]
     photo, traits = photograph(r, theirs, variant, _others(r, theirs), size)
     text = describe(r, theirs, variant, traits)
     name = f"images/{item // 1000:04d}/{item:07d}.jpg"
-    data = io.BytesIO()
-    photo.image.save(data, "JPEG", quality=r.randint(62, 92))
-    path = out / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.getvalue())
-    truth = {
-        "color": variant.colour,
-        "material": theirs.material,
-        "pattern": theirs.pattern,
-        **traits,
-        **({"size": variant.size} if variant.size else {}),
-    }
-    return {
-        "item_id": f"{seed}-{item:07d}",
-        "title": text.title,
-        "brand": text.brand,
-        "category": theirs.product.path,
-        "attributes": json.dumps(text.attributes),
-        "description": text.description,
-        "price": theirs.price,
-        "image": name,
-        "group_id": theirs.group_id,
-        "variant_id": f"{theirs.group_id}-{variant.name}",
-        "view": photo.view,
-        "is_primary": True,
-        "fine_class": theirs.product.name,
-        "overlay": photo.overlay,
-        "background": photo.background,
-        "prop": photo.prop,
-        "distractors": photo.distractors,
-        "box": list(photo.box),
-        "title_noise": text.title_noise,
-        "missing_brand": text.missing_brand,
-        "missing_attributes": text.missing_attributes,
-        "true_brand": theirs.brand.name,
-        "true_color": variant.colour,
-        "true_material": theirs.material,
-        "true_pattern": theirs.pattern,
-        "true_attributes": json.dumps(truth),
-        "defect": "",
-    }
+    product, group = theirs.product, theirs.group_id
+    told = {key: value for key, value in vars(photo).items() if key != "image"}
+    row = {"item_id": f"{seed}-{item:07d}", **text, **told, "image": name, "is_primary": True, "defect": "", "price": theirs.price}
+    row |= {"category": product.path, "fine_class": product.name, "group_id": group, "variant_id": f"{group}-{variant.name}"}
+    row |= {"true_brand": theirs.brand.name, "true_color": variant.colour, "true_material": theirs.material, "true_pattern": theirs.pattern}
+    return photo.image, r.randint(62, 92), {**row, "true_attributes": json.dumps(truth(theirs, variant, traits))}
 
 
 def _others(r, own: Style) -> list[tuple[Style, Variant]]:
     """The other products in the picture: none, or one to three of other product types."""
     if r.random() >= DISTRACTED:
         return []
-    chosen: list[Style] = []
-    for _ in range(r.choice((1, 1, 2, 3))):
-        while True:
-            other = style(own.seed, r.randrange(DISTRACTOR_POOL))
-            if other.product.name not in {own.product.name, *(s.product.name for s in chosen)}:
-                break
-        chosen.append(other)
-    return [(s, r.choice(s.variants)) for s in chosen]
+    n, chosen = r.choice((1, 1, 2, 3)), [own]
+    while len(chosen) <= n:
+        other = style(own.seed, r.randrange(DISTRACTOR_POOL))
+        if other.product not in [s.product for s in chosen]:
+            chosen.append(other)
+    return [(s, r.choice(s.variants)) for s in chosen[1:]]
 
 
 def _clear(out: Path) -> None:
@@ -216,10 +171,7 @@ def _clear(out: Path) -> None:
     source = out / "SOURCE.md"
     drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
     if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):
-        raise UsageError(
-            f"{out} holds a catalog or images that were not drawn by this command",
-            "name another folder, or remove them",
-        )
+        raise UsageError(f"{out} holds a catalog or images that were not drawn by this command", "name another folder, or remove them")
     shutil.rmtree(out / "images", ignore_errors=True)
     (out / "catalog.parquet").unlink(missing_ok=True)
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -230,9 +182,7 @@ _TITLE = "# A drawn catalog\n"
 
 
 def _source(items: int, seed: int, size: int, bad_rows: int) -> str:
-    return (
-        _TITLE
-        + f"""
+    return f"""{_TITLE}
 Every product, brand and picture here is invented and drawn by `tgq demo-catalog`.
 
 - items: {items}
@@ -244,4 +194,3 @@ Every product, brand and picture here is invented and drawn by `tgq demo-catalog
 `group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay`
 on are the truth about picture and text; an encoder must not see them.
 """
-    )

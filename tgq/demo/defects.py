@@ -5,65 +5,38 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
-DEFECTS = (
-    "missing id",
-    "duplicate id",
-    "truncated image",
-    "not an image",
-    "path outside",
-    "no image and no text",
-    "decompression bomb",
-    "missing file",
-    "unsupported scheme",
-)
+DEFECTS = ("missing id", "duplicate id", "truncated image", "not an image", "path outside", "no image and no text", "decompression bomb", "missing file",
+           "unsupported scheme")  # fmt: skip
 
 
 def broken_rows(out: Path, count: int, seed: int) -> list[dict]:
     """`count` rows, one of DEFECTS each in turn, with their files, beside the sound pictures."""
+    return [_broken(out, seed, k, DEFECTS[k % len(DEFECTS)]) for k in range(count)]
+
+
+def _broken(out: Path, seed: int, k: int, defect: str) -> dict[str, Any]:
     good = "images/0000/0000000.jpg"
-    folder = out / "images" / "broken"
-    rows = []
-    for k in range(count):
-        defect = DEFECTS[k % len(DEFECTS)]
-        row: dict = {
-            "item_id": f"{seed}-bad{k:05d}",
-            "title": f"Broken item {k}",
-            "category": "Broken > Broken > Broken",
-            "attributes": "{}",
-            "image": good,
-            "is_primary": True,
-            "defect": defect,
-        }
-        if count:
-            folder.mkdir(parents=True, exist_ok=True)
-        if defect == "missing id":
-            row["item_id"] = None
-        elif defect == "duplicate id":
-            row["item_id"] = f"{seed}-{0:07d}"
-        elif defect == "truncated image":
-            data = (out / good).read_bytes()
-            row["image"] = _write(out, f"{k:05d}.jpg", data[: len(data) * 3 // 4])
-        elif defect == "not an image":
-            row["image"] = _write(out, f"{k:05d}.jpg", b"<html><body>404 Not Found</body></html>\n")
-        elif defect == "path outside":
-            row["image"] = "../outside.jpg"
-        elif defect == "no image and no text":
-            row.update(title=None, category=None, attributes=None, image=None)
-        elif defect == "decompression bomb":
-            row["image"] = _write(out, f"{k:05d}.png", bomb_png(20000))
-        elif defect == "missing file":
-            row["image"] = f"images/broken/{k:05d}-absent.jpg"
-        else:
-            row["image"] = f"gopher://shop.invalid/{k:05d}.jpg"
-        rows.append(row)
-    return rows
-
-
-def _write(out: Path, name: str, data: bytes) -> str:
-    path = out / "images" / "broken" / name
-    path.write_bytes(data)
-    return f"images/broken/{name}"
+    row = {"item_id": f"{seed}-bad{k:05d}", "title": f"Broken item {k}", "category": "Broken > Broken > Broken", "attributes": "{}", "image": good}
+    wrong: dict[str, dict[str, str | None]] = {
+        "missing id": {"item_id": None},
+        "duplicate id": {"item_id": f"{seed}-{0:07d}"},
+        "path outside": {"image": "../outside.jpg"},
+        "no image and no text": {"title": None, "category": None, "attributes": None, "image": None},
+        "missing file": {"image": f"images/broken/{k:05d}-absent.jpg"},
+        "unsupported scheme": {"image": f"gopher://shop.invalid/{k:05d}.jpg"},
+    }
+    path = out / "images" / "broken" / f"{k:05d}.{'png' if defect == 'decompression bomb' else 'jpg'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if defect in wrong:
+        return {**row, **wrong[defect], "is_primary": True, "defect": defect}
+    if defect == "truncated image":
+        data = (out / good).read_bytes()
+        path.write_bytes(data[: len(data) * 3 // 4])
+    else:
+        path.write_bytes(bomb_png(20000) if defect == "decompression bomb" else b"<html><body>404 Not Found</body></html>\n")
+    return {**row, "image": f"images/broken/{path.name}", "is_primary": True, "defect": defect}
 
 
 def bomb_png(side: int) -> bytes:

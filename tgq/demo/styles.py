@@ -6,39 +6,16 @@ import functools
 from dataclasses import dataclass
 from typing import cast
 
-from tgq.demo.canvas import MARKS, Brand, Look
-from tgq.demo.draws import Shape, unit_of
-from tgq.demo.products import Product, products
-from tgq.demo.surface import COLOURS, RGB, shade
+from tgq.demo.drawing.canvas import MARKS, Brand, Look
+from tgq.demo.drawing.draws import Shape, unit_of
+from tgq.demo.drawing.surface import COLOURS, RGB, shade
+from tgq.demo.types import Product, products
 from tgq.nuisances.draws import seeded
 from tgq.nuisances.lettering import luminance
 
-NAMES = (
-    "Velmora",
-    "Kestrin",
-    "Noruba",
-    "Tallio",
-    "Brixham Lane",
-    "Osterly",
-    "Fjellrav",
-    "Quindle",
-    "Mirabeau Nord",
-    "Zephra",
-    "Haldane",
-    "Pomelo Works",
-    "Uralis",
-    "Cantabria",
-    "Drift & Vale",
-    "Junofield",
-    "Lumeno",
-    "Wexcombe",
-    "Sabelle",
-    "Torvik",
-    "Yarrowby",
-    "Eskimara",
-    "Gantry",
-    "Inverleaf",
-)
+NAMES = ("Velmora", "Kestrin", "Noruba", "Tallio", "Brixham Lane", "Osterly", "Fjellrav", "Quindle", "Mirabeau Nord", "Zephra", "Haldane",
+         "Pomelo Works", "Uralis", "Cantabria", "Drift & Vale", "Junofield", "Lumeno", "Wexcombe", "Sabelle", "Torvik", "Yarrowby", "Eskimara", "Gantry",
+         "Inverleaf")  # fmt: skip
 BRANDS_PER_TYPE = 5
 PALETTES = {  # materials that come in their own colours most of the time
     "oak": ("beige", "mustard", "brown", "white", "black", "olive"),
@@ -94,23 +71,14 @@ class Style:
 def brands() -> tuple[Brand, ...]:
     """All makers; they do not depend on the seed, as a real market's do not."""
     inks = [c for c in COLOURS.values() if luminance(c) < 0.75]
-    return tuple(
-        Brand(name, MARKS[k % len(MARKS)], inks[(k * 5) % len(inks)]) for k, name in enumerate(NAMES)
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _market() -> tuple[tuple[Product, ...], tuple[float, ...]]:
-    kinds = products()
-    return kinds, tuple(p.weight for p in kinds)
+    return tuple(Brand(name, MARKS[k % len(MARKS)], inks[(k * 5) % len(inks)]) for k, name in enumerate(NAMES))
 
 
 @functools.lru_cache(maxsize=65536)
 def style(seed: int, index: int) -> Style:
     """Style `index` of `seed`, with its two to six variants; other seeds share no style with it."""
     r = seeded(seed, "style", index)
-    kinds, weights = _market()
-    kind = r.choices(kinds, weights)[0]
+    kind = r.choices(products(), [p.weight for p in products()])[0]
     brand = r.choice(seeded("brands of", kind.name).sample(brands(), BRANDS_PER_TYPE))
     material, pattern = r.choice(kind.materials), r.choice(kind.patterns)
     low, high = kind.price
@@ -124,19 +92,9 @@ def style(seed: int, index: int) -> Style:
     names = [r.choice(palette)] * len(sizes) if sized else r.sample(palette, min(n, len(palette)))
     variants = []
     for colour, size in zip(names, sizes, strict=False):
-        main = (
-            COLOURS[colour]
-            if sized
-            else cast(RGB, tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour]))
-        )
-        other = {
-            "white": COLOURS["white"],
-            "black": COLOURS["black"],
-            "deep": shade(main, -0.5),
-            "pale": shade(main, 0.55),
-            "fixed": COLOURS[fixed],
-            "free": COLOURS[fixed if sized else r.choice(list(COLOURS))],
-        }[scheme]
+        main = COLOURS[colour] if sized else cast(RGB, tuple(min(255, max(0, v + r.randint(-9, 9))) for v in COLOURS[colour]))
+        other = {"white": COLOURS["white"], "black": COLOURS["black"], "deep": shade(main, -0.5), "pale": shade(main, 0.55), "fixed": COLOURS[fixed],
+                 "free": COLOURS[fixed if sized else r.choice(list(COLOURS))]}[scheme]  # fmt: skip
         if sum(abs(a - b) for a, b in zip(main, other, strict=True)) < 110:  # a pattern must be seen
             other = shade(main, -0.55) if luminance(main) > 0.5 else shade(main, 0.6)
         name = colour.replace(" ", "-") + (f"-{size}".replace(" ", "") if size else "")

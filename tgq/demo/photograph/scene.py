@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from tgq.demo.backgrounds import background
-from tgq.demo.canvas import Canvas
-from tgq.demo.overlays import overlay
-from tgq.demo.props import hand, person, still_life
+from tgq.demo.drawing.canvas import Canvas
+from tgq.demo.photograph.backgrounds import background
+from tgq.demo.photograph.overlays import overlay
+from tgq.demo.photograph.props import hand, person, still_life
 from tgq.demo.styles import Style, Variant
 
 Box = tuple[float, float, float, float]
@@ -43,9 +43,7 @@ class Photo:
     distractors: int
 
 
-def cut_out(
-    style: Style, variant: Variant, side: int, turn: float = 0.0, mirrored: bool = False
-) -> tuple[Cut, dict[str, str]]:
+def cut_out(style: Style, variant: Variant, side: int, turn: float = 0.0, mirrored: bool = False) -> tuple[Cut, dict[str, str]]:
     """Draws a variant, its longer side `side` pixels; returns it with the traits that the drawing showed."""
     px = _sheet(2 * side)
     shape = style.shape()
@@ -68,9 +66,7 @@ def _sheet(px: int) -> int:
     return round(2 ** (math.ceil(6 * math.log2(px)) / 6))
 
 
-def photograph(
-    r: random.Random, style: Style, variant: Variant, others: list[tuple[Style, Variant]], size: int
-) -> tuple[Photo, dict[str, str]]:
+def photograph(r: random.Random, style: Style, variant: Variant, others: list[tuple[Style, Variant]], size: int) -> tuple[Photo, dict[str, str]]:
     """A size x size picture of a variant, with `others` beside it; returns it with the traits of the style.
 
     With others in the frame all are alike in size, place and order: only the metadata singles out the item.
@@ -78,21 +74,11 @@ def photograph(
     canvas, kind = background(r, size)
     view = "front" if others else r.choice(VIEWS)
     worn = style.product.stance == "worn" and view in ("front", "mirrored") and not others
-    prop = "none"
-    if worn and r.random() < 0.35:
-        prop = "person"
-    elif r.random() < 0.16:
-        prop = r.choice(("hand", "still life"))
+    prop = "person" if worn and r.random() < 0.35 else r.choice(("hand", "still life")) if r.random() < 0.16 else "none"
     if others:
         box, traits = _group(r, canvas, style, variant, others)
     else:
-        share = (
-            r.uniform(1.0, 1.35)
-            if view == "close-up"
-            else r.uniform(0.45, 0.62)
-            if prop == "person"
-            else r.uniform(0.6, 0.9)
-        )
+        share = r.uniform(1.0, 1.35) if view == "close-up" else r.uniform(0.45, 0.62) if prop == "person" else r.uniform(0.6, 0.9)
         turn = r.uniform(8, 28) * r.choice((-1, 1)) if view == "tilted" else 0.0
         cut, traits = cut_out(style, variant, round(size * share), turn, view == "mirrored")
         x, y = _place(r, size, cut.mask.size, view == "close-up")
@@ -110,16 +96,13 @@ def photograph(
 
 
 def _place(r: random.Random, size: int, item: tuple[int, int], close: bool) -> tuple[int, int]:
-    if close:  # the middle of the item stays in the middle third
-        return tuple(round(size * r.uniform(0.4, 0.6) - side / 2) for side in item)  # type: ignore[return-value]  # of fixed length
-    return tuple(round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)  # type: ignore[return-value]  # of fixed length
+    """Where an item's upper left corner lies; close up, its middle stays in the middle third."""
+    x, y = (round(size * r.uniform(0.4, 0.6) - side / 2) if close else round((size - side) * (0.5 + 0.9 * (r.random() - 0.5))) for side in item)
+    return x, y
 
 
-def _group(
-    r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]
-) -> tuple[Box, dict[str, str]]:
-    size = canvas.width
-    cast = [(style, variant), *others]
+def _group(r: random.Random, canvas: Image.Image, style: Style, variant: Variant, others: list[tuple[Style, Variant]]) -> tuple[Box, dict[str, str]]:
+    size, cast = canvas.width, [(style, variant), *others]
     order = list(range(len(cast)))
     r.shuffle(order)
     if len(cast) == 2 and r.random() < 0.5:
@@ -135,10 +118,7 @@ def _group(
         theirs, dressed = cast[who]
         cut, told = cut_out(theirs, dressed, round(size * side * r.uniform(0.9, 1.1)), 0.0, r.random() < 0.3)
         w, h = cut.mask.size
-        x, y = (
-            round(min(max(size * (c + r.uniform(-0.04, 0.04)) - n / 2, 0), size - n))
-            for c, n in zip(spot, (w, h), strict=True)
-        )
+        x, y = (round(min(max(size * (c + r.uniform(-0.04, 0.04)) - n / 2, 0), size - n)) for c, n in zip(spot, (w, h), strict=True))
         _put(canvas, cut, x, y, theirs.product.stance)
         if who == 0:
             box, traits = _clip(x, y, (w, h), size), told
@@ -154,12 +134,8 @@ def _put(canvas: Image.Image, item: Cut, x: int, y: int, stance: str) -> None:
     else:
         pad = 8
         dark = Image.new("L", (w // 4 + pad // 2, h // 4 + pad // 2), 0)
-        dark.paste(
-            90, (pad // 4, pad // 4), item.mask.resize((max(1, w // 4), max(1, h // 4)), Image.Resampling.BOX)
-        )
-        dark = dark.filter(ImageFilter.BoxBlur(1)).resize(
-            (w + 2 * pad, h + 2 * pad), Image.Resampling.BILINEAR
-        )
+        dark.paste(90, (pad // 4, pad // 4), item.mask.resize((max(1, w // 4), max(1, h // 4)), Image.Resampling.BOX))
+        dark = dark.filter(ImageFilter.BoxBlur(1)).resize((w + 2 * pad, h + 2 * pad), Image.Resampling.BILINEAR)
         at = (x - pad + max(2, w // 40), y - pad + max(2, w // 30))
     canvas.paste((24, 22, 26), (*at, at[0] + dark.width, at[1] + dark.height), dark)
     canvas.paste(item.colour, (x, y), item.mask)
@@ -168,9 +144,7 @@ def _put(canvas: Image.Image, item: Cut, x: int, y: int, stance: str) -> None:
 @functools.lru_cache(maxsize=1)
 def _patch() -> Image.Image:
     """A soft dark spot, 64 x 64, nothing at its rim."""
-    return (
-        Image.radial_gradient("L").resize((64, 64)).point([max(0, 150 - round(v * 1.2)) for v in range(256)])
-    )
+    return Image.radial_gradient("L").resize((64, 64)).point([max(0, 150 - round(v * 1.2)) for v in range(256)])
 
 
 def _clip(x: int, y: int, item: tuple[int, int], size: int) -> Box:

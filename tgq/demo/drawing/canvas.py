@@ -7,10 +7,10 @@ from typing import cast
 
 from PIL import Image, ImageChops, ImageDraw
 
-from tgq.demo import outline as o
-from tgq.demo.draws import Shape
-from tgq.demo.outline import Outline, Point
-from tgq.demo.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
+from tgq.demo.drawing import outline as o
+from tgq.demo.drawing.draws import Shape
+from tgq.demo.drawing.outline import Outline
+from tgq.demo.drawing.surface import GLOSSY, RGB, TEXTURES, light, patterned, shade, texture
 from tgq.nuisances.lettering import contrast, font, luminance
 
 
@@ -24,15 +24,10 @@ class Brand:
 
 
 PAINTS: dict[str, RGB] = {
-    "dark": (44, 44, 48),
-    "metal": (188, 192, 198),
-    "wood": (176, 128, 82),
-    "white": (244, 244, 240),
-    "glass": (196, 218, 226),
-    "rubber": (58, 58, 60),
-    "screen": (26, 30, 40),
-    "brass": (210, 174, 88),
-}
+    "dark": (44, 44, 48), "metal": (188, 192, 198), "wood": (176, 128, 82), "white": (244, 244, 240), "glass": (196, 218, 226),
+    "rubber": (58, 58, 60), "screen": (26, 30, 40), "brass": (210, 174, 88),
+}  # fmt: skip
+PAINT_NAMES = frozenset({*PAINTS, "main", "plain", "second", "deep", "pale"})
 MARKS = ("ring", "star", "triangle", "diamond", "bars", "hexagon", "cross", "moon", "letter", "wave")
 
 
@@ -62,28 +57,18 @@ class Canvas:
         self._glossy = look.material in GLOSSY
         self._surfaces: dict[str, Image.Image] = {}
         main = look.main
-        self._paints: dict[str, RGB] = {
-            **PAINTS,
-            "main": main,
-            "plain": main,
-            "second": look.second,
-            "deep": shade(main, -0.35),
-            "pale": shade(main, 0.45),
-        }
+        self._paints: dict[str, RGB] = {**PAINTS, "main": main, "plain": main, "second": look.second, "deep": shade(main, -0.35), "pale": shade(main, 0.45)}
 
     def rgb(self, paint: str | RGB) -> RGB:
         """The plain colour of a paint."""
         return self._paints[paint] if isinstance(paint, str) else paint
 
-    def part(
-        self,
-        outline: Outline,
-        paint: str | RGB = "main",
-        light: str = "flat",
-        edge: float = 0.35,
-        opacity: float = 1.0,
-    ) -> None:
-        """Fills an outline with paint under a light; `edge` darkens its rim, `opacity` < 1 lets through."""
+    def ink(self, paint: str | RGB) -> str:
+        """The paint in which a dial's marks are seen on this one."""
+        return "dark" if sum(self.rgb(paint)) > 380 else "white"
+
+    def part(self, paint: str | RGB, light: str, outline: Outline, edge: float = 0.35, opacity: float = 1.0) -> None:
+        """Fills an outline with paint under one of LIGHTS; `edge` darkens its rim, `opacity` < 1 lets through."""
         px = self.px
         points = [(x * px, y * px) for x, y in outline]
         x0, y0 = (max(0, int(min(p[k] for p in points)) - 2) for k in (0, 1))
@@ -102,11 +87,7 @@ class Canvas:
 
     def _lit(self, paint: str | RGB, kind: str, area: tuple[int, int, int, int]) -> Image.Image:
         size = (area[2] - area[0], area[3] - area[1])
-        glossy = (
-            self._glossy
-            if paint in ("main", "plain", "deep", "pale", "second")
-            else paint in ("metal", "glass")
-        )
+        glossy = self._glossy if paint in ("main", "plain", "deep", "pale", "second") else paint in ("metal", "glass")
         if paint in ("main", "plain", "wood"):
             base = self._surface(paint).crop(area)
         else:
@@ -126,7 +107,7 @@ class Canvas:
             self._surfaces[paint] = image
         return self._surfaces[paint]
 
-    def line(self, points: Outline, width: float, paint: str | RGB = "deep") -> None:
+    def line(self, paint: str | RGB, width: float, points: Outline) -> None:
         """A flat line with round ends: seams, laces, wires."""
         colour, w = self.rgb(paint), max(1, round(width * self.px))
         scaled = [(x * self.px, y * self.px) for x, y in points]
@@ -136,13 +117,13 @@ class Canvas:
             for x, y in (scaled[0], scaled[-1]):
                 d.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=fill)
 
-    def tube(self, points: Outline, width: float, paint: str | RGB = "plain") -> None:
+    def tube(self, paint: str | RGB, width: float, points: Outline) -> None:
         """A round bar along a line: handles, legs, frames; darker at its rim, with a highlight."""
         colour = self.rgb(paint)
-        self.line(points, width, shade(colour, -0.35))
-        self.line(points, width * 0.72, colour)
+        self.line(shade(colour, -0.35), width, points)
+        self.line(colour, width * 0.72, points)
         lift = width * 0.16
-        self.line([(x - lift, y - lift) for x, y in points], width * 0.22, shade(colour, 0.4))
+        self.line(shade(colour, 0.4), width * 0.22, [(x - lift, y - lift) for x, y in points])
 
     def cut(self, outline: Outline) -> None:
         """Makes a hole."""
@@ -157,40 +138,26 @@ class Canvas:
         colour = self.rgb(paint) if paint else brand.colour if far else contrast(under)
         draw_mark(ImageDraw.Draw(self.colour), brand, x * self.px, y * self.px, size * self.px, colour)
 
-    def text(self, x: float, y: float, text: str, size: float, paint: str | RGB) -> None:
+    def text(self, x: float, y: float, size: float, paint: str | RGB, text: str) -> None:
         """A few letters, centred at x, y."""
         px = max(4, round(size * self.px))
-        ImageDraw.Draw(self.colour).text(
-            (x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm"
-        )
+        ImageDraw.Draw(self.colour).text((x * self.px, y * self.px), text, font=font(px), fill=self.rgb(paint), anchor="mm")
 
 
 def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: float, colour: RGB) -> None:
     """Draws a brand's mark of the given size in pixels, centred at x, y."""
     r = size / 2
     around = (x - r, y - r, x + r, y + r)
-    if brand.mark == "ring":
+    solid = {"star": o.star(x, y, r * 1.15, 5, 0.42), "triangle": o.polygon(x, y, r * 1.1, 3), "hexagon": o.polygon(x, y, r, 6)}
+    solid["diamond"] = [(x, y - r), (x + r * 0.7, y), (x, y + r), (x - r * 0.7, y)]
+    if brand.mark in solid:
+        d.polygon(solid[brand.mark], fill=colour)
+    elif brand.mark == "ring":
         d.ellipse(around, outline=colour, width=max(1, round(r * 0.45)))
-    elif brand.mark == "star":
-        d.polygon(o.polygon(x, y, r * 1.15, 5, inner=0.42), fill=colour)
-    elif brand.mark == "triangle":
-        d.polygon(o.polygon(x, y, r * 1.1, 3), fill=colour)
-    elif brand.mark == "diamond":
-        d.polygon([(x, y - r), (x + r * 0.7, y), (x, y + r), (x - r * 0.7, y)], fill=colour)
     elif brand.mark == "bars":
         for k in (-1, 0, 1):
-            left = x + k * r * 0.7
-            d.polygon(
-                [
-                    (left - r * 0.4, y + r),
-                    (left, y - r + (1 - k) * r * 0.45),
-                    (left + r * 0.3, y - r + (1 - k) * r * 0.45),
-                    (left - r * 0.1, y + r),
-                ],
-                fill=colour,
-            )
-    elif brand.mark == "hexagon":
-        d.polygon(o.polygon(x, y, r, 6), fill=colour)
+            left, top = x + k * r * 0.7, y - r + (1 - k) * r * 0.45
+            d.polygon([(left - r * 0.4, y + r), (left, top), (left + r * 0.3, top), (left - r * 0.1, y + r)], fill=colour)
     elif brand.mark == "cross":
         d.rectangle((x - r, y - r * 0.32, x + r, y + r * 0.32), fill=colour)
         d.rectangle((x - r * 0.32, y - r, x + r * 0.32, y + r), fill=colour)
@@ -201,6 +168,3 @@ def draw_mark(d: ImageDraw.ImageDraw, brand: Brand, x: float, y: float, size: fl
         d.line(o.curve(wave, closed=False), fill=colour, width=max(1, round(r * 0.5)), joint="curve")
     else:
         d.text((x, y), brand.name[0], font=font(max(4, round(size * 1.4))), fill=colour, anchor="mm")
-
-
-__all__ = ["MARKS", "Brand", "Canvas", "Look", "Point", "draw_mark"]

@@ -6,32 +6,14 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from tgq.demo.outline import curve
-from tgq.demo.surface import RGB, shade, texture
-
-SHARES = {
-    "none": 0.42,
-    "gradient": 0.15,
-    "studio": 0.13,
-    "clutter": 0.12,
-    "wood": 0.07,
-    "tiles": 0.06,
-    "outdoor": 0.05,
-}
+from tgq.demo.drawing.outline import curve
+from tgq.demo.drawing.surface import RGB, shade, texture
 
 
 def background(r: random.Random, size: int) -> tuple[Image.Image, str]:
     """A size x size picture without a product, and the name of its kind."""
-    kind = r.choices(list(SHARES), list(SHARES.values()))[0]
-    return {
-        "none": _none,
-        "gradient": _gradient,
-        "studio": _studio,
-        "clutter": _clutter,
-        "wood": _wood,
-        "tiles": _tiles,
-        "outdoor": _outdoor,
-    }[kind](r, size), kind
+    kind = r.choices(list(KINDS), [share for share, _ in KINDS.values()])[0]
+    return KINDS[kind][1](r, size), kind
 
 
 def _colour(r: random.Random, low: int, high: int, spread: int = 40) -> RGB:
@@ -40,9 +22,7 @@ def _colour(r: random.Random, low: int, high: int, spread: int = 40) -> RGB:
 
 
 def _none(r: random.Random, size: int) -> Image.Image:
-    return Image.new(
-        "RGB", (size, size), r.choice(((255, 255, 255), (255, 255, 255), (246, 246, 246), (238, 240, 242)))
-    )
+    return Image.new("RGB", (size, size), r.choice(((255, 255, 255), (255, 255, 255), (246, 246, 246), (238, 240, 242))))
 
 
 def _blend(kind: str, size: int, a: RGB, b: RGB) -> Image.Image:
@@ -66,9 +46,8 @@ def _studio(r: random.Random, size: int) -> Image.Image:
     image.paste(ground, (0, y))
     if r.random() < 0.5:
         ImageDraw.Draw(image).rectangle((0, y - size // 40, size, y), fill=shade(wall, 0.55))
-    else:
-        image = image.filter(ImageFilter.BoxBlur(size // 24))
-    return image
+        return image
+    return image.filter(ImageFilter.BoxBlur(size // 24))
 
 
 def _wood(r: random.Random, size: int) -> Image.Image:
@@ -96,12 +75,7 @@ def _tiles(r: random.Random, size: int) -> Image.Image:
         shift = w / 2 if j % 2 else 0
         for i in range(-1, int(size / w) + 1):
             x, y = i * w + shift, j * h
-            d.rectangle(
-                (x, y, x + w, y + h),
-                fill=shade(tone, r.uniform(-0.08, 0.08)),
-                outline=joint,
-                width=max(1, size // 110),
-            )
+            d.rectangle((x, y, x + w, y + h), fill=shade(tone, r.uniform(-0.08, 0.08)), outline=joint, width=max(1, size // 110))
     return image
 
 
@@ -120,9 +94,7 @@ def _clutter(r: random.Random, size: int) -> Image.Image:
             kind = r.random()
             if kind < 0.55:
                 d.rectangle((x, floor - h, x + w, floor), fill=colour, outline=shade(colour, -0.3))
-                d.rectangle(
-                    (x + w * 0.15, floor - h * 0.7, x + w * 0.85, floor - h * 0.45), fill=shade(colour, 0.5)
-                )
+                d.rectangle((x + w * 0.15, floor - h * 0.7, x + w * 0.85, floor - h * 0.45), fill=shade(colour, 0.5))
             elif kind < 0.8:
                 d.rounded_rectangle((x, floor - h * 0.8, x + w, floor), w * 0.3, fill=colour)
                 d.rectangle((x + w * 0.3, floor - h, x + w * 0.7, floor - h * 0.75), fill=shade(colour, -0.4))
@@ -141,16 +113,17 @@ def _outdoor(r: random.Random, size: int) -> Image.Image:
     for k in range(r.randint(1, 3)):
         y = size * (0.5 + 0.08 * k)
         ridge = [(size * t / 5, y + size * r.uniform(-0.09, 0.05)) for t in range(-1, 8)]
-        d.polygon(
-            [*curve(ridge, closed=False), (size * 1.5, size), (-size * 0.5, size)],
-            fill=shade((96, 138, 92), 0.35 - 0.17 * k),
-        )
+        d.polygon([*curve(ridge, closed=False), (size * 1.5, size), (-size * 0.5, size)], fill=shade((96, 138, 92), 0.35 - 0.17 * k))
     y = round(size * r.uniform(0.64, 0.78))
     image.paste(_blend("down", size, (116, 160, 76), (74, 116, 48)).resize((size, size - y)), (0, y))
     for _ in range(r.randint(0, 3)):
         x, h = size * r.random(), size * r.uniform(0.15, 0.35)
         d.rectangle((x - size * 0.012, y - h * 0.4, x + size * 0.012, y + size * 0.02), fill=(96, 70, 48))
-        d.ellipse(
-            (x - h * 0.4, y - h, x + h * 0.4, y - h * 0.25), fill=shade((62, 112, 58), r.uniform(-0.1, 0.25))
-        )
+        d.ellipse((x - h * 0.4, y - h, x + h * 0.4, y - h * 0.25), fill=shade((62, 112, 58), r.uniform(-0.1, 0.25)))
     return image.filter(ImageFilter.BoxBlur(size * r.uniform(0.002, 0.012)))
+
+
+KINDS = {  # with their shares of all pictures
+    "none": (0.42, _none), "gradient": (0.15, _gradient), "studio": (0.13, _studio), "clutter": (0.12, _clutter), "wood": (0.07, _wood),
+    "tiles": (0.06, _tiles), "outdoor": (0.05, _outdoor),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""The drawing surface: outlines, surfaces and the canvas that paints them."""

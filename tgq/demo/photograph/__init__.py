@@ -1,0 +1,1 @@
+"""A product becomes a picture: background, props, product and overlays."""
