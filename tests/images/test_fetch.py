@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -398,3 +401,66 @@ def test_it_travels_to_a_worker_after_use(shop):
     fetcher = web()
     fetcher.read(f"{shop}/1.jpg")
     assert pickle.loads(pickle.dumps(fetcher)).read(f"{shop}/1.jpg") == b"one"
+
+
+# -- addresses without a scheme
+
+
+@pytest.fixture
+def encrypted(tmp_path, monkeypatch):
+    """The same shop behind TLS, with a certificate that this process trusts: "127.0.0.1:port"."""
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+            "subjectAltName=IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]  # fmt: skip
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, and makes the certificate")
+    subprocess.run(made, check=True, capture_output=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = QuietServer(("127.0.0.1", 0), Shop)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    Shop.asked = []
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_address_without_a_scheme_is_asked_encrypted_first(encrypted):
+    fetcher = web(timeout_s=5)
+    assert fetcher.read(f"https://{encrypted}/1.jpg") == fetcher.read(f"//{encrypted}/1.jpg") == b"one"
+    assert fetcher.stat(f"//{encrypted}/1.jpg") == 'etag="v1" size=3'
+    # whatever the encrypted server answers stands: http would be a broken connection here
+    assert reason(lambda: fetcher.read(f"//{encrypted}/status/404")) == "not_found"
+    with pytest.raises(ImageError, match=f"https://{encrypted}/status/500: HTTP 500"):
+        fetcher.read(f"//{encrypted}/status/500")
+    with pytest.raises(ImageError, match=f"https://{encrypted}/slow"):
+        web(timeout_s=0.5).read(f"//{encrypted}/slow")
+
+
+def test_an_address_without_a_scheme_is_asked_unencrypted_where_nothing_else_can_be(shop, monkeypatch):
+    address = shop.removeprefix("http:")
+    fetcher = web()
+    assert fetcher.read(f"{address}/1.jpg") == b"one" and fetcher.stat(f"{address}/hop") == 'etag="v1" size=3'
+    assert reason(lambda: fetcher.read(f"{address}/status/404")) == "not_found"
+    assert fetcher.read(f"{address}/1.jpg") == b"one"
+    assert reason(lambda: fetcher.read(f"{address}/away")) == "host_not_allowed"
+
+
+def test_an_address_without_a_scheme_passes_the_same_checks(shop):
+    address = shop.removeprefix("http:")
+    assert reason(lambda: web("elsewhere.example").read(f"{address}/1.jpg")) == "host_not_allowed"
+    assert reason(lambda: web("*.0.0.1").read(f"{address}/1.jpg")) == "host_not_allowed"
+    assert reason(lambda: Fetcher(FetchOptions(allowed_roots=("/",))).read(f"{address}/1.jpg")) == "host_not_allowed"
+    assert Shop.asked == []
+
+
+def test_a_host_that_takes_no_connection_says_so_without_an_address_of_memory():
+    with QuietServer(("127.0.0.1", 0), Shop) as closed:
+        port = closed.server_address[1]
+    for scheme in ("http:", "https:", ""):
+        with pytest.raises(ImageError, match="refused") as caught:
+            web().read(f"{scheme}//127.0.0.1:{port}/1.jpg")
+        assert "0x" not in caught.value.detail

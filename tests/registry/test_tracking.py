@@ -124,6 +124,19 @@ def test_metric_names_hold_slice_baseline_and_cutoff():
     assert len(names) == 8 and set(names.values()) == {0.4, 0.5, 0.6, 0.7}
 
 
+def test_a_long_slice_is_cut_and_keeps_the_metric_behind_it():
+    from mlflow.utils.validation import _validate_metric_name
+
+    long = "Möbel > " * 60
+    values = {f"category={long}{end}": float(n) for n, end in enumerate(("a", "b", "\u201cc\u201d 👟"))}
+    rows = [row("in_category_hit_rate", 100, slice=s, model=m, value=v) for s, v in values.items() for m in ("frozen_concat", "0123456789abcdef")]
+    names = metric_names(rows)
+    assert len(names) == 6 and sorted(names.values()) == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
+    for name in names:
+        _validate_metric_name(name)
+        assert name.startswith(("category/Möbel", "frozen_concat/category/Möbel")) and name.endswith("/in_category_hit_rate_at_100")
+
+
 @given(st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=8, unique=True))
 def test_every_slice_has_a_name_that_mlflow_accepts(values):
     from mlflow.utils.validation import _validate_metric_name

@@ -16,6 +16,7 @@ from tgq.catalog.fields import encoder_texts
 from tgq.catalog.location import Location, fetch_options
 from tgq.images.decode import ImageError, ImageLimits, verify_header, verify_image
 from tgq.images.fetch import Fetcher
+from tgq.images.permitted import is_web_address
 from tgq.settings.sections import MetadataSettings, Settings
 
 MISSING = "(missing)"
@@ -138,7 +139,7 @@ class Examiner:
         try:
             return self.fetcher.stat(uri)
         except ImageError as error:
-            if error.reason == "unreadable" and uri.lower().startswith("http"):
+            if error.reason == "unreadable" and is_web_address(uri):
                 return ""  # some servers refuse HEAD and give the picture all the same
             raise
 

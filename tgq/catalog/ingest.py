@@ -58,7 +58,8 @@ def ingest(night: Night) -> StepResult:
     write_quarantine(night, staged, counts["rows"] - counts["good"])
     if not counts["good"]:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts["reasons"].items())
-        raise SourceError(f"none of the {counts['rows']} rows of {catalog.path} can be used ({reasons})", "see the table quarantine for details")
+        outside = "name the folder of the pictures in images.allowed_roots, or " if "path_outside_catalog" in counts["reasons"] else ""
+        raise SourceError(f"none of the {counts['rows']} rows of {catalog.path} can be used ({reasons})", f"{outside}see the table quarantine for details")
     vanished = upsert_items(night, staged)
     pairs = load_pairs(night, location)
     inactive, largest_group = _standing(night)

@@ -42,11 +42,12 @@ class Location:
         return "://" not in self.folder
 
     def resolve(self, path: str) -> str:
-        """A path relative to the catalog's folder as a full one; a URI or an absolute path as it is.
+        """A path relative to the catalog's folder as a full one; a URI, a web address or an absolute path as it is. Blanks around it go.
 
         Raises:
             ImageError: 'path_outside_catalog' in a remote catalog; a local path is judged by `Fetcher`, which sees symlinks.
         """
+        path = path.strip()
         if path.startswith("/") or URI.match(path):
             return path
         if not self.is_local and posixpath.normpath(path).startswith(".."):

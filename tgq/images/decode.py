@@ -8,12 +8,14 @@ allocated.
 from __future__ import annotations
 
 import io
+import re
 import threading
+import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, features
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError, features
 
 # Raster formats only. EPS, PDF, WMF and similar formats start interpreters, so they are never opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features.check("avif") else ())
@@ -21,6 +23,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features
 # A normal progressive JPEG has about ten scans. Each scan costs a pass over the whole image, so a small file with thousands of
 # empty scans would keep a core busy for hours.
 MAX_JPEG_SCANS = 500
+
+# Colour profiles and texts of a PNG, decompressed and together. Pillow's own limit of 1 MiB for each refuses good images of print
+# shops. `_check_png_text` counts them before Pillow decompresses any, so a small file cannot unpack gigabytes chunk by chunk.
+MAX_PNG_TEXT = 32 * 2**20
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_PNG_TEXT
 
 # A process decodes images above this size one at a time, because sixteen threads with a gigabyte each would exceed the worker's
 # memory.
@@ -126,6 +133,8 @@ def _load(
     if len(data) > limits.max_bytes:
         raise ImageError("too_large", f"{len(data):,} bytes, above the limit of {limits.max_bytes:,}")
     try:
+        if data.startswith(_PNG):
+            _check_png_text(data)
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         size = image.size
         _check_header(image, data, limits)
@@ -151,6 +160,40 @@ def _check_header(image: ImageFile.ImageFile, data: bytes, limits: ImageLimits) 
         )
     if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError("decompression_bomb", f"{scans:,} JPEG scans, above the limit of {MAX_JPEG_SCANS}")
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _check_png_text(data: bytes) -> None:
+    """Raise ImageError if the texts and colour profiles of a PNG take more than MAX_PNG_TEXT bytes. At most so much is decompressed.
+
+    Chunks that are damaged in themselves are left to Pillow.
+    """
+    at, left = len(_PNG), MAX_PNG_TEXT
+    while at + 12 <= len(data):
+        length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if kind in (b"iCCP", b"zTXt", b"iTXt"):
+            left -= _text_length(kind, data[at + 8 : at + 8 + length], left)
+        elif kind == b"tEXt":
+            left -= length
+        if left < 0:
+            raise ImageError("decompression_bomb", f"texts and colour profile of more than {MAX_PNG_TEXT:,} bytes")
+        at += 12 + length
+
+
+def _text_length(kind: bytes, body: bytes, most: int) -> int:
+    """Bytes of a text or profile chunk after decompression, at most `most` + 1."""
+    keyword, _, rest = body.partition(b"\0")
+    packed, rest = True, rest[1:]  # after the compression method, or the flag of an iTXt
+    if kind == b"iTXt":
+        packed, rest = body[len(keyword) + 1 : len(keyword) + 2] != b"\0", rest[1:].partition(b"\0")[2].partition(b"\0")[2]
+    if not packed:
+        return len(rest)
+    try:
+        return len(zlib.decompressobj().decompress(rest, most + 1))
+    except zlib.error:
+        return 0
 
 
 def _lock_for(image: Image.Image):
@@ -232,7 +275,17 @@ def _as_image_error(error: Exception, data: bytes) -> ImageError:
         return ImageError("not_an_image", f"{name} is not supported; known formats: {', '.join(FORMATS)}")
     if _ends_early(name, data) or "truncated" in str(error).lower():
         return ImageError("truncated", f"the {name} file ends early, after {len(data):,} bytes")
-    return ImageError("unreadable", f"{name}: {' '.join(str(error).split()) or type(error).__name__}"[:300])
+    if isinstance(error, UnidentifiedImageError):  # Pillow names the stream that it read from, and no cause
+        return ImageError("unreadable", f"{name}: the header, or a part before the pixels, is damaged")
+    return ImageError("unreadable", f"{name}: {one_line(error) or type(error).__name__}")
+
+
+_ADDRESS = re.compile(r"\s*<[^<>]* at 0x[0-9a-fA-F]+>")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line of at most 300 characters, without the addresses of Python objects: they differ in every run."""
+    return " ".join(_ADDRESS.sub("", getattr(error, "strerror", None) or str(error)).split()).strip(" :")[:300]
 
 
 _MAGIC = (

@@ -15,7 +15,8 @@ class LocalFiles:
 
     def __init__(self, options: FetchOptions, roots: tuple[str, ...]):
         self.options = options
-        self._roots = tuple(os.path.realpath(local_path(root)) for root in roots)
+        self._named = tuple(os.path.normpath(local_path(root)) for root in roots)
+        self._roots = tuple(os.path.realpath(root) for root in self._named)
 
     def stat(self, uri: str) -> str:
         """Size in bytes and mtime in ns, as a fingerprint; raises ImageError."""
@@ -49,15 +50,21 @@ class LocalFiles:
             real = os.path.realpath(path)
             # Before the file is accessed, so that the error does not reveal whether a file outside of the roots exists.
             if not any(os.path.commonpath((root, real)) == root for root in self._roots):
-                raise ImageError(
-                    "path_outside_catalog", f"{path} is not in {' or '.join(self._roots) or 'any allowed folder'}"
-                )
+                raise ImageError("path_outside_catalog", self._outside(path, real))
             found = os.stat(real)
         except (OSError, ValueError) as error:
             raise from_os_error(path, error) from None
         if not stat_bits.S_ISREG(found.st_mode):  # reading a pipe or a device could never end
             raise ImageError("unreadable", f"{path} is not a regular file")
         return real, found
+
+    def _outside(self, path: str, real: str) -> str:
+        """The detail for a path outside of the roots: a link that lies inside of them is named with what it leads to."""
+        plain = os.path.normpath(path)
+        found = f"{path} is not in {' or '.join(self._roots) or 'any allowed folder'}"
+        if any(os.path.commonpath((root, plain)) == root for root in self._named if os.path.isabs(root)):
+            found = f"{path} leads through a link to {real}, outside of the allowed folders"
+        return f"{found}: name its folder in images.allowed_roots if it may be read"
 
 
 def local_path(root: str) -> str:

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import fsspec
 
-from tgq.images.decode import ImageError
-from tgq.images.permitted import FetchOptions, Transient, from_os_error, one_line, within_limit
+from tgq.images.decode import ImageError, one_line
+from tgq.images.permitted import FetchOptions, Transient, from_os_error, within_limit
 
 
 class ObjectStores:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tgq.images.decode import ImageError
+from tgq.images.decode import ImageError, one_line
 
 OBJECT_STORES = ("hdfs", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
@@ -32,10 +32,16 @@ class FetchOptions:
 
 
 class Transient(Exception):
-    """An error that is worth a retry. It holds the error to raise after the last attempt, and the pause that the server requested."""
+    """An error that is worth a retry.
 
-    def __init__(self, error: ImageError, pause_s: float = 0.0):
-        self.error, self.pause_s = error, pause_s
+    Attributes:
+        error: the error to raise after the last attempt.
+        pause_s: the pause that the server requested.
+        unconnected: the address to which no encrypted connection could be made, if that is the error.
+    """
+
+    def __init__(self, error: ImageError, pause_s: float = 0.0, unconnected: str | None = None):
+        self.error, self.pause_s, self.unconnected = error, pause_s, unconnected
         super().__init__(str(error))
 
 
@@ -54,7 +60,12 @@ def within_limit(options: FetchOptions, uri: str, data: bytes) -> bytes:
 
 
 def scheme_of(uri: str) -> str:
-    """The URI's scheme in lower case, 'file' for a plain path; ImageError for a scheme that is not supported."""
+    """The URI's scheme in lower case, 'file' for a plain path; ImageError for a scheme that is not supported.
+
+    An address without a scheme (`//host/path`, see `is_web_address`) is a web address: 'https'.
+    """
+    if uri.startswith("//") and is_web_address(uri):
+        return "https"
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", uri)
     scheme = match[1].lower() if match else "file"
     if scheme not in ("file", "http", "https", *OBJECT_STORES):
@@ -62,12 +73,13 @@ def scheme_of(uri: str) -> str:
     return scheme
 
 
+def is_web_address(uri: str) -> bool:
+    """Whether `uri` is `http://..`, `https://..`, or `//host/path`: a web address that leaves the choice of the two to its reader."""
+    return bool(re.match(r"(https?:)?//[^/\\]", uri, re.IGNORECASE))
+
+
 def from_os_error(location: str, error: OSError | ValueError) -> ImageError:
     """The ImageError for an error of the operating system. A ValueError means a zero byte in the path."""
     missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
     return ImageError("not_found" if missing else "unreadable", f"{location!r}: {one_line(error)}")
 
-
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, cut after 200 characters."""
-    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]

@@ -6,7 +6,9 @@ import ipaddress
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import urljoin
 
 import urllib3
@@ -14,13 +16,15 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Timeout, parse_url
 
-from tgq.images.decode import ImageError
-from tgq.images.permitted import FetchOptions, Transient, one_line, scheme_of, too_large
+from tgq.images.decode import ImageError, one_line
+from tgq.images.permitted import FetchOptions, Transient, scheme_of, too_large
 
 MAX_REDIRECTS = 5
 CHUNK = 64 * 1024
 # A server could send bytes slowly, each within the read timeout. A whole response may take this many times `timeout_s`.
 RESPONSE_TIMEOUTS = 6
+
+T = TypeVar("T")
 
 
 class WebServers:
@@ -29,10 +33,40 @@ class WebServers:
     def __init__(self, options: FetchOptions):
         self.options = options
         self._lock = threading.Lock()
+        self._unencrypted: set[str] = set()  # "host:port" of `//host:port/path` addresses that take no encrypted connection
         self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = None  # process id, pools by "any address allowed"
 
     def read(self, uri: str) -> bytes:
         """The response's body; raises ImageError or Transient."""
+        return self._with_scheme(uri, self._read)
+
+    def stat(self, uri: str) -> str:
+        """ETag, Last-Modified and Content-Length as a fingerprint, '' without the first two; raises ImageError or Transient."""
+        return self._with_scheme(uri, self._stat)
+
+    def _with_scheme(self, uri: str, method: Callable[[str], T]) -> T:
+        """Call `method` with `uri`; with https for `//host/path`, and with http if no encrypted connection to the host can be made.
+
+        An answer of the encrypted server stands, whatever it is: only a failed connection leads to http. The host is checked in
+        the same way for both.
+        """
+        if not uri.startswith("//"):
+            return method(uri)
+        host = uri[2:].partition("/")[0]
+        if host not in self._unencrypted:
+            try:
+                return method(f"https:{uri}")
+            except Transient as failure:
+                if failure.unconnected != f"https:{uri}":
+                    raise
+        self._unencrypted.add(host)
+        try:
+            return method(f"http:{uri}")
+        except Transient:
+            self._unencrypted.discard(host)  # the host may be down: try https again
+            raise
+
+    def _read(self, uri: str) -> bytes:
         with self._response("GET", uri) as response:
             declared = response.headers.get("Content-Length", "")
             if declared.isdigit() and int(declared) > self.options.max_bytes:
@@ -49,8 +83,7 @@ class WebServers:
                     )
             return bytes(data)
 
-    def stat(self, uri: str) -> str:
-        """ETag, Last-Modified and Content-Length as a fingerprint, '' without the first two; raises ImageError or Transient."""
+    def _stat(self, uri: str) -> str:
         with self._response("HEAD", uri) as response:
             headers = response.headers
         if not (headers.get("ETag") or headers.get("Last-Modified")):
@@ -109,6 +142,8 @@ class WebServers:
             yield response
         except urllib3.exceptions.LocationParseError as error:
             raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
+        except _Unconnected as failure:
+            raise Transient(self._from_connection_error(uri, failure.error), unconnected=uri) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(self._from_connection_error(uri, error)) from None
         finally:
@@ -118,7 +153,7 @@ class WebServers:
     def _from_connection_error(self, uri: str, error: Exception) -> ImageError:
         """The ImageError for an error of urllib3 or of the socket."""
         refused = isinstance(error, urllib3.exceptions.NewConnectionError)  # a subclass of urllib3's timeout
-        if isinstance(error, urllib3.exceptions.TimeoutError) and not refused:
+        if isinstance(error, urllib3.exceptions.TimeoutError | TimeoutError) and not refused:
             return ImageError("timeout", f"{uri} did not answer in {self.options.timeout_s:g} s")
         cut = isinstance(error.args[-1] if error.args else error, urllib3.exceptions.IncompleteRead)
         return ImageError("truncated" if cut else "unreadable", f"{uri}: {one_line(error)}")
@@ -157,6 +192,28 @@ def raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:
     raise error
 
 
+class _Unconnected(Exception):
+    """No encrypted connection: refused, not answered, or TLS failed. Nothing was asked yet. It holds the error."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+        super().__init__(str(error))
+
+
+class _HTTPSConnection(HTTPSConnection):
+    """Tells a connection that was not made from one that broke."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Unconnected(error) from None
+
+
+class _HTTPS(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
 class _PublicAddressOnly:
     """A connection that checks the server's address before it sends a byte, so that no DNS answer leads into the private network."""
 
@@ -176,7 +233,7 @@ class _PublicHTTPConnection(_PublicAddressOnly, HTTPConnection):
     pass
 
 
-class _PublicHTTPSConnection(_PublicAddressOnly, HTTPSConnection):
+class _PublicHTTPSConnection(_PublicAddressOnly, _HTTPSConnection):
     pass
 
 
@@ -188,7 +245,7 @@ class _PublicHTTPS(HTTPSConnectionPool):
     ConnectionCls = _PublicHTTPSConnection
 
 
-def _pool_manager(http=HTTPConnectionPool, https=HTTPSConnectionPool) -> urllib3.PoolManager:
+def _pool_manager(http=HTTPConnectionPool, https=_HTTPS) -> urllib3.PoolManager:
     manager = urllib3.PoolManager(num_pools=32, maxsize=32, block=False)
     manager.pool_classes_by_scheme = {"http": http, "https": https}
     return manager

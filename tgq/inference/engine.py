@@ -22,7 +22,7 @@ import torch
 
 from tgq.encoder.features import Features
 from tgq.encoder.packing import CachedImage, half, pack, pack_mask, pack_tokens
-from tgq.images.decode import ImageError, ImageLimits, decode_image
+from tgq.images.decode import ImageError, ImageLimits, decode_image, one_line
 from tgq.inference.batching import Batch, Group, Row, Window
 from tgq.inference.clock import Clock
 from tgq.inference.machine import is_out_of_memory, usable_cores
@@ -129,7 +129,7 @@ class EmbeddingEngine:
         except MemoryError:
             return ImageError("out_of_memory", "not enough memory to decode the image")
         except Exception as error:  # an unforeseen error quarantines this row and not the others
-            return ImageError("unreadable", f"{type(error).__name__}: {' '.join(str(error).split())}"[:300])
+            return ImageError("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
     def _stack(self, groups: list[Group]) -> Batch:
         """Wait for the groups' images and copy the decoded ones into one array."""

@@ -30,6 +30,7 @@ SQLITE = "sqlite:///"
 ANSWER_S = 5.0  # timeout of the first request to a tracking server
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's own limits
 PARAM_CHARACTERS, NAME_CHARACTERS = 6000, 250
+SLICE_CHARACTERS = 180  # of a slice in a metric's name: leaves room for the system before it and the metric behind it
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -247,17 +248,17 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category=Bags/hit_rate_at_10`.
 
-    The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow refuses become `_`; if two slices
-    then have the same name, one gets a short hash as a suffix.
+    The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow refuses become `_`. A long slice is
+    cut, never the metric behind it. If two slices then have the same name, one gets a short hash as a suffix.
     """
     out: dict[str, float] = {}
     owner: dict[str, str] = {}
     for row in rows:
         name = row["metric"] + (f"_at_{row['k']}" if row["k"] else "")
         if row["slice"] != "all":
-            part = _name(row["slice"].replace("=", "/", 1)).strip("/. ")
-            if owner.setdefault(part, row["slice"]) != row["slice"]:
-                part = f"{part}_{hashlib.sha256(row['slice'].encode()).hexdigest()[:6]}"
+            part = _clean(row["slice"].replace("=", "/", 1)).strip("/. ")
+            if len(part) > SLICE_CHARACTERS or owner.setdefault(part, row["slice"]) != row["slice"]:
+                part = f"{part[:SLICE_CHARACTERS].strip('/. ')}_{_digest(row['slice'])}"
             name = f"{part}/{name}"
         if row["model_version"].startswith("frozen_"):
             name = f"{row['model_version']}/{name}"
@@ -267,13 +268,19 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return out
 
 
+def _clean(text: str) -> str:
+    """Characters that MLflow takes: of words (of any script), `_ - . /` and space; no empty or dotted path parts."""
+    return "/".join(re.sub(r"[^\w.\- ]+", "_", part).strip(". ") or "_" for part in text.split("/"))
+
+
 def _name(text: str) -> str:
-    """A name that MLflow accepts: word characters of any script, `_ - . /` and spaces; no empty or dotted path parts."""
-    parts = (re.sub(r"[^\w.\- ]+", "_", part).strip(". ") or "_" for part in text.split("/"))
-    name = "/".join(parts)
-    if len(name) <= NAME_CHARACTERS:
-        return name
-    return f"{name[: NAME_CHARACTERS - 8]}_{hashlib.sha256(name.encode()).hexdigest()[:7]}"
+    """A name that MLflow accepts. A hash replaces the end of one that is too long."""
+    name = _clean(text)
+    return name if len(name) <= NAME_CHARACTERS else f"{name[: NAME_CHARACTERS - 8]}_{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:7]
 
 
 def _text(value: Any) -> str:
