@@ -28,6 +28,11 @@ def test_every_shipped_profile_is_valid(profile):
     assert load(profiles=[profile]).settings.catalog.columns.item_id == "item_id"
 
 
+@pytest.mark.parametrize("profile", ["shopify", "google-merchant", "woocommerce", "huggingface"])
+def test_every_shipped_profile_of_a_shop_is_valid(profile):
+    assert load(profiles=["local", f"catalogs/{profile}"]).settings.catalog.columns.item_id != "item_id"
+
+
 @pytest.mark.parametrize(
     ("override", "found"),
     [

@@ -36,7 +36,10 @@ def feed_options(catalog: CatalogSettings) -> FeedOptions:
         if field in catalog.optional_columns and value == getattr(DEFAULT_NAMES, field):
             optional.add(field)
     columns |= {f"slices.{name}": (name,) for name in catalog.slice_columns}
-    return FeedOptions(columns, frozenset(optional), catalog.csv.encoding, csv_options(catalog.csv))
+    return FeedOptions(
+        columns, frozenset(optional), catalog.csv.encoding, csv_options(catalog.csv), catalog.category_separator, catalog.category_list_separator,
+        frozenset(word.strip().casefold() for word in catalog.missing),
+    )  # fmt: skip
 
 
 def csv_options(csv: CsvSettings) -> CsvOptions:

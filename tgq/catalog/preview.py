@@ -52,7 +52,7 @@ def _sample(spark: SparkSession, catalog: CatalogSettings, format: str) -> list[
     if format == "delta":
         return [row.asDict() for row in open_source(spark, catalog).frame.limit(SAMPLE).collect()]
     options = feed_options(catalog)
-    convert = SourceRows(options, catalog.category_separator, frozenset(w.strip().casefold() for w in catalog.missing))
+    convert = SourceRows(options)
     plan = plan_files(spark, locate(spark, catalog), options, str(catalog.path))
     raw = ((n * PART_ROWS + i, row) for n, part in enumerate(plan.parts) for i, row in enumerate(read(part, plan.format, options)))
     rows = [convert(row, position) for position, row in islice(raw, SAMPLE)]

@@ -67,10 +67,9 @@ def open_source(spark: SparkSession, catalog: CatalogSettings, location: Locatio
     """
     location = location or locate(spark, catalog)
     options, place = feed_options(catalog), str(catalog.path)
-    separator, missing = catalog.category_separator, frozenset(word.strip().casefold() for word in catalog.missing)
 
     def convert(rows: Iterable[RawRow], number: int) -> Iterator[pa.RecordBatch]:
-        return source_batches(rows, number, options, separator, missing)
+        return source_batches(rows, number, options)
 
     opened = _open(spark, location, options, place, convert, SOURCE)
     if catalog.inherit:
@@ -135,9 +134,9 @@ def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, p
     return Source(frame, tuple(raw.columns), rows, size, tuple(notes_of(matched, options)))
 
 
-def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions, separator: str, missing: frozenset[str]) -> Iterator[pa.RecordBatch]:
+def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions) -> Iterator[pa.RecordBatch]:
     """A part's rows as batches of SOURCE, of at most BATCH_ROWS rows and about BATCH_BYTES of pictures."""
-    convert = SourceRows(options, separator, missing)
+    convert = SourceRows(options)
     waiting: list[dict[str, Any]] = []
     size = 0
     for n, raw in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Commands for setting up: doctor, setup, jars, config, demo-catalog."""
+"""Commands for setting up: doctor, setup, jars, config, init, demo-catalog."""
 
 from __future__ import annotations
 
@@ -65,6 +65,42 @@ def config_show(profiles: Profiles = None, sets: Sets = None, catalog: Catalog =
     loaded = settings_of(profiles, sets, catalog, warehouse)
     rows = [[key, json.dumps(value, ensure_ascii=False), loaded.origin(key)] for key, value in redacted(loaded.settings).items()]
     out.print(table("Settings", ["key", "value", "from"], rows, numeric_from=99))
+
+
+@commands.command()
+def init(
+    catalog: Annotated[str, typer.Argument(metavar="CATALOG", help="Folder, file or table to look at.")],
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="Profile to write.")] = Path("catalog.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    profiles: Profiles = None, sets: Sets = None,
+) -> None:  # fmt: skip
+    """Look at a catalog's columns and first rows, and write a profile for it with comments.
+
+    Example: tgq init feeds/products.csv --out shop.yaml
+    """
+    from tgq.catalog.profile import look_at, write_profile
+    from tgq.storage.session import open_session
+
+    settings = settings_of(profiles, sets, catalog, None).settings
+    if out_file.exists() and not force:
+        raise UsageError(f"{out_file} exists", "name another file with --out, or replace it with --force")
+    spark = open_session(settings)
+    try:
+        found, text = look_at(spark, settings.catalog)
+    finally:
+        spark.stop()
+    write_profile(out_file, text, force)
+    for field, column in found.fields.items():
+        out.print(f"{field}: {column}", markup=False)
+    for name, column in found.attributes.items():
+        out.print(f"attribute {name}: {column}", markup=False)
+    for doubt in found.doubts:
+        out.print(f"note: {doubt}", markup=False)
+    if found.others:
+        out.print(f"not used: {', '.join(found.others)}", markup=False)
+    if found.shop:
+        out.print(f"note: this looks like an export of {found.shop}; the profile catalogs/{found.shop} describes it", markup=False)
+    out.print(f"wrote {out_file}; next: tgq nightly --conf local --conf {out_file} --dry-run", markup=False)
 
 
 @commands.command("demo-catalog")

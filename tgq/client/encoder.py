@@ -97,7 +97,7 @@ class Encoder:
             raise UsageError(f"item {n} has the unknown key '{unknown[0]}'", f"use the keys {', '.join(KEYS)}")
         try:
             fields = {
-                "title": item.get("title"), "brand": item.get("brand"), "category": values.category(item.get("category"), ">")[0],
+                "title": item.get("title"), "brand": item.get("brand"), "category": values.category(item.get("category"), ">"),
                 "attributes": values.attributes(item.get("attributes")),
             }  # fmt: skip
         except values.BadValue as e:

@@ -90,5 +90,6 @@ def top_level(columns: Sequence[str], options: FeedOptions) -> list[str]:
 
 
 def required(options: FeedOptions) -> Iterable[str]:
-    """Fields that must have a column: those not optional with a name that does not end in '?'."""
-    return [f for f, names in options.columns.items() if f not in options.optional and not all(n.endswith("?") for n in names)]
+    """Fields that must have a column: the id, and those that are not optional and have a name that does not end in '?'."""
+    needed = (f for f, names in options.columns.items() if f not in options.optional and not all(n.endswith("?") for n in names))
+    return dict.fromkeys((*(f for f in options.columns if f == "item_id"), *needed))

@@ -36,10 +36,18 @@ class FeedOptions:
             a field for each attribute that has a column of its own.
         optional: fields that may be absent. A name that ends in `?` may be absent too.
         encoding: of text files; None: by byte order mark, else UTF-8.
+        csv: the dialect.
+        category_separator: between the levels of a category path.
+        category_list_separator: between several paths in one cell; None: a cell is one path.
+        missing: texts, in lower case, that mean "no value" where they are a whole cell.
+        part_bytes: about how much one task reads.
     """
 
     columns: Mapping[str, tuple[str, ...]]
     optional: frozenset[str] = frozenset()
     encoding: str | None = None
     csv: CsvOptions = field(default_factory=CsvOptions)
+    category_separator: str = ">"
+    category_list_separator: str | None = None
+    missing: frozenset[str] = frozenset()
     part_bytes: int = 64 * 2**20

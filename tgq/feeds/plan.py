@@ -120,6 +120,8 @@ def notes_of(matched: Matched, options: FeedOptions) -> list[str]:
     absent = [name for name, _ in matched.absent if name in options.optional and name in CONTENT and not name.startswith("image")]
     if absent:
         notes.append(f"no column for {', '.join(absent)}: these fields stay empty; map them in catalog.columns if the catalog has them")
+    if "image_uri" in options.columns and not {"image_uri", "image_bytes"} & set(matched.fields):
+        notes.append("no column for pictures: items are embedded by their text only; map catalog.columns.image_uri if the catalog has pictures")
     return notes
 
 

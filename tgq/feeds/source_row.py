@@ -34,14 +34,10 @@ class SourceRows:
     """Turns raw rows into rows of SOURCE; what cannot be read becomes `reason` and `detail`, never an exception.
 
     Args:
-        options: which columns are read.
-        separator: between the levels of a category.
-        missing: texts, in lower case, that mean "no value" where they are a whole cell.
+        options: which columns are read, and what cells mean.
     """
 
     options: FeedOptions
-    separator: str
-    missing: frozenset[str]
     _memo: dict[tuple[str, ...], Matched | SourceError] = field(default_factory=dict)
 
     def __call__(self, raw: RawRow, position: int) -> dict[str, Any]:
@@ -83,7 +79,7 @@ class SourceRows:
                 value = value.get(name) if isinstance(value, Mapping) else None
             if value is None or value != value or value == "":
                 continue
-            if isinstance(value, str) and field in MAY_BE_A_WORD and value.strip().casefold() in self.missing:
+            if isinstance(value, str) and field in MAY_BE_A_WORD and value.strip().casefold() in self.options.missing:
                 out["missing_words"] += 1
                 continue
             if isinstance(value, str) and not value.strip():
@@ -102,13 +98,13 @@ class SourceRows:
             raise bad
 
     def _category(self, out: dict[str, Any], fields: dict[str, tuple[Path, ...]], row: Mapping[str, Any]) -> None:
-        out["category"], _ = values.category(self._value(out, "category", fields, row), self.separator)
+        out["category"] = values.category(self._value(out, "category", fields, row), self.options.category_separator, self.options.category_list_separator)
 
     def _attributes(self, out: dict[str, Any], fields: dict[str, tuple[Path, ...]], row: Mapping[str, Any]) -> None:
         found = values.attributes(self._value(out, "attributes", fields, row))
         own = {name.removeprefix(ATTRIBUTE): self._value(out, name, fields, row) for name in fields if name.startswith(ATTRIBUTE)}
         if any(v is not None for v in own.values()):
-            found = (found or {}) | (values.attributes({k: v for k, v in own.items() if str(v).strip().casefold() not in self.missing}) or {})
+            found = (found or {}) | (values.attributes({k: v for k, v in own.items() if str(v).strip().casefold() not in self.options.missing}) or {})
         out["attributes"] = None if found is None else list(found.items())
 
     def _image(self, out: dict[str, Any], fields: dict[str, tuple[Path, ...]], row: Mapping[str, Any]) -> None:

@@ -67,10 +67,10 @@ def _shown(value: Any) -> str | None:
     return str(value)
 
 
-def category(value: Any, separator: str) -> tuple[str | None, int]:
-    """('a > b > c', how many further paths the value held): levels from text by the separator, or from an array.
+def category(value: Any, separator: str, list_separator: str | None = None) -> str | None:
+    """'a > b > c': levels from text by the separator, or from an array.
 
-    Of an array of arrays the first path counts.
+    Of an array of arrays, and of paths that the list separator stands between, the first is used.
 
     Raises:
         BadValue: an object, or text that is not UTF-8.
@@ -78,12 +78,10 @@ def category(value: Any, separator: str) -> tuple[str | None, int]:
     if isinstance(value, dict):
         raise BadValue("the category is an object: map its name in catalog.columns.category, or text, or an array of levels")
     if not isinstance(value, list | tuple):
-        return category_path(text(value), separator), 0
-    paths = [v for v in value if isinstance(v, list | tuple)]
-    if paths:
-        named = [p for p in (_path(v) for v in paths) if p]
-        return (named[0] if named else None), max(len(named) - 1, 0)
-    return _path(value), 0
+        paths = (text(value) or "").split(list_separator) if list_separator else [text(value) or ""]
+        return next((path for path in (category_path(p, separator) for p in paths) if path), None)
+    nested = [v for v in value if isinstance(v, list | tuple)]
+    return next((path for path in map(_path, nested) if path), None) if nested else _path(value)
 
 
 def _path(levels: Sequence[Any]) -> str | None:

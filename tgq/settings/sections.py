@@ -75,6 +75,7 @@ class CatalogSettings(Section):
     columns: ColumnMapping = ColumnMapping()
     optional_columns: tuple[str, ...] = ()  # fields whose column may be absent
     category_separator: Annotated[str, Field(min_length=1)] = ">"  # between the levels of a category path
+    category_list_separator: str | None = None  # between several category paths in one cell, of which the first is used; null: a cell is one path
     missing: tuple[str, ...] = ("nan", "None", "NULL", "N/A", "<NA>", "NaT")  # cells that mean "no value", in any case
     inherit: tuple[Literal["title", "brand", "category", "image_uri"], ...] = ()  # empty fields are taken from the group's first row
     slice_columns: tuple[str, ...] = ()  # source columns stored for metric slices, e.g. overlay, background
