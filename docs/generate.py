@@ -24,7 +24,7 @@ GROUPS = {
     "Steps of a night": ("ingest", "validate", "embed", "index", "neighbors", "evaluate", "publish", "report"),
     "Look into a warehouse": ("search", "tables", "robustness", "export"),
     "Encoders": ("train", "promote", "rollback-model", "models"),
-    "Machine and settings": ("doctor", "setup", "jars", "config", "demo-catalog"),
+    "Machine and settings": ("doctor", "setup", "jars", "config", "init", "demo-catalog"),
 }
 SHARED = ("profiles", "sets", "catalog", "warehouse", "run_id", "summary")
 EXIT_CODES = """| exit code | means |

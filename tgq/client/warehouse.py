@@ -6,6 +6,7 @@ versions in the current manifest, so a run in progress does not change them. Cos
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,9 +194,10 @@ def _text(value: str) -> str:
 
 
 def _of_category(category: str | None) -> str:
-    """A WHERE clause for a category and those below it; empty for None."""
+    """A WHERE clause for a category and those below it; empty for None. Categories are stored in NFC; `category` may have another form."""
     if category is None:
         return ""
+    category = unicodedata.normalize("NFC", category)
     return f" WHERE category = {_text(category)} OR starts_with(category, {_text(category + ' > ')})"
 
 
