@@ -61,17 +61,21 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     assert not Path(first.night.staging()).exists()
     before = vectors(store)
 
-    # a new item and a refusing gate: everything is measured, nothing is published
+    # a new item, a third of the others gone and a refusing gate: everything is measured, nothing is published
     grown = Path(shutil.copytree(shop, tmp_path / "grown"))
     table = pq.read_table(shop / "catalog.parquet")
     one = table.slice(3, 1).set_column(table.schema.get_field_index("item_id"), "item_id", [["brand-new"]])
-    pq.write_table(pa.concat_tables([table, one]), grown / "catalog.parquet")
+    kept = table.slice(0, 2 * total // 3)
+    pq.write_table(pa.concat_tables([kept, one]), grown / "catalog.parquet")
     refused = begin(grown, "gate.floors={hit_rate@10: 1.01}", "tracking.enabled=false")
-    with pytest.raises(GateError, match="hit_rate@10"):
+    with pytest.raises(GateError, match=r"published items vanished .*hit_rate@10.*--accept-catalog-change"):
         refused.run(list(STEPS))
     told = refused.summary()
-    assert not told["published"] and not told["gate"]["passed"] and Path(told["report"]).exists()
-    assert told["rows"]["embedded"] == 1 and told["rows"]["unchanged"] == len(before)
+    change = told["gate"]["catalog_change"]
+    assert not told["published"] and not told["gate"]["passed"] and told["rows"]["embedded"] == 1
+    assert change["against"] == first.night.run_id and change["published"] == len(before) == change["vanished"] + told["rows"]["unchanged"]
+    page = Path(told["report"]).read_text()
+    assert "Changes to the catalog: refused" in page and f"{change['vanished']} of its {len(before)} items vanished" in page
     current = json.loads((tmp_path / "warehouse" / "index" / "CURRENT").read_text())
     assert first.night.run_id in json.dumps(current)
     seen = {r[0] for r in store.spark.sql("SELECT item_id FROM current_embeddings").collect()}

@@ -65,7 +65,7 @@ def summary():
     figure = dict(value=0.5, ci_low=0.4, ci_high=0.6, n_queries=2, pool_size=5)
     step = dict(status="done", seconds=1.5, rows_in=8, embedded=5, unchanged=0, quarantined=3, inactive=0, versions_read={}, versions_written={"quarantine": 1})
     return dict(
-        run_id="run-2", model_version=MODEL, published=False, gate={"passed": False, "reasons": ["hit_rate@10 fell by 20 %"]},
+        run_id="run-2", model_version=MODEL, published=False, gate={"passed": False, "reasons": ["hit_rate@10 fell by 20 %"], "notes": ["mrr was not judged"]},
         rows={"in": 8, "embedded": 5, "unchanged": 0, "quarantined": 3, "inactive": 0},
         steps={"ingest": step | {"figures": {}}, "embed": step | {"figures": {"items_per_s": 12.0, "decode_wait_share": 0.1}}},
         metrics={"encoder": {"hit_rate@10": figure}, "frozen_image": {"hit_rate@10": figure | {"value": 0.3}}}, mlflow_run=None, manifest=None,
@@ -74,6 +74,7 @@ def summary():
 
 def test_the_page_holds_what_the_tables_say(night):
     report = collect(night, summary())
+    assert report.notes == ["Gate: mrr was not judged"] and report.catalog_change is None
     assert report.status == "refused" and report.reasons == ["hit_rate@10 fell by 20 %"] and report.best_baseline == "frozen_image"
     assert [(n.run_id, n.published, n.figures["hit_rate@10"].value) for n in report.trend] == [("run-1", True, 0.4), ("run-2", False, 0.5)]
     (row,) = report.slices["category"]

@@ -29,6 +29,9 @@ def full(text="a shoe", **more):
     card = Card(text, text, text, picture, 0.87, "hit")
     values = dict(
         run_id=text, started=WHEN, status="published", reasons=[text], notes=[text], systems=systems,
+        catalog_change=dict(against=text, published=1200, vanished=300, changed=9, rows=100, quarantined=5, last_rows=80, last_quarantined=1,
+                            vanished_share=0.25, changed_share=0.01, quarantined_share=0.05, last_quarantined_share=0.0125, refused=False,
+                            accepted=[text]),
         rows={"in": 100, "embedded": 60, "unchanged": 35, "quarantined": 5, "inactive": 2},
         steps=[Step(text, "done", 12.3, 100, 60, 35, 5, 2), Step("embed", "done", 60.0)], items_per_s=12.5, wait_share=0.1, coverage=0.99,
         differences={"frozen_image": Figure(0.1, 0.05, 0.15)},
@@ -67,6 +70,12 @@ def test_a_full_page_is_well_formed_and_asks_for_nothing_from_outside():
     assert page.links and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
     assert not re.search(r"https?://", html)
+
+
+def test_the_page_says_how_the_catalog_changed():
+    html = full()
+    assert "Changes to the catalog: accepted" in html and "300 of its 1,200 items vanished (25.0&nbsp;%)" in html and "1.2&nbsp;% then" in html
+    assert "Changes to the catalog" not in full(catalog_change=None)
 
 
 def test_hostile_text_stays_text_wherever_it_stands():

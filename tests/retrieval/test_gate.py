@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from tgq.retrieval.gate import RELEVANCE, MetricValue, judge
+from tgq.retrieval.gate import RELEVANCE, CatalogChange, MetricValue, judge, judge_change
+from tgq.settings.sections import CatalogChangeSettings
 
 NAN = math.nan
 
@@ -85,3 +86,48 @@ def test_coverage_and_ann_recall_are_needed_even_without_pairs():
 def test_every_reason_is_given():
     bad = {"hit_rate@10": value(0.1), "coverage": MetricValue(0.1), "ann_recall@10": MetricValue(0.1)}
     assert len(judge(bad, GOOD, FLOORS, DROPS).reasons) == 4
+
+
+def change(vanished=0, changed=0, quarantined=0, last_quarantined=0, published=100, rows=100, last_rows=100):
+    return CatalogChange(published, vanished, changed, rows, quarantined, last_rows, last_quarantined)
+
+
+@pytest.mark.parametrize(
+    ("found", "passed", "said"),
+    [
+        (change(), True, None),
+        (change(vanished=20), True, None),  # the limit itself passes
+        (change(vanished=21), False, "21 of the 100 published items vanished from the catalog (21.0%); the limit is 20.0%"),
+        (change(quarantined=10), True, None),
+        (change(quarantined=11), False, "11 of 100 rows are quarantined (11.0%), after 0.0% in the last published run"),
+        (change(quarantined=40, last_quarantined=35), True, None),  # bad as ever: only a rise counts
+        (change(quarantined=40, last_quarantined=29), False, "40 of 100 rows are quarantined (40.0%), after 29.0%"),
+        (change(quarantined=0, last_quarantined=90), True, None),
+        (change(quarantined=90, last_rows=0), True, None),  # the last run's rows are not known
+        (change(published=0), True, None),
+    ],
+)
+def test_vanished_items_and_a_rise_of_quarantined_rows_are_limited(found, passed, said):
+    verdict = judge_change(found, CatalogChangeSettings())
+    assert verdict.passed is passed and verdict.accepted == verdict.notes == ()
+    assert (said is None and verdict.reasons == ()) or said in verdict.reasons[0]
+
+
+def test_changed_content_is_a_share_of_what_remains_and_only_noted():
+    verdict = judge_change(change(vanished=10, changed=45), CatalogChangeSettings())
+    assert verdict.passed and verdict.notes == ()
+    verdict = judge_change(change(vanished=10, changed=46), CatalogChangeSettings())
+    assert verdict.passed and "46 of the 90 remaining items have another content (51.1%)" in verdict.notes[0]
+
+
+def test_an_accepted_change_passes_and_is_recorded_as_such():
+    big = change(vanished=90, quarantined=50)
+    verdict = judge_change(big, CatalogChangeSettings(accept=True))
+    assert verdict.passed and verdict.reasons == () and verdict.accepted == judge_change(big, CatalogChangeSettings()).reasons
+    assert judge_change(change(vanished=1), CatalogChangeSettings(accept=True)).accepted == (), "nothing was there to accept"
+
+
+def test_a_limit_of_null_is_not_judged():
+    limits = CatalogChangeSettings(max_vanished=None, max_quarantined=None, warn_changed=None)
+    verdict = judge_change(change(vanished=99, changed=1, quarantined=100), limits)
+    assert verdict.passed and verdict.notes == ()

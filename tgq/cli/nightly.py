@@ -12,19 +12,26 @@ from tgq.cli.options import Catalog, Profiles, RunId, Sets, Summary, WarehousePa
 from tgq.errors import GateError, UsageError
 
 commands = typer.Typer()
+AcceptChange = Annotated[
+    bool,
+    typer.Option(
+        "--accept-catalog-change",
+        help="Publish although more items vanished or more rows are quarantined than gate.catalog_change allows; the verdict records it.",
+    ),
+]
 
 
 @commands.command()
 def nightly(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
-    run_id: RunId = None, summary: Summary = None,
+    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what a night would do, write nothing.")] = False,
 ) -> None:  # fmt: skip
     """The whole night: ingest, validate, embed, index, neighbours, evaluate, publish behind the gate, report.
 
     Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
     """
-    loaded = settings_of(profiles, sets, catalog, warehouse)
+    loaded = settings_of(profiles, _accepting(sets, accept_catalog_change), catalog, warehouse)
     need_catalog(loaded)
     if dry_run:
         from tgq.night.nightly import dry_run as planned
@@ -36,6 +43,11 @@ def nightly(
     from tgq.night.nightly import STEPS
 
     run_steps(loaded, list(STEPS), run_id, summary)
+
+
+def _accepting(sets: Sequence[str] | None, accept: bool) -> list[str]:
+    """The overrides, with `--accept-catalog-change` as the setting that it is short for."""
+    return [*(sets or ()), *(["gate.catalog_change.accept=true"] if accept else ())]
 
 
 def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = False) -> None:
@@ -63,12 +75,13 @@ _step("neighbors", "Exact nearest neighbours of every item, staged until publish
 @commands.command()
 def evaluate(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
-    run_id: RunId = None, summary: Summary = None,
+    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False,
     no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 also when the gate says no; gate.passed in the summary says it.")] = False,
 ) -> None:  # fmt: skip
     """Exact full-pool metrics and the gate's verdict (exit 3 when it says no)."""
     try:
-        run_steps(settings_of(profiles, sets, catalog, warehouse), ["evaluate"], run_id, summary)
+        loaded = settings_of(profiles, _accepting(sets, accept_catalog_change), catalog, warehouse)
+        run_steps(loaded, ["evaluate"], run_id, summary)
     except GateError as e:
         if not no_fail:
             raise

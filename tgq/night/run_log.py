@@ -63,10 +63,14 @@ def write_run_log(night: Night, tracker: Tracker, summary: Mapping[str, Any]) ->
     tracker.log_metrics(metric_names(row.asDict() for row in rows.collect()))  # slices x metrics: does not grow with the catalog
     counts = {f"rows/{name}": float(n) for name, n in (summary["rows"] or {}).items() if n is not None}
     seconds = {f"seconds/{name}": float(step["seconds"]) for name, step in summary["steps"].items()}
-    tracker.log_metrics(counts | seconds)
+    change = (summary["gate"] or {}).get("catalog_change") or {}
+    shares = {f"catalog_change/{name}": value for name, value in change.items() if name.endswith("_share")}
+    tracker.log_metrics(counts | seconds | shares)
     tracker.log_json(summary, "summary.json")
     log_reports(night, tracker)
     tracker.log_tags({"published": summary["published"], "model_version": summary["model_version"]})
+    if change.get("accepted"):
+        tracker.log_tags({"catalog_change_accepted": "; ".join(change["accepted"])})
     if summary["published"]:
         tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], champion=embeds_next(night))
     tracker.finish()

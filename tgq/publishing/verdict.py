@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from tgq.errors import GateError, UsageError
+from tgq.publishing.catalog_change import catalog_change
 from tgq.publishing.pool import Pool
 from tgq.retrieval import gate, manifest
 from tgq.retrieval.metrics import ALL
@@ -19,7 +21,7 @@ Row = dict[str, Any]
 
 
 def read_verdict(night: Night) -> dict[str, Any]:
-    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged} of this run.
+    """{"passed": bool, "reasons": [str], "notes": [str], "pool": digest of what was judged, "catalog_change": figures or None} of this run.
 
     Raises:
         UsageError: the run has not been evaluated.
@@ -34,12 +36,15 @@ def refusal(verdict: dict[str, Any]) -> GateError | None:
     """The error of a refused night (exit code 3), or None if the gate passed it."""
     if verdict["passed"]:
         return None
-    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), "the last good generation stays published")
+    remedy = "the last good generation stays published"
+    if (verdict.get("catalog_change") or {}).get("refused"):
+        remedy += "; check the catalog, or run the night again with --accept-catalog-change if the change was planned"
+    return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), remedy)
 
 
 def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
     """Judge the night against the floors and the last published run, and stage the verdict for `publish`."""
-    settings, last = night.settings.gate, last_published(night)
+    settings, last, changes = night.settings.gate, last_published(night), None
     if not settings.enabled:
         judged = gate.Verdict(True, (), ("The gate is switched off.",))
     else:
@@ -47,19 +52,40 @@ def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[
         absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
         if pool.rows <= 1:
             absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
-        judged = gate.judge(now, last, settings.floors, settings.max_relative_drop, absent)
-    result = {"passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest}
+        judged = gate.judge(now, metrics_of(night, last) if last else None, settings.floors, settings.max_relative_drop, absent)
+        if last and (change := catalog_change(night, pool, last)):
+            of_change = gate.judge_change(change, settings.catalog_change)
+            changes = _change_figures(change, of_change, last.run_id)
+            accepted = tuple(f"accepted by gate.catalog_change.accept: {found}" for found in of_change.accepted)
+            notes = (*accepted, *of_change.notes)
+            for note in notes:
+                night.progress.say(f"gate: {note}")
+            judged = gate.Verdict(judged.passed and of_change.passed, (*of_change.reasons, *judged.reasons), (*notes, *judged.notes))
+    result = {
+        "passed": judged.passed, "reasons": list(judged.reasons), "notes": list(judged.notes), "pool": pool.digest, "catalog_change": changes,
+    }  # fmt: skip
     artifacts.write_json(night.staging("gate.json"), result)
     return result
 
 
-def last_published(night: Night) -> dict[str, gate.MetricValue] | None:
-    """The overall figures of the last published run other than this one; None if there is none."""
-    earlier = [made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id]
-    if not earlier:
-        return None
-    of_run = (F.col("run_id") == earlier[0].run_id) & (F.col("model_version") == earlier[0].model_version) & (F.col("slice") == ALL)
+def last_published(night: Night) -> manifest.Manifest | None:
+    """The manifest of the last published run other than this one; None if there is none."""
+    return next((made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id), None)
+
+
+def metrics_of(night: Night, published: manifest.Manifest) -> dict[str, gate.MetricValue]:
+    """The overall figures of a published run."""
+    of_run = (F.col("run_id") == published.run_id) & (F.col("model_version") == published.model_version) & (F.col("slice") == ALL)
     return _values(row.asDict() for row in night.warehouse.read("retrieval_metrics").where(of_run).collect())
+
+
+def _change_figures(change: gate.CatalogChange, judged: gate.Verdict, against: str) -> dict[str, Any]:
+    """Counts and shares as the verdict records them. `accepted`: what the operator accepted, in words; `refused`: whether it was refused."""
+    shares = ("vanished_share", "changed_share", "quarantined_share", "last_quarantined_share")
+    return {
+        "against": against, **asdict(change), **{name: round(getattr(change, name), 6) for name in shares},
+        "refused": not judged.passed, "accepted": list(judged.accepted),
+    }  # fmt: skip
 
 
 def metric_key(row: Row) -> str:

@@ -120,6 +120,7 @@ class Report:
     reasons: Sequence[str] = ()
     notes: Sequence[str] = ()
     rows: Mapping[str, int | None] | None = None  # in, embedded, unchanged, quarantined, inactive
+    catalog_change: Mapping[str, Any] | None = None  # as the gate's verdict records it; None where no published night precedes
     steps: Sequence[Step] = ()
     items_per_s: float | None = None
     wait_share: float | None = None

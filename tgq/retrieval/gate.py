@@ -1,8 +1,10 @@
-"""The quality gate: it decides from a run's metrics whether the run may be published. A pure function."""
+"""The quality gate: it decides from a run's metrics, and from how far its catalog changed, whether the run may be published. Pure functions."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from tgq.settings.sections import CatalogChangeSettings
 
 RELEVANCE = ("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate")  # metrics that need relevance pairs
 
@@ -31,11 +33,54 @@ class Verdict:
         passed: whether the run may be published.
         reasons: the reasons against publishing; empty if passed.
         notes: remarks, for example on metrics that were not judged.
+        accepted: reasons against publishing that the operator accepted beforehand; they do not count.
     """
 
     passed: bool
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CatalogChange:
+    """How a run's catalog differs from that of the last published run. Items are active items, rows are rows of the source.
+
+    Attributes:
+        published: items of the last published run.
+        vanished: those of them that are not active any more.
+        changed: those that are still active, with another content.
+        rows, quarantined: rows of this run's source, and those that no item came from.
+        last_rows, last_quarantined: the same of the last published run; 0 rows if they are not known.
+    """
+
+    published: int
+    vanished: int
+    changed: int
+    rows: int
+    quarantined: int
+    last_rows: int
+    last_quarantined: int
+
+    @property
+    def vanished_share(self) -> float:
+        """Share of the published items that vanished."""
+        return _share(self.vanished, self.published)
+
+    @property
+    def changed_share(self) -> float:
+        """Share of the remaining items whose content changed."""
+        return _share(self.changed, self.published - self.vanished)
+
+    @property
+    def quarantined_share(self) -> float:
+        """Share of this run's rows that are quarantined."""
+        return _share(self.quarantined, self.rows)
+
+    @property
+    def last_quarantined_share(self) -> float:
+        """Share of the last published run's rows that were quarantined."""
+        return _share(self.last_quarantined, self.last_rows)
 
 
 def judge(
@@ -91,3 +136,35 @@ def judge(
         elif fall > max_drop[name]:
             notes.append(f"{sentence}, and the last value lies within the interval")
     return Verdict(not reasons, tuple(reasons), tuple(notes))
+
+
+def judge_change(change: CatalogChange, limits: CatalogChangeSettings) -> Verdict:
+    """Judge how far the catalog changed since the last published run. A share that equals its limit passes; a limit of None is not judged.
+
+    The quarantined share counts as its rise, so a catalog with a constant share of bad rows is published. A changed share above
+    its limit is only noted, because new content is embedded and measured like any other.
+    """
+    found, notes = [], []
+    if limits.max_vanished is not None and change.vanished_share > limits.max_vanished:
+        found.append(
+            f"{change.vanished} of the {change.published} published items vanished from the catalog ({change.vanished_share:.1%}); "
+            f"the limit is {limits.max_vanished:.1%}"
+        )
+    rise = change.quarantined_share - change.last_quarantined_share
+    if limits.max_quarantined is not None and change.last_rows and rise > limits.max_quarantined:
+        found.append(
+            f"{change.quarantined} of {change.rows} rows are quarantined ({change.quarantined_share:.1%}), after "
+            f"{change.last_quarantined_share:.1%} in the last published run; the limit of the rise is {limits.max_quarantined:.1%}"
+        )
+    if limits.warn_changed is not None and change.changed_share > limits.warn_changed:
+        notes.append(
+            f"{change.changed} of the {change.published - change.vanished} remaining items have another content "
+            f"({change.changed_share:.1%}); above {limits.warn_changed:.1%} this is noted"
+        )
+    if limits.accept:
+        return Verdict(True, (), tuple(notes), tuple(found))
+    return Verdict(not found, tuple(found), tuple(notes))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0

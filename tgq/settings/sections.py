@@ -151,12 +151,22 @@ class EvaluateSettings(Section):
     min_slice_queries: Positive = 20
 
 
+class CatalogChangeSettings(Section):
+    """How far a catalog may change against that of the last published night. Null: not judged."""
+
+    max_vanished: Share | None = 0.2  # share of the published items that are no longer in the catalog
+    max_quarantined: Share | None = 0.1  # rise of the share of rows that are quarantined
+    warn_changed: Share | None = 0.5  # share of the remaining items whose content changed: only noted
+    accept: bool = False  # publish beyond the limits, for a planned change; the verdict records what was accepted
+
+
 class GateSettings(Section):
     """What a night must show before it is published."""
 
     enabled: bool = True
     floors: dict[str, float] = {}  # null takes away a floor that an earlier layer set
     max_relative_drop: dict[str, float] = {}
+    catalog_change: CatalogChangeSettings = CatalogChangeSettings()
 
     @field_validator("floors", "max_relative_drop", mode="before")
     @classmethod
