@@ -34,7 +34,7 @@ def published(spark, tiny_encoder, mlflow_in, tmp_path_factory):
     table = pq.read_table(catalog / "catalog.parquet")
     rows = table.to_pylist()[1:]  # one item vanishes
     rows[0]["title"] = "something else entirely"
-    rows.append(rows[1] | {"item_id": "new-item"})
+    rows.append(rows[1] | {"item_id": "new-item", "category": "Caf\u00e9 > Th\u00e9"})
     pq.write_table(pa.Table.from_pylist(rows, table.schema), catalog / "catalog.parquet")
     night = open_night(spark, settings)
     Nightly(night).run(list(STEPS))

@@ -1,5 +1,7 @@
 """A warehouse read without Spark says what Spark says, also where rows were deleted."""
 
+import unicodedata
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -43,6 +45,14 @@ def test_items_and_embeddings(opened):
     category = vectors["category"][0].as_py()
     top = category.split(" > ")[0]
     assert 0 < opened.embeddings(category=category).num_rows <= opened.embeddings(category=top).num_rows < vectors.num_rows + 1
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_in_a_category_may_be_composed_or_not(opened, form):
+    for wanted in ("Caf\u00e9 > Th\u00e9", "Caf\u00e9"):
+        category = unicodedata.normalize(form, wanted)
+        assert opened.items(category=category)["item_id"].to_pylist() == opened.embeddings(category=category)["item_id"].to_pylist() == ["new-item"]
+        assert opened.search(text="tea", category=category)["item_id"].to_pylist() == ["new-item"]
 
 
 def test_neighbours_and_search(opened):

@@ -128,7 +128,8 @@ def test_search_by_words_and_by_a_picture_runs_the_encoder(make_night, items, tm
 
 @pytest.mark.parametrize(
     "category, wanted, under",
-    [("A > B > C", "a > b", True), ("A > B", "A>B", True), ("Ab > C", "A", False), ("A", "A > B", False)],
-)
+    [("A > B > C", "a > b", True), ("A > B", "A>B", True), ("Caf\u00e9 > A", "cafe\u0301", True), ("Cafe\u0301", "CAF\u00c9", True),
+     ("Cafe", "Caf\u00e9", False), ("Ab > C", "A", False), ("A", "A > B", False)],
+)  # fmt: skip
 def test_a_category_filter_is_a_path_prefix(category, wanted, under):
     assert is_under(category, wanted) is under

@@ -6,6 +6,7 @@ the current manifest names, so that a night in progress is never seen half done.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,9 +182,10 @@ def _text(value: str) -> str:
 
 
 def _of_category(category: str | None) -> str:
-    """A condition for a category and all that lies under it."""
+    """A condition for a category and all that lies under it. Categories are stored in NFC; the one that is asked for may have another form."""
     if category is None:
         return ""
+    category = unicodedata.normalize("NFC", category)
     return f" WHERE category = {_text(category)} OR starts_with(category, {_text(category + ' > ')})"
 
 

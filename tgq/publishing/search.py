@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tgq.encoder.text import metadata_text
+from tgq.encoder.text import metadata_text, normalise
 from tgq.errors import ModelError, UsageError, WarehouseError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.registry.loading import load_encoder, versions_of
@@ -91,8 +91,8 @@ def levels(category: str) -> list[str]:
 
 
 def is_under(category: str, wanted: str) -> bool:
-    """Whether `wanted` is the category itself or one above it, ignoring case."""
-    path, prefix = ([level.casefold() for level in levels(c)] for c in (category, wanted))
+    """Whether `wanted` is the category itself or one above it, ignoring case and the Unicode form: a typed accent may be one character or two."""
+    path, prefix = ([normalise(level).casefold() for level in levels(c)] for c in (category, wanted))
     return path[: len(prefix)] == prefix
 
 
