@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import sys
 
@@ -28,6 +29,15 @@ def _need_delta() -> None:
         ) from None
 
 
+def _speak_utf8() -> None:
+    """Let the JVM and its Python workers use UTF-8 if the locale is C or POSIX: their ASCII would lose letters of paths and titles.
+
+    Python itself uses UTF-8 there. A JVM takes its encoding of file names from the environment when it starts, and from nothing else.
+    """
+    if locale.nl_langinfo(locale.CODESET) in ("ANSI_X3.4-1968", "US-ASCII", "646"):
+        os.environ["LC_ALL"] = "C.UTF-8"
+
+
 def open_session(settings: Settings, extra: dict[str, str] | None = None) -> SparkSession:
     """Open (or join, under spark-submit) the session with Delta's extensions, and Hive's metastore where the tables live in one.
 
@@ -38,6 +48,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     """
     metastore, spark = settings.warehouse.metastore_schema is not None, settings.spark
     java_version()
+    _speak_utf8()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if (spark.master or "").startswith("local") else None
