@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -22,6 +23,8 @@ from tgq.catalog.ingest import MAX_ID, _counts, examine, ingest
 from tgq.catalog.location import locate
 from tgq.catalog.source import open_source
 from tgq.errors import SourceError
+from tgq.publishing.catalog_change import catalog_change
+from tgq.retrieval.gate import judge_change
 from tgq.run.night import Night
 from tgq.settings.load import load_settings
 from tgq.storage.warehouse import Warehouse
@@ -236,6 +239,26 @@ def test_17_columns_of_later_files_are_kept(read):
 def test_19_and_21_pairs_join_the_catalogs_ids(make_night, warehouse, case, conf):
     pairs = ingest(make_night(case, conf, ["pairs.test_share=1"], warehouse=warehouse)).figures["pairs"]
     assert pairs["table.test"] == pairs["rows"] - pairs.get("incomplete", 0) > 0
+
+
+def test_20_a_catalog_that_vanished_overnight_is_not_published(make_night, warehouse, tmp_path):
+    """14a holds the items of 20-normal without newlines between; where only its first object arrived, seven of eight items are gone."""
+    ingest(make_night("20-normal", warehouse=warehouse, run_id="first"))
+    before = warehouse.version("catalog_items")
+    whole = ingest(make_night("14a-firehose", warehouse=warehouse, run_id="whole"))
+    assert (whole.rows_out, whole.figures["newly_inactive"]) == (8, 0)
+    folder = copy_of("14a-firehose", tmp_path)
+    table = folder / "catalog.json"
+    table.write_text(table.read_text().partition("}")[0] + "}")
+    second = make_night(folder, warehouse=warehouse, run_id="second")
+    result = ingest(second)
+    pool = SimpleNamespace(active=result.rows_out, versions=warehouse.versions("catalog_items"))
+    change = catalog_change(second, pool, SimpleNamespace(tables={"catalog_items": before}, run_id="first"))
+    assert (change.published, change.vanished) == (8, 7)
+    verdict = judge_change(change, second.settings.gate.catalog_change)
+    assert not verdict.passed and "7 of the 8 published items vanished" in verdict.reasons[0]
+    planned = make_night(folder, sets=["gate.catalog_change.accept=true"], warehouse=warehouse).settings
+    assert judge_change(change, planned.gate.catalog_change).passed
 
 
 def test_25_a_linked_folder_names_the_setting(read, tmp_path):

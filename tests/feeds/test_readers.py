@@ -101,6 +101,11 @@ def test_csv_parts_are_read_by_name(tmp_path):
         rows_of(tmp_path, "csv")
 
 
+def test_the_line_by_which_excel_tells_the_separator_is_no_header(tmp_path):
+    (tmp_path / "a.csv").write_text('sep=;\r\nitem_id;title;brand\r\n1;t;"b;b"\r\n', newline="")
+    assert cells(rows_of(tmp_path / "a.csv", "csv")) == [("1", "t", "b;b")]
+
+
 JSON = st.recursive(st.none() | st.booleans() | st.integers() | CELL, lambda v: st.lists(v, max_size=3) | st.dictionaries(CELL, v, max_size=3), max_leaves=5)
 OBJECTS = st.lists(st.dictionaries(CELL, JSON, max_size=3), min_size=1, max_size=10)
 

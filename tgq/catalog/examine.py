@@ -21,7 +21,7 @@ from tgq.settings.sections import MetadataSettings, Settings
 
 MISSING = "(missing)"
 FETCH_THREADS = 16  # per task: reading waits for disks and servers, and Pillow decodes outside Python's lock
-NONE, UNKNOWN = "-", "?"  # picture parts of a fingerprint: no picture; one whose version cannot be told without reading it
+NONE, UNKNOWN = "-", "?"  # picture part of a fingerprint: no picture; a picture whose version is unknown until it is read
 LONGEST_FIELD = 2000  # characters of a field that the quarantine keeps
 _TEXT, _MAP = pa.string(), pa.map_(pa.string(), pa.string())
 FIELDS = ("title", "brand", "category", "attributes", "image_uri", "group_id", "variant_id", "slices")
@@ -39,7 +39,7 @@ VERDICT = pa.schema([
 
 @dataclass(frozen=True)
 class Examiner:
-    """Gives a source row its verdict. Plain values, so that it travels to the workers; never raises."""
+    """Gives a source row its verdict. Holds plain values only, so it can be sent to the executors. Never raises."""
 
     location: Location
     fetcher: Fetcher
@@ -62,7 +62,7 @@ class Examiner:
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """One row of VERDICT for one row of the source joined with what is known of its id (`known_*`, `refused_*`)."""
+        """A row of VERDICT for a row of the source that is joined with the known item of its id (`known_*`, `refused_*`)."""
         row["attributes"], row["slices"] = _as_dict(row["attributes"]), _as_dict(row["slices"])
         more = row.get("additional_images")
         fields = _digest(*(row[f] for f in FIELDS), *([more] if more else []))
@@ -144,7 +144,7 @@ class Examiner:
             raise
 
     def _refusal(self, fingerprint: str) -> str:
-        """A refused row's fingerprint: other limits are a reason to try again."""
+        """The fingerprint of a refused row. It contains the limits, so that the row is tried again under other limits."""
         return f"{fingerprint}:{_digest(self.limits.max_bytes, self.limits.max_pixels, self.verify)[:8]}"
 
     def _refused(self, row: dict[str, Any], out: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Examiner:
         }  # fmt: skip
 
     def batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Verdicts for record batches, on threads; one batch is read ahead, so that a slow picture holds up few others."""
+        """Verdicts for record batches, computed on threads. One batch is read ahead, so that a slow picture delays few others."""
         with ThreadPoolExecutor(FETCH_THREADS, "fetch") as pool:
             waiting: deque = deque()
             for batch in batches:

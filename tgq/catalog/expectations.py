@@ -1,7 +1,7 @@
-"""Expectations on a one-row frame of figures, judged and rendered by Great Expectations.
+"""Expectations on a row of figures, checked and rendered by Great Expectations.
 
-Spark computes the figures, once; Great Expectations sees a single small row, so judging costs milliseconds whatever the
-catalog's size. It is kept from phoning home, from drawing bars and from leaving files.
+Spark computes the figures. Great Expectations gets them as a single row, so its cost does not depend on the catalog's size. Its
+analytics, progress bars and files are disabled.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-# Data Docs pages name a dozen scripts, fonts and pictures on other hosts. A page of ours opens without network.
+# Data Docs pages refer to scripts, fonts and pictures on other hosts. They are removed, so that the page opens without network access.
 _REMOTE = re.compile(r"<script\b.*?</script>|<style\b.*?</style>|<link\b[^>]*>|<iframe\b.*?</iframe>|<img\b[^>]*https?://[^>]*>", re.DOTALL | re.IGNORECASE)
 _ADVERT = re.compile(r"<footer\b.*?</footer>", re.DOTALL | re.IGNORECASE)
 _HEAD = """<head>
@@ -33,9 +33,9 @@ nav, button, .btn, .modal, .d-none, .popover, .fa, .alert-icon { display: none !
 
 @dataclass(frozen=True)
 class Expect:
-    """A figure must lie between two bounds, both included.
+    """A figure must lie between two bounds, both inclusive.
 
-    A failed `critical` one stops the run; a failed `warning` is shown and the night goes on.
+    A failed `critical` expectation stops the run. A failed `warning` is shown, and the run continues.
     """
 
     figure: str
@@ -46,7 +46,7 @@ class Expect:
 
     @property
     def bound(self) -> str:
-        """As a person writes it."""
+        """The bounds in words."""
         if self.low == self.high:
             return f"exactly {self.low:g}"
         if self.high is None:
@@ -56,7 +56,7 @@ class Expect:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one expectation."""
+    """The result of one expectation."""
 
     expect: Expect
     found: Any
@@ -69,7 +69,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All outcomes of a suite, in its order, with Great Expectations' own result as JSON and as a page."""
+    """All outcomes of a suite in its order, with Great Expectations' result as JSON and as an HTML page."""
 
     outcomes: tuple[Outcome, ...]
     result: dict[str, Any]
@@ -80,10 +80,10 @@ class Verdict:
 
 
 def judge(suite: str, expectations: Sequence[Expect], figures: Mapping[str, Any]) -> Verdict:
-    """Run a suite over the figures. A figure that is missing or not a number fails what is expected of it."""
+    """Run a suite over the figures. An expectation on a missing figure or NaN fails."""
     gx = _great_expectations()
     names = list(dict.fromkeys(e.figure for e in expectations))
-    # a null cell counts as "nothing unexpected" for Great Expectations; infinity lies outside of every bound
+    # Great Expectations passes a null cell; infinity lies outside of every bound
     row = {n: float("inf") if figures.get(n) is None or figures[n] != figures[n] else figures[n] for n in names}
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = gx.data_context.types.base.ProgressBarsConfig(globally=False, metric_calculations=False)

@@ -1,12 +1,12 @@
-"""The ingest step: a snapshot of the source becomes rows of `catalog_items`, or rows of `quarantine` with a reason.
+"""The ingest step: each row of the source becomes an item in `catalog_items`, or a row of `quarantine` with a reason.
 
-One Spark job reads the source, compares every row with what the warehouse knows, reads and verifies the pictures that are
-new or changed, and stages one verdict a row. All else is derived from that staging: the quarantine of this run, the upsert of
-the items, the counts. Every source row gets exactly one verdict.
+One Spark job reads the source, joins every row with the warehouse's item of the same id, reads and verifies pictures that are
+new or changed, and stages one verdict per row. The quarantine, the upsert of the items and the counts are derived from these
+verdicts.
 
-Change detection has two levels. `source_fingerprint` is '<fields>:<picture>': a hash of the row's own fields, and one of the
-picture's URI and stat (or of inline bytes). Only where its second part is new is a picture read, so new titles or other
-metadata settings cost no picture. `content_hash` covers the picture's bytes and what the encoder reads of the text.
+Changes are detected on two levels. `source_fingerprint` is '<fields>:<picture>': a hash of the row's fields, and a hash of the
+picture's URI and stat (or of its inline bytes). A picture is read only if its part is new, so a new title or another metadata
+setting reads no picture. `content_hash` covers the picture's bytes and the text that the encoder reads.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ TASK_ROWS, TASK_BYTES = 4096, 64 * 2**20
 
 
 def ingest(night: Night) -> StepResult:
-    """Bring the source into `catalog_items`, `quarantine` and `relevance_pairs`.
+    """Write the source's rows to `catalog_items` and `quarantine`, and its pairs to `relevance_pairs`.
 
     Cost: one pass over the source, one stat per picture, one read and a low-resolution decode per new or changed picture.
-    Running it again under the same run id gives the same tables; `figures` then tell what the second attempt found to do.
+    Running it again under the same run id gives the same tables. `figures` then count the changes of the second attempt.
 
     Raises:
         SourceError: there is no readable table, it is empty, a mapped column is missing, or no row of it can be used.
@@ -64,7 +64,7 @@ def ingest(night: Night) -> StepResult:
     pairs = load_pairs(night, location)
     inactive, largest_group = _standing(night)
     if largest_group > MAX_GROUP and night.settings.pairs.source in ("auto", "group"):
-        night.progress.say(f"the largest group has {largest_group} items: of such a group only {MAX_GROUP} are paired")
+        night.progress.say(f"the largest group has {largest_group} items; only {MAX_GROUP} items of a group are paired")
     return StepResult(
         rows_in=counts["rows"],
         rows_out=counts["good"],
@@ -87,9 +87,9 @@ def ingest(night: Night) -> StepResult:
 
 
 def examine(night: Night, source: Source, location: Location) -> DataFrame:
-    """Stage a verdict for every source row, in one job, and return the staged frame (VERDICT).
+    """Stage a verdict for every source row in one Spark job. Returns the staged frame (VERDICT).
 
-    The shuffle by id brings together the rows of one id, and each with what the warehouse knows of it.
+    The shuffle by id brings together the rows that share an id, and the warehouse's item of that id.
     """
     spark, warehouse = night.spark, night.warehouse
     item_id = F.col("item_id")
@@ -140,7 +140,7 @@ def examine(night: Night, source: Source, location: Location) -> DataFrame:
 
 
 def _refusals(night: Night) -> DataFrame:
-    """The last verdict of earlier runs on each input that was refused."""
+    """The latest verdict of earlier runs on each quarantined input."""
     earlier = night.warehouse.read("quarantine").where((F.col("stage") == STAGE) & (F.col("run_id") != night.run_id))
     last = F.max_by(F.struct("source_fingerprint", "reason", "detail"), "quarantined_at")
     return earlier.groupBy("item_id").agg(last.alias("last")).select(
@@ -190,7 +190,7 @@ def _standing(night: Night) -> tuple[int, int]:
 
 
 def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
-    """Put this run's `refused` rows in place of those of an earlier attempt, in one commit."""
+    """Write this run's `refused` rows in one commit; they replace those of an earlier attempt of the same run."""
     rows = staged.where(F.col("reason").isNotNull()).withColumns({
         "run_id": F.lit(night.run_id), "stage": F.lit(STAGE), "quarantined_at": F.current_timestamp(),
     })  # fmt: skip
@@ -203,10 +203,10 @@ def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
 
 
 def upsert_items(night: Night, staged: DataFrame) -> int:
-    """MERGE what is new or changed; items that the snapshot does not hold at all become inactive. Returns how many of those are new.
+    """MERGE new and changed items; items without a row in the source become inactive. Returns how many became inactive.
 
-    A refused row stands for its id too: its item was seen, and keeps its last good version. A row in which nothing changed is not
-    written again, so a night writes what changed and not the catalog; active items were seen by the last ingest.
+    An item whose row was quarantined stays active with its last good version. Unchanged rows are not written again, so the cost of
+    the write depends on the changes, not on the size of the catalog.
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
@@ -229,7 +229,7 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
 
 
 def last_ingest(night: Night) -> datetime | None:
-    """When the run before this one began that ingested; its snapshot is where what vanishes now was seen last."""
+    """Start of the previous run with a finished ingest: items that are missing now were last seen by that run."""
     runs = night.warehouse.read("pipeline_runs").where(F.col("run_id") != night.run_id)
     ingested = runs.where("step = 'ingest' AND status = 'done'").select("run_id")
     last = runs.where(F.col("step") == RUN_STEP).join(ingested, "run_id", "left_semi").agg(F.max("started_at").alias("at")).collect()[0]["at"]

@@ -1,9 +1,9 @@
-"""Relevance pairs: which item answers which query, from groups of items, a table of pairs, or a CSV of links.
+"""Relevance pairs: which items are relevant to a query item, from groups of items, a table of pairs, or a table of links.
 
-Every source is brought into one form, a frame (query_item_id, positive_item_id, source, weight, event_time) between active
-items, and then follows the same rules. Weight 0 says "neither hit nor miss"; identical pictures always have it. The split
-is by unit: a query's group, or the query itself where it has none. What holds of the two sides: no unit queries on both, and
-no item of a test unit occurs in a training pair at all, neither as query nor as positive.
+All sources give pairs (query_item_id, positive_item_id, source, weight, event_time) of active items. Weight 0 means that a pair
+counts neither as a hit nor as a miss; pairs with identical pictures have weight 0. The split is by unit: the query's group, or
+the query itself if it has no group. A unit is in one split only, and no item of a test unit occurs in a training pair, neither
+as query nor as positive.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ENDS = {"table": (("query_item_id", "positive_item_id"),), "links": (("query_ite
 
 
 def load_pairs(night: Night, location: Location) -> dict[str, int]:
-    """Replace `relevance_pairs` by what the catalog says now, in one commit.
+    """Replace the contents of `relevance_pairs` in one commit.
 
-    `auto` is `group`: a catalog without groups simply has no pairs. Cost: one shuffle of the active items' ids by group,
-    and the pairs themselves.
+    `auto` is `group`; a catalog without groups has no pairs. Cost: one shuffle of the active items' ids by group, and the
+    number of pairs.
 
     Returns pairs by '<source>.<split>' (weight > 0), 'ignored' (weight 0) and, for tables and links, 'rows' as read
     and those 'incomplete'.
@@ -64,7 +64,7 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
     counts |= {f"{r['source']}.{r['split']}": r["judged"] for r in rows}
     counts["ignored"] = sum(r["ignored"] for r in rows)
     if counts.get("rows") and not rows:
-        night.progress.say(f"none of the {counts['rows']} rows of {pairs.path} joins two active items; check pairs.key_column")
+        night.progress.say(f"no row of {pairs.path} ({counts['rows']} rows) joins two active items; check pairs.key_column")
     return counts
 
 
@@ -83,9 +83,9 @@ def group_pairs(items: DataFrame) -> DataFrame:
 
 
 def linked_pairs(links: DataFrame, items: DataFrame, key: str) -> DataFrame:
-    """Links between ids, groups or variants as pairs of all the items that their ends name.
+    """Links between ids, groups or variants as pairs of items: every item of one end with every item of the other.
 
-    links: columns query, positive, source, weight, event_time; a link that stands there twice counts once, at its highest weight.
+    links: columns query, positive, source, weight, event_time. Repeated links count once, with their highest weight.
     """
     links = links.groupBy("query", "positive", "source").agg(F.max("weight").alias("weight"), F.max("event_time").alias("event_time"))
     q, p = _side(items, "q"), _side(items, "p")
@@ -94,10 +94,7 @@ def linked_pairs(links: DataFrame, items: DataFrame, key: str) -> DataFrame:
 
 
 def split_pairs(pairs: DataFrame, test_share: float) -> DataFrame:
-    """Add group_id (the unit) and split.
-
-    A pair from a training unit to an item of a test unit is left out.
-    """
+    """Add group_id (the unit) and split. Pairs of a training unit with an item of a test unit are left out."""
     query_unit = F.coalesce("q_group_id", "query_item_id")
     positive_unit = F.coalesce("p_group_id", "positive_item_id")
     units = pairs.withColumns({

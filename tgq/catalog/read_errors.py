@@ -1,4 +1,4 @@
-"""Spark's and Hadoop's complaints about a source as one line."""
+"""Errors of Spark, Hadoop and tgq's readers on executors as one-line SourceErrors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OURS = re.compile(r"^(?:\s*pyspark\S* )?tgq\.errors\.SourceError: (.*)$", re.MU
 
 @contextmanager
 def reading(path: str | None) -> Iterator[None]:
-    """Spark's and Hadoop's complaints about a source as one line."""
+    """Raise errors of Spark and Hadoop in this block as SourceError."""
     try:
         yield
     except (PySparkException, Py4JError) as e:
@@ -32,7 +32,7 @@ def reader_error(error: Exception) -> SourceError | None:
 
 
 def first_line(error: Exception) -> str:
-    """What the JVM said, without its class names and stack."""
+    """The message of a JVM error, without class names and stack trace."""
     text = str(getattr(error, "java_exception", None) or error)
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("\tat")] or [type(error).__name__]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

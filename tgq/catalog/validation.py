@@ -1,11 +1,10 @@
-"""The two validation steps: is the catalog sound enough to embed, are the embeddings sound enough to search?
+"""The step `validate_catalog`, and how the results of a validation suite are written.
 
-Each suite rests on one summary query. The catalog's reads no picture and no vector; the embeddings' reads every vector once,
-through Spark's native `vector_norm` (4 times the speed of a higher-order function). Results lie under `reports/<run_id>/`:
+The suite checks figures of one SQL query, which reads no picture and no vector. Results are written to `reports/<run_id>/`:
 `validation/<suite>.json` and `data_docs/<suite>.html`.
 
-Critical is what makes everything after it wrong. What only makes a night worse is a warning: whether worse is too bad is the
-gate's to say.
+An expectation is critical if later steps would give wrong results without it. If they would only give worse results, it is a
+warning, and the gate decides.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from tgq.storage.files import Files
 from tgq.storage.warehouse import sql_string
 
 CATALOG = (
-    Expect("active_items", "the catalog has items", low=1),
+    Expect("active_items", "the catalog has active items", low=1),
     Expect("duplicate_ids", "an item has one row", 0, 0),
     Expect("blank_ids", "every item has an id", 0, 0),
-    Expect("missing_content_hashes", "every item's content is known, or changes would be missed", 0, 0),
+    Expect("missing_content_hashes", "every item has a content hash, by which changes are detected", 0, 0),
     Expect("empty_items", "every active item has a picture or a text", 0, 0),
     Expect("unaccounted_rows", "every source row became an item or went to quarantine", 0, 0),
     Expect("quarantined_share", "few rows of the snapshot are unusable", high=0.2, severity="warning"),
@@ -35,10 +34,10 @@ CATALOG = (
 
 
 def validate_catalog(night: Night) -> StepResult:
-    """Judge `catalog_items` after ingest.
+    """Check `catalog_items` after ingest.
 
     Raises:
-        ValidationError: a critical expectation failed; nothing was embedded. The results are written all the same.
+        ValidationError: a critical expectation failed, so nothing was embedded. The results are written.
     """
     figures = catalog_figures(night)
     verdict = judge("catalog", CATALOG, figures)
@@ -86,7 +85,7 @@ def catalog_figures(night: Night) -> dict[str, Any]:
 def write_results(
     night: Night, suite: str, figures: dict[str, Any], verdict: Verdict, tables: tuple[str, ...], rows: int
 ) -> StepResult:
-    """Write a suite's results under the run's reports, and say what failed.
+    """Write a suite's results to the run's reports, and print failed expectations.
 
     Raises:
         ValidationError: a critical expectation failed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import deque
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from tgq.feeds.readers.lines import byte_ranges, text_lines
 from tgq.feeds.rows import Inspected, Part, RawRow, malformed
 
 SEPARATORS = ",\t;|"
+HINT = re.compile(r'"?sep=(.)"?\s*')  # the line by which Excel tells the separator
 LONGEST_CELL = 2**27  # characters; a picture in base64 is a long cell
 END = "unexpected end of data"  # what the csv module says of a quote that is open at the end
 CELLS = "cells where the header has"
@@ -112,9 +114,9 @@ def inspect(file: FeedFile, options: FeedOptions) -> Inspected:
     """
     beginning = head(file)
     encoding = encoding_of(file, beginning, options.encoding)
-    lines = io.StringIO(beginning.decode(encoding, "ignore"), newline="")
+    lines = list(io.StringIO(beginning.decode(encoding, "ignore"), newline=""))
     sep = _separator(lines, file, options)
-    names = _header(Records(lines, options.csv, sep), file, options)
+    names = _header(Records(_unhinted(iter(lines)), options.csv, sep), file, options)
     rest = beginning.count(b"\n")
     rows = round(file.size * (4 if file.compression else 1) / max(len(beginning), 1) * rest) if rest else 1
     splits = not options.csv.multiline and file.compression is None and encoding in ("utf-8", "utf-8-sig")
@@ -132,38 +134,46 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
     encoding, sep = part.mode[:-2], part.mode[-1]
     first = Part(part.file, 0, part.end, part.mode)
     with opened(part.file) as stream:
-        records = Records(text_lines(stream, first if part.start == 0 else part, encoding), options.csv, sep)
+        lines = text_lines(stream, part, encoding)
+        records = Records(lines if part.start else _unhinted(lines), options.csv, sep)
         if part.start:
             with opened(part.file) as again:
-                names = _header(Records(text_lines(again, first, encoding), options.csv, sep), part.file, options)
+                names = _header(Records(_unhinted(text_lines(again, first, encoding)), options.csv, sep), part.file, options)
             records.width = len(names)
         else:
             names = _header(records, part.file, options)
         unique = [name if name not in names[:n] else f"{name}\0{n}" for n, name in enumerate(names)]
-        for cells, lines, error in records:
+        for cells, taken, error in records:
             if error:
-                raw = shown("".join(lines))[:RAW]
+                raw = shown("".join(taken))[:RAW]
                 yield malformed(error, raw)
             else:
                 yield RawRow(dict(zip(unique, cells, strict=True)))
 
 
-def _separator(lines: io.StringIO, file: FeedFile, options: FeedOptions) -> str:
-    """The setting; the tab of a .tsv; else what splits the header into names of which one is the id's, or the most names."""
+def _separator(lines: list[str], file: FeedFile, options: FeedOptions) -> str:
+    """The setting; Excel's hint; the tab of a .tsv; else what splits the header so that one name is the id's, or into the most names."""
     if options.csv.sep:
         return options.csv.sep
+    if lines and (hint := HINT.fullmatch(lines[0])):
+        return hint[1]
     if file.suffix in (".tsv", ".tab"):
         return "\t"
 
     def quality(sep: str) -> tuple[bool, int]:
-        lines.seek(0)
-        cells = next(iter(Records(lines, options.csv, sep)), ((), (), None))[0]
+        cells = next(iter(Records(iter(lines), options.csv, sep)), ((), (), None))[0]
         ids = options.columns.get("item_id", ())
         return any(same_name(c, i) for c in cells for i in ids), len(cells)
 
-    best = max(SEPARATORS, key=quality)
-    lines.seek(0)
-    return best
+    return max(SEPARATORS, key=quality)
+
+
+def _unhinted(lines: Iterator[str]) -> Iterator[str]:
+    """The lines without Excel's hint at the separator."""
+    first = next(lines, None)
+    if first is not None and not HINT.fullmatch(first):
+        yield first
+    yield from lines
 
 
 def _header(records: Records, file: FeedFile, options: FeedOptions) -> tuple[str, ...]:
