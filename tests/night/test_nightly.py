@@ -16,11 +16,13 @@ from tgq.night.nightly import STEPS, Nightly
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
+BAD_ROWS = 6
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop") / "demo"
-    draw_catalog(folder, items=150, seed=5, size=64, workers=1, bad_rows=6)
+    draw_catalog(folder, items=150, seed=5, size=64, workers=1, bad_rows=BAD_ROWS)
     return folder
 
 
@@ -65,8 +67,8 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     grown = Path(shutil.copytree(shop, tmp_path / "grown"))
     table = pq.read_table(shop / "catalog.parquet")
     one = table.slice(3, 1).set_column(table.schema.get_field_index("item_id"), "item_id", [["brand-new"]])
-    kept = table.slice(0, 2 * total // 3)
-    pq.write_table(pa.concat_tables([kept, one]), grown / "catalog.parquet")
+    kept = [table.slice(0, 2 * total // 3), table.slice(total - BAD_ROWS)]  # the broken rows stay, so that the same ids stand twice
+    pq.write_table(pa.concat_tables([*kept, one]), grown / "catalog.parquet")
     refused = begin(grown, "gate.floors={hit_rate@10: 1.01}", "tracking.enabled=false")
     with pytest.raises(GateError, match=r"published items vanished .*hit_rate@10.*--accept-catalog-change"):
         refused.run(list(STEPS))
