@@ -218,7 +218,7 @@ def test_the_feature_cache_stays_within_its_budget(spark, tmp_path, model, catal
     after = cached_bytes(full)
     assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "features of other towers are deleted first"
 
-    put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-2], n >= 8, None) for n in range(12)])
+    put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-3], n >= 8, None, None) for n in range(12)])
     tight = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.5 * sum(after.values()) / 2**30}")
     assert shrink_cache(tight, towers_of(other)) >= 0
     left = tight.warehouse.read("tower_features").select("source_hash").distinct().count()
