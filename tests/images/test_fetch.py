@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
@@ -278,16 +279,27 @@ class QuietServer(ThreadingHTTPServer):
         pass  # clients that hang up are what these tests are about
 
 
-@pytest.fixture
-def shop():
+@contextmanager
+def serving(tls=None):
+    """A shop on this machine, behind TLS if a context is given: "127.0.0.1:port"."""
     server = QuietServer(("127.0.0.1", 0), Shop)
+    if tls:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     Shop.asked = []
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def shop():
+    with serving() as address:
+        yield f"http://{address}"
 
 
 def web(*hosts, **options) -> Fetcher:
@@ -417,15 +429,8 @@ def encrypted(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    server = QuietServer(("127.0.0.1", 0), Shop)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    Shop.asked = []
-    yield f"127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(context) as address:
+        yield address
 
 
 def test_an_address_without_a_scheme_is_asked_encrypted_first(encrypted):

@@ -27,14 +27,15 @@ from tgq.catalog.examine import MISSING, VERDICT, Examiner
 from tgq.catalog.location import Location, locate
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
 from tgq.catalog.read_errors import first_line, reader_error
-from tgq.catalog.source import Source, open_source
+from tgq.catalog.source import TASK_BYTES, Source, open_source
 from tgq.errors import SourceError
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
 
 STAGE = "ingest"
 MAX_ID = 512  # characters
-TASK_ROWS, TASK_BYTES = 4096, 64 * 2**20
+BAD_ID = f"an id with control characters, or of more than {MAX_ID} characters"
+TASK_ROWS = 4096
 
 
 def ingest(night: Night) -> StepResult:
@@ -110,7 +111,7 @@ def examine(night: Night, source: Source, location: Location) -> DataFrame:
     detail = F.coalesce(
         "detail",
         F.when(reason == "missing_id", "the row has no id")
-        .when(reason == "bad_id", F.lit(f"an id of control characters, or of more than {MAX_ID} characters"))
+        .when(reason == "bad_id", F.lit(BAD_ID))
         .when(reason == "duplicate_id", F.concat(F.lit("the id stands on "), F.col("times"), F.lit(" rows"))),
     )
     judged = numbered.withColumns({"reason": reason, "detail": detail}).drop("order", "times", "position")

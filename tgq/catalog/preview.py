@@ -5,6 +5,7 @@ Reads the first rows of the first parts on the driver; cost does not grow with t
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -13,10 +14,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from tgq.catalog.examine import Examiner
-from tgq.catalog.feed import feed_options, plan_files
-from tgq.catalog.ingest import MAX_ID
+from tgq.catalog.feed import feed_options
+from tgq.catalog.ingest import BAD_ID, MAX_ID
 from tgq.catalog.location import locate
-from tgq.catalog.source import open_source
+from tgq.catalog.source import Source, open_source
 from tgq.feeds.feed import read
 from tgq.feeds.source_row import PART_ROWS, SourceRows
 from tgq.settings.sections import CatalogSettings, Settings
@@ -38,7 +39,7 @@ def preview(spark: SparkSession, settings: Settings) -> Iterator[str]:
     for note in source.notes:
         yield f"note: {note}"
     examiner = Examiner.of(settings, location)
-    rows = [_examined(examiner, row) for row in _sample(spark, catalog, location.format)]
+    rows = [_examined(examiner, row) for row in _sample(source, catalog)]
     for row in rows[:SHOWN]:
         yield _shown(row)
     refused = Counter(row["reason"] for row in rows if row["reason"])
@@ -48,12 +49,12 @@ def preview(spark: SparkSession, settings: Settings) -> Iterator[str]:
     yield f"of the first {len(rows)} rows {sum(refused.values())} would be quarantined{f' ({reasons})' if reasons else ''}"
 
 
-def _sample(spark: SparkSession, catalog: CatalogSettings, format: str) -> list[dict[str, Any]]:
-    if format == "delta":
-        return [row.asDict() for row in open_source(spark, catalog).frame.limit(SAMPLE).collect()]
+def _sample(source: Source, catalog: CatalogSettings) -> list[dict[str, Any]]:
+    plan = source.plan
+    if plan is None:
+        return [row.asDict() for row in source.frame.limit(SAMPLE).collect()]
     options = feed_options(catalog)
     convert = SourceRows(options)
-    plan = plan_files(spark, locate(spark, catalog), options, str(catalog.path))
     raw = ((n * PART_ROWS + i, row) for n, part in enumerate(plan.parts) for i, row in enumerate(read(part, plan.format, options)))
     rows = [convert(row, position) for position, row in islice(raw, SAMPLE)]
     return _with_inherited(rows, catalog.inherit) if catalog.inherit else rows
@@ -73,8 +74,8 @@ def _examined(examiner: Examiner, row: dict[str, Any]) -> dict[str, Any]:
     item = row["item_id"]
     if not row["reason"] and item is None:
         return row | {"reason": "missing_id", "detail": "the row has no id", "picture": "not looked for"}
-    if not row["reason"] and len(item) > MAX_ID:
-        return row | {"reason": "bad_id", "detail": f"an id of more than {MAX_ID} characters", "picture": "not looked for"}
+    if not row["reason"] and (len(item) > MAX_ID or any(unicodedata.category(c) == "Cc" for c in item)):
+        return row | {"reason": "bad_id", "detail": BAD_ID, "picture": "not looked for"}
     return row | examiner.looked_for(row)
 
 

@@ -32,9 +32,9 @@ def look_at(spark: SparkSession, catalog: CatalogSettings) -> tuple[Recognised, 
         rows = [row.values for batch in table.limit(SAMPLE).toArrow().to_batches() for row in batch_rows(batch)]
     else:
         unnamed = FeedOptions({}, encoding=catalog.csv.encoding, csv=feed_options(catalog).csv)
-        columns = plan_files(spark, location, unnamed, str(catalog.path)).columns
-        named = FeedOptions({name: (name,) for name in dict.fromkeys(columns)}, frozenset(columns), unnamed.encoding, unnamed.csv)
         plan = plan_files(spark, location, unnamed, str(catalog.path))
+        columns = plan.columns
+        named = FeedOptions({name: (name,) for name in dict.fromkeys(columns)}, frozenset(columns), unnamed.encoding, unnamed.csv)
         raw = (row for part in plan.parts for row in read(part, plan.format, named) if not row.reason)
         rows = [row.values for row in islice(raw, SAMPLE)]
     found = recognise(columns, rows)

@@ -11,24 +11,25 @@ read, and that it has the columns which the configuration names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark import TaskContext
+from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-from tgq.catalog.feed import feed_options, plan_files
+from tgq.catalog.feed import csv_options, feed_options, plan_files
 from tgq.catalog.location import Location, locate
 from tgq.catalog.read_errors import reading
 from tgq.errors import SourceError
-from tgq.feeds.columns import match, top_level
+from tgq.feeds.columns import Matcher, cell, match, top_level
 from tgq.feeds.feed import read
 from tgq.feeds.options import FeedOptions
-from tgq.feeds.plan import check_types, match_all, notes_of
+from tgq.feeds.plan import Plan, check_types, match_all, notes_of
 from tgq.feeds.readers.parquet import batch_rows
-from tgq.feeds.rows import RawRow
+from tgq.feeds.rows import BAD_TEXT, MALFORMED, RawRow
 from tgq.feeds.source_row import PART_ROWS, SOURCE, SourceRows
 from tgq.feeds.values import BadValue, text
 from tgq.settings.sections import CatalogSettings
@@ -47,6 +48,7 @@ class Source:
         rows: how many rows there are; of text files an estimate, for progress and the number of tasks.
         size: bytes on disk.
         notes: sentences for its owner (see `tgq.feeds.plan.Plan`).
+        plan: the parts of its files; None of a Delta table.
     """
 
     frame: DataFrame
@@ -54,6 +56,7 @@ class Source:
     rows: int
     size: int
     notes: tuple[str, ...]
+    plan: Plan | None = None
 
 
 def open_source(spark: SparkSession, catalog: CatalogSettings, location: Location | None = None) -> Source:
@@ -73,7 +76,7 @@ def open_source(spark: SparkSession, catalog: CatalogSettings, location: Locatio
 
     opened = _open(spark, location, options, place, convert, SOURCE)
     if catalog.inherit:
-        opened = Source(inherited(opened.frame, catalog.inherit), opened.columns, opened.rows, opened.size, opened.notes)
+        opened = replace(opened, frame=inherited(opened.frame, catalog.inherit))
     return opened
 
 
@@ -87,7 +90,7 @@ def open_columns(spark: SparkSession, table: CatalogSettings, columns: dict[str,
     Raises:
         SourceError: it is not there or cannot be read.
     """
-    options = FeedOptions(columns, frozenset(columns), table.csv.encoding, feed_options(table).csv)
+    options = FeedOptions(columns, frozenset(columns), table.csv.encoding, csv_options(table.csv))
     schema = pa.schema([(name, pa.string()) for name in (*columns, "reason")])
 
     def convert(rows: Iterable[RawRow], number: int) -> Iterator[pa.RecordBatch]:
@@ -112,7 +115,7 @@ def _open(spark: SparkSession, location: Location, options: FeedOptions, place: 
 
     tasks = min(len(parts), max(2 * spark.sparkContext.defaultParallelism, plan.size // TASK_BYTES))
     frame = spark.range(0, len(parts), 1, max(tasks, 1)).mapInArrow(run, from_arrow_schema(schema))
-    return Source(frame, plan.columns, plan.rows, plan.size, plan.notes)
+    return Source(frame, plan.columns, plan.rows, plan.size, plan.notes, plan)
 
 
 def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, place: str, convert: Any, schema: pa.Schema) -> Source:
@@ -125,8 +128,6 @@ def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, p
         wanted = top_level(raw.columns, options)
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            from pyspark import TaskContext
-
             context = TaskContext.get()
             yield from convert((row for batch in batches for row in batch_rows(batch)), context.partitionId() if context else 0)
 
@@ -152,16 +153,18 @@ def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions) ->
 
 def text_batches(rows: Iterable[RawRow], options: FeedOptions, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """A part's rows as batches of text columns."""
-    names = [name for name in schema.names if name != "reason"]
+    names, fields_of = [name for name in schema.names if name != "reason"], Matcher(options)
     waiting: list[dict[str, str | None]] = []
     for raw in rows:
-        out: dict[str, str | None] = {"reason": raw.reason}
-        fields = match(tuple(raw.values), options, "the row").fields if not raw.reason else {}
-        for name in names:
-            try:
-                out[name] = next((t for path in fields.get(name, ()) if (t := text(raw.values[path[0]]))), None)
-            except BadValue:
-                out["reason"] = "bad_text"
+        out: dict[str, str | None] = dict.fromkeys(names) | {"reason": raw.reason}
+        try:
+            fields = {} if raw.reason else fields_of(tuple(raw.values)).fields
+            for name in names:
+                out[name] = next((t for path in fields.get(name, ()) if (t := text(cell(raw.values, path)))), None)
+        except SourceError:
+            out["reason"] = MALFORMED
+        except BadValue:
+            out["reason"] = BAD_TEXT
         waiting.append(out)
         if len(waiting) == BATCH_ROWS:
             yield pa.RecordBatch.from_pylist(waiting, schema)
@@ -175,8 +178,6 @@ def inherited(frame: DataFrame, fields: Iterable[str]) -> DataFrame:
 
     Cost: a shuffle by group.
     """
-    from pyspark.sql import Window
-
     alone = F.concat(F.lit("\0"), F.col("position"))  # a row without a group is a group of its own
     group = Window.partitionBy(F.coalesce("group_id", alone)).orderBy("position").rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     return frame.withColumns({field: F.coalesce(field, F.first(field, ignorenulls=True).over(group)) for field in fields})

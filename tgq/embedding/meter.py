@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pyspark import Accumulator
 
 from tgq.run.night import Night
+from tgq.run.progress import repeated
 
 
 @dataclass(frozen=True)
@@ -30,23 +29,9 @@ class Meter:
         self.counters = Counters(make(0), make(0), make(0.0), make(0.0))
         self.progress = night.progress
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
+    def shown(self) -> AbstractContextManager[None]:
         """Update the progress twice a second while the block runs."""
-        ended = threading.Event()
-
-        def loop() -> None:
-            while not ended.wait(0.5):
-                self._show()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-            self._show()
+        return repeated(self._show)
 
     def _show(self) -> None:
         counters = self.counters

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tgq.errors import SourceError
 from tgq.feeds.options import FeedOptions
 
 Path = tuple[str, ...]  # a column, or a column and names inside of it
+MEMO = 10_000  # sets of names that are remembered; JSON may have a new one in every object
 
 
 def bare(name: str) -> str:
@@ -59,6 +61,44 @@ def match(columns: Sequence[str], options: FeedOptions, place: str) -> Matched:
         else:
             absent.append((field, names))
     return Matched(fields, tuple(renamed), tuple(absent))
+
+
+class Matcher:
+    """Matches rows by their own names. A set of names is matched once, because a feed repeats few of them.
+
+    Args:
+        options: which columns are read.
+    """
+
+    def __init__(self, options: FeedOptions):
+        self._options = options
+        self._memo: dict[tuple[str, ...], Matched | SourceError] = {}
+
+    def __call__(self, names: tuple[str, ...]) -> Matched:
+        """Find the fields of a row with these names.
+
+        Raises:
+            SourceError: two of the names could be meant.
+        """
+        found = self._memo.get(names)
+        if found is None:
+            try:
+                found = match(names, self._options, "the row")
+            except SourceError as e:
+                found = e
+            if len(self._memo) < MEMO:
+                self._memo[names] = found
+        if isinstance(found, SourceError):
+            raise found
+        return found
+
+
+def cell(row: Mapping[str, Any], path: Path) -> Any:
+    """What stands in a row at a path; None where there is nothing."""
+    value: Any = row
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def find(columns: Sequence[str], name: str, place: str = "the catalog", field: str = "") -> Path | None:

@@ -65,6 +65,7 @@ def plan_feed(files: Sequence[FeedFile], format: str, options: FeedOptions, plac
         if one.parts:
             check_types(one.types, by_names.setdefault(one.columns, match(one.columns, options, file.uri)), file.uri)
     whole = match_all(columns, list(by_names.values()), options, place)
+    # the names of JSON come from a sample of its objects, so a name that was not seen may still be there
     different = _different(files, found, by_names, whole) if format != "jsonl" else []
     notes = (*notes_of(whole, options), *different)
     parts = tuple(part for one in found for part in one.parts)

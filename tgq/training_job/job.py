@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -34,7 +33,7 @@ from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker
 from tgq.run.night import Night
 from tgq.run.opening import new_run_id
-from tgq.run.progress import Progress
+from tgq.run.progress import Progress, repeated
 from tgq.run.records import git_commit
 from tgq.settings.load import load_settings
 from tgq.settings.sections import Settings, TrackingSettings
@@ -225,11 +224,7 @@ def curve_reported(work: Path, steps: int, tracker: Tracker, progress: Progress)
     """
     progress.say(f"the closed-form initialisation, then {steps} gradient steps")  # the first takes minutes on large sets and logs no curve
     progress.start("train", steps)
-    ended, logged = threading.Event(), 0
-
-    def follow() -> None:
-        while not ended.wait(1.0):
-            show()
+    logged = 0
 
     def show() -> None:
         nonlocal logged
@@ -242,14 +237,10 @@ def curve_reported(work: Path, steps: int, tracker: Tracker, progress: Progress)
             loss = f"loss {values['loss']:.3f}, " if "loss" in values else ""
             progress.update(int(values["step"]), f"{loss}validation MRR {values['validation_mrr']:.4f}")
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(show, seconds=1.0):
+            yield
     finally:
-        ended.set()
-        thread.join()
-        show()
         progress.finish()
 
 

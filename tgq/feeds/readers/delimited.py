@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tgq.errors import SourceError
 from tgq.feeds.columns import same_name
@@ -56,6 +56,10 @@ class Records:
         self._taken.append(line)
         return line
 
+    def push_back(self, lines: Sequence[str]) -> None:
+        """Let these lines be the next ones."""
+        self._again.extendleft(reversed(lines))
+
     def __iter__(self) -> Iterator[tuple[list[str], list[str], str | None]]:
         while True:
             self._taken = []
@@ -74,7 +78,7 @@ class Records:
                 error = f"{len(cells)} {CELLS} {self.width}"
             if len(taken) > 1 and (self._resumes(taken, error) if error else self._swallows(taken)):
                 error = NOT_CLOSED
-                self._again.extendleft(reversed(taken[1:]))
+                self.push_back(taken[1:])
                 taken = taken[:1]
             yield cells, taken, error
 
@@ -187,7 +191,7 @@ def _header(records: Records, file: FeedFile, options: FeedOptions) -> tuple[str
         return ()
     cells, lines, error = found
     if not options.csv.header:
-        records._again.extendleft(reversed(lines))
+        records.push_back(lines)
         records.width = len(cells)
         return tuple(f"_c{n}" for n in range(len(cells)))
     cells = [cell.removeprefix("\ufeff") for cell in cells]
