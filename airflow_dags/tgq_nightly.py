@@ -9,6 +9,8 @@ The settings are Airflow Variables. A run can override each by a parameter of th
     tgq_catalog_profile  conf/ profile or YAML file of the catalog         (base)
     tgq_packages         Maven coordinates for spark-submit; empty if the cluster has the Delta JARs
 
+The parameter `accept_catalog_change` publishes one planned change of the catalog that the gate would refuse; the verdict records it.
+
 Spark's master and deploy mode come from the connection `spark_default`.
 
 All steps of a run have the same run id, so a step that is retried or cleared continues where it stopped.
@@ -51,6 +53,7 @@ def setting(name: str, default: str | None = None) -> str:
 
 
 RUN = "{{ run_id | night_id }}"
+ACCEPT = "gate.catalog_change.accept={{ 'true' if params.accept_catalog_change else 'false' }}"
 VERDICT = f"{setting('warehouse')}/reports/{RUN}/evaluate.json"
 
 
@@ -116,7 +119,11 @@ with DAG(
             "catalog_profile": "configuration profile of the catalog",
             "packages": "Maven coordinates of Delta",
         }.items()
-    },
+    } | {
+        "accept_catalog_change": Param(
+            False, type=["null", "boolean"], description="publish although the catalog changed beyond gate.catalog_change, because the change was planned"
+        )
+    },  # fmt: skip
     default_args={
         "owner": "tgq",
         "retries": 3,
@@ -134,7 +141,7 @@ with DAG(
     validate_embeddings = step("validate_embeddings", "validate", "--suite", "embeddings", retries=1)
     index = step("index", "build_index")
     neighbors = step("neighbors", "build_neighbors")
-    evaluate = step("evaluate", "evaluate_retrieval", "--no-fail", "--summary", VERDICT, outlets=[RETRIEVAL_METRICS])
+    evaluate = step("evaluate", "evaluate_retrieval", "--no-fail", "--summary", VERDICT, "--set", ACCEPT, outlets=[RETRIEVAL_METRICS])
     gate = BranchPythonOperator(task_id="gate", python_callable=next_task, op_kwargs={"path": VERDICT, "run": RUN})
     publish = step("publish", "publish", outlets=[ITEM_NEIGHBORS, PUBLISHED_INDEX])
     refused = PythonOperator(task_id="refused", python_callable=report_refusal, op_kwargs={"path": VERDICT, "run": RUN}, outlets=[REFUSED_NIGHT])

@@ -103,6 +103,12 @@ def test_parameters_of_a_run_override_variables(dag):
     assert value(task.application_args, "--conf") == ["catalogs/luma", "local"]
 
 
+@pytest.mark.parametrize(("given", "set_to"), [(None, "false"), (False, "false"), (True, "true")])
+def test_a_planned_change_of_the_catalog_is_accepted_for_one_run(dag, given, set_to):
+    task = rendered(dag, "evaluate", accept_catalog_change=given)
+    assert value(task.application_args, "--set") == [f"gate.catalog_change.accept={set_to}"]
+
+
 def test_a_missing_setting_is_named(dag):
     with pytest.raises(Exception, match="tgq_project"):
         rendered(dag, "ingest", variables={"tgq_catalog": "c", "tgq_warehouse": "w"})
