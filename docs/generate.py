@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from tgq.cli.app import app
-from tgq.encoder.model import EncoderConfig
+from tgq.encoder.config import EncoderConfig
 from tgq.settings.load import data_folder, flat, load_settings
 from tgq.settings.sections import Section, Settings
 from tgq.training.trainer import TrainConfig

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import CATALOGS, SLICES, Catalog, folder_of, work_folder  # noqa: E402
 
-from tgq.encoder.model import DEFAULT_ENCODER, EncoderConfig  # noqa: E402
+from tgq.encoder.config import EncoderConfig  # noqa: E402
+from tgq.encoder.model import DEFAULT_ENCODER  # noqa: E402
 from tgq.registry.loading import versions_of  # noqa: E402
 from tgq.training_job.job import Source  # noqa: E402
 

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 
 from tgq.demo.catalog import draw_catalog
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError
 from tgq.run.progress import Progress
 from tgq.settings.load import load_settings

@@ -35,7 +35,7 @@ from tables import write_tables  # noqa: E402
 from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, ranks_file  # noqa: E402
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
-from tgq.encoder.model import EncoderConfig  # noqa: E402
+from tgq.encoder.config import EncoderConfig  # noqa: E402
 from tgq.errors import TgqError  # noqa: E402
 from tgq.training.data.dataset import TrainingSet  # noqa: E402
 

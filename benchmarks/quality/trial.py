@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import InitialisationConfig, initialise
 from tgq.training.ranking import first_ranks

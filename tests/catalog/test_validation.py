@@ -9,7 +9,7 @@ import pytest
 from tgq.catalog.expectations import Expect, judge
 from tgq.catalog.validation import CATALOG, catalog_figures, validate_catalog
 from tgq.embedding.validation import embedding_suite, validate_embeddings
-from tgq.encoder.model import EncoderConfig
+from tgq.encoder.config import EncoderConfig
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ValidationError
 from tgq.registry.loading import versions_of

@@ -6,7 +6,8 @@ import shutil
 import pytest
 import torch
 
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
 

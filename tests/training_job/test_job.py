@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tgq.demo.catalog import draw_catalog
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError, UsageError
 from tgq.nuisances import NUISANCES
 from tgq.registry.tracking import open_tracker

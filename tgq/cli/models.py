@@ -50,7 +50,7 @@ def train(
     """
     from tgq.cli.console import ConsoleProgress
     from tgq.cli.tables import table
-    from tgq.encoder.model import EncoderConfig
+    from tgq.encoder.config import EncoderConfig
     from tgq.storage.session import open_session
     from tgq.training.trainer import TrainConfig
     from tgq.training_job.job import Launcher, Source, train_encoder

@@ -7,7 +7,7 @@ from typing import Any
 
 from tgq.catalog.expectations import Expect, judge
 from tgq.catalog.validation import write_results
-from tgq.encoder.model import EncoderConfig
+from tgq.encoder.config import EncoderConfig
 from tgq.registry.champion import local_folder
 from tgq.registry.loading import versions_of
 from tgq.run.night import Night, StepResult

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.encoder.towers.loading import quiet_transformers
 
 WORDS = (

@@ -5,15 +5,26 @@ torch is imported when an encoder is loaded and not before, so that workers whic
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import json
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.towers import hub
+from tgq.errors import WarehouseError
 from tgq.registry.champion import local_folder
+from tgq.storage.files import Files
+from tgq.storage.paths import cache_folder
 
 if TYPE_CHECKING:
     from tgq.encoder.model import TGQFormer
+
+ENCODER_CODE = Path(hub.__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -46,10 +57,31 @@ def towers_of(folder: str) -> Towers:
 
 @functools.lru_cache(maxsize=4)
 def _identity(folder: str) -> tuple[str, Towers]:
-    from tgq.encoder.model import TGQFormer
+    """The versions, noted in the cache under a hash of everything that they are computed from: to build an encoder takes seconds."""
+    place = Path(local_folder(folder))
+    note = f"{_digest(place)}.json"
+    notes = Files(cache_folder() / "versions")
+    try:
+        model_version, vision, text = json.loads(notes.read(note))
+    except (OSError, ValueError):  # no note yet, or half a note
+        from tgq.encoder.model import TGQFormer
 
-    encoder = TGQFormer.from_pretrained(local_folder(folder))
-    return encoder.model_version, Towers(encoder.vision.fingerprint, encoder.text.fingerprint)
+        encoder = TGQFormer.from_pretrained(place)
+        model_version, vision, text = encoder.model_version, encoder.vision.fingerprint, encoder.text.fingerprint
+        with contextlib.suppress(WarehouseError):  # a cache that is not writable costs time only
+            notes.write(note, json.dumps([model_version, vision, text]).encode())
+    return model_version, Towers(vision, text)
+
+
+def _digest(place: Path) -> str:
+    """A hash of the files of an encoder and of its towers, and of the code that makes versions of them."""
+    config = EncoderConfig.read(place)
+    references = (config.vision, config.text, config.llm)
+    folders = [place, *(hub.resolve(reference, place) for reference in references if reference)]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    code = sorted(ENCODER_CODE.rglob("*.py"))
+    hashes = [f"{file.name} {hub.sha256_of(file)}" for file in (*files, *code)]
+    return hashlib.sha256("\n".join([metadata.version("transformers"), *hashes]).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=1)

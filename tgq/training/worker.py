@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.processes import Processes
 from tgq.training.trainer import Log, TrainConfig, train

@@ -27,7 +27,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from tgq.catalog.ingest import ingest
 from tgq.embedding.precompute import run_towers
-from tgq.encoder.model import EncoderConfig, TGQFormer
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker

@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from tgq.errors import ModelError
 from tgq.storage.paths import cache_folder
 
@@ -58,6 +55,8 @@ def _convert_lite0(weights: Path, labels: Path, out: Path) -> None:
     The transformers class has squeeze-and-excitation, which Lite has not. Its layers get expand weight 0 and bias 40, so that
     their sigmoid is exactly 1.0 and they have no effect.
     """
+    import torch
+    from safetensors.torch import save_file
     from transformers import EfficientNetConfig, EfficientNetForImageClassification
 
     renames = (

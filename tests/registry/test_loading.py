@@ -1,0 +1,48 @@
+"""Versions of encoders: noted in the cache, and asked of the encoder again when anything that they depend on has changed."""
+
+import json
+
+import pytest
+
+from tgq.encoder.model import TGQFormer
+from tgq.encoder.tiny import write_tiny_encoder
+from tgq.errors import ModelError
+from tgq.registry import loading
+
+
+@pytest.fixture
+def versions(tmp_path, monkeypatch):
+    """versions(folder): as in a new process, with a cache of the test's own."""
+    monkeypatch.setenv("TGQ_CACHE", str(tmp_path / "cache"))
+
+    def versions(folder):
+        loading._identity.cache_clear()
+        return loading.versions_of(str(folder))
+
+    yield versions
+    loading._identity.cache_clear()
+
+
+def test_versions_are_noted_and_follow_the_files(versions, tmp_path):
+    folder, notes = write_tiny_encoder(tmp_path / "encoder"), tmp_path / "cache" / "versions"
+    encoder = TGQFormer.from_pretrained(folder)
+    first = versions(folder)
+    assert first == (encoder.model_version, loading.Towers(encoder.vision.fingerprint, encoder.text.fingerprint).version)
+    [note] = notes.iterdir()
+    note.write_text(json.dumps(["noted", "vision", "text"]))
+    assert versions(folder)[0] == "noted", "the note is used"
+    note.write_text('["half')
+    assert versions(folder) == first and json.loads(note.read_text())[0] == first[0], "half a note is written again"
+
+    other = write_tiny_encoder(tmp_path / "other", seed=4)
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    assert versions(folder)[0] != first[0] and len(list(notes.iterdir())) == 2
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match="has no config.json"):
+        versions(folder)
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(versions, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    folder = write_tiny_encoder(tmp_path / "encoder")
+    assert versions(folder)[0] == TGQFormer.from_pretrained(folder).model_version

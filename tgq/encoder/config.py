@@ -1,0 +1,56 @@
+"""The configuration of an encoder, read without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tgq.errors import ModelError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The configuration of an encoder, saved as `config.json`.
+
+    `vision`, `text` and `llm` are references: the name of a bundled tower, a folder (relative to the encoder's) or a hub name.
+    """
+
+    vision: str = "efficientnet-lite0"  # reference of the vision tower
+    text: str = "all-minilm-l6-v2"  # reference of the text tower
+    fit: str = "pad"  # pad: the whole image on a white square; crop: the resize and crop of the vision checkpoint
+    image_size: int = 320  # pixels per side of the whole image at the vision tower's input; 0: the checkpoint's own size
+    closeups: int = 2  # close-ups per side: the cells of a closeups x closeups grid, each encoded at the checkpoint's own size; 0: none
+    text_length: int = 64  # tokens of the metadata text, truncated and padded to this length
+    dim: int = 768  # De, width of an item embedding
+    connector: str = "tgq"  # a name in tgq.encoder.connectors
+    anchor: bool = True  # light head: the metadata guides the pooling of the image
+    width: int = 128  # Dq, width of connector tokens
+    heads: int = 4  # attention heads in the connector
+    depth: int = 2  # cross-attention blocks in the connector
+    anchored_queries: int = 8  # queries computed from the metadata
+    exploratory_queries: int = 8  # learned queries
+    dropout: float = 0.1  # in the connector, during training
+    alignment_dim: int = 64  # width of the learned image-title space; not used if the towers are an aligned pair
+    head: str = "light"  # light: linear base and guided pooling; llm: language model with LoRA
+    image_root: bool = True  # light head: signed square root of f_img before the linear base
+    pooling_heads: int = 4  # light head: the vision tower's channels are split into this many parts, each pooled on its own
+    llm: str = ""  # llm head: reference of the language model
+    lora_rank: int = 16  # llm head: rank of the adapters
+
+    @classmethod
+    def read(cls, folder: Path) -> EncoderConfig:
+        """Read the configuration of an encoder folder.
+
+        Raises:
+            ModelError: the folder has no `config.json`, or the file has an unknown key.
+        """
+        path = folder / CONFIG
+        if not path.is_file():
+            raise ModelError(f"encoder folder {folder} has no {CONFIG}", "give a folder written by save_pretrained")
+        values = json.loads(path.read_text())
+        if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
+            raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train the encoder again with this version")
+        return cls(**{"image_size": 0, "closeups": 0} | values)  # defaults of encoders saved before these keys existed
