@@ -1,17 +1,23 @@
 """One Spark session for the whole test run, and a fresh warehouse for each test that asks for one."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.nights")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the main module of a worker of pytest-xdist has no file, from which pyspark concludes that it runs its own doctests
+vars(sys.modules["__main__"]).setdefault("__file__", __file__)
 
 # The tables of tests have few rows, so most of Spark's time goes into planning and into the JVM's compilers: nearly half of it with the
 # optimising compiler, which pays only for long runs. One partition per shuffle is enough.
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
 SMALL = {
-    "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m",
+    "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC {QUICK_START}",
     "spark.sql.codegen.cache.maxEntries": "4000",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
@@ -31,9 +37,31 @@ def spark(tmp_path_factory):
     session.stop()
 
 
-@pytest.fixture
-def warehouse(spark, tmp_path):
+@pytest.fixture(scope="session")
+def tables_in(spark, tmp_path_factory):
+    """tables_in(folder): put empty tables there. To create ten tables takes Spark 5 s, to copy them takes none."""
     from tgq.settings.sections import WarehouseSettings
     from tgq.storage.warehouse import Warehouse
 
-    return Warehouse(spark, WarehouseSettings(path=str(tmp_path / "warehouse")))
+    blank = tmp_path_factory.mktemp("tables") / "warehouse"
+    Warehouse(spark, WarehouseSettings(path=str(blank)))
+
+    def put(folder):
+        shutil.copytree(blank, folder, dirs_exist_ok=True)
+        return Path(folder)
+
+    return put
+
+
+@pytest.fixture
+def empty_tables(tables_in, tmp_path):
+    """Empty tables in the test's folder `warehouse`."""
+    return tables_in(tmp_path / "warehouse")
+
+
+@pytest.fixture
+def warehouse(spark, empty_tables):
+    from tgq.settings.sections import WarehouseSettings
+    from tgq.storage.warehouse import Warehouse
+
+    return Warehouse(spark, WarehouseSettings(path=str(empty_tables)))

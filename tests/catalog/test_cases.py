@@ -39,7 +39,11 @@ class Read:
 
     rows: list[Any]
     notes: tuple[str, ...]
-    counts: dict[str, Any]
+    staged: Any
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        return _counts(self.staged)
 
     @property
     def items(self) -> dict[str, Any]:
@@ -51,10 +55,10 @@ class Read:
 
 
 @pytest.fixture(scope="module")
-def cases_warehouse(spark, tmp_path_factory):
+def cases_warehouse(spark, tmp_path_factory, tables_in):
     from tgq.settings.sections import WarehouseSettings
 
-    return Warehouse(spark, WarehouseSettings(path=str(tmp_path_factory.mktemp("cases") / "warehouse")))
+    return Warehouse(spark, WarehouseSettings(path=str(tables_in(tmp_path_factory.mktemp("cases") / "warehouse"))))
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def read(make_night):
         location = locate(night.spark, night.settings.catalog)
         source = open_source(night.spark, night.settings.catalog, location)
         staged = examine(night, source, location)
-        return Read(staged.collect(), source.notes, _counts(staged))
+        return Read(staged.collect(), source.notes, staged)
 
     return read
 

@@ -202,6 +202,20 @@ def test_a_second_night_reads_only_what_changed_and_loses_nothing(spark, warehou
     assert same and cut and late and fresh
 
 
+def test_a_night_without_changes_commits_no_items_and_one_that_only_lost_items_does(spark, warehouse, shop):
+    _, gone = shop.add("stays", None), shop.add("goes", None)
+    shop.write()
+    ingest(shop.night(spark, warehouse, "r1"))
+    version = warehouse.version("catalog_items")
+    same = ingest(shop.night(spark, warehouse, "r2"))
+    assert warehouse.version("catalog_items") == version and (same.rows_out, same.unchanged, same.inactive) == (2, 2, 0)
+    shop.rows.remove(gone)
+    shop.write()
+    lost = ingest(shop.night(spark, warehouse, "r3"))
+    assert (lost.inactive, lost.figures["newly_inactive"]) == (1, 1) and warehouse.version("catalog_items") == version + 1
+    assert {i for i, r in items(warehouse).items() if r.is_active} == {"stays"}
+
+
 def test_a_catalog_of_bad_rows_only_stops_the_night_and_counts_the_reasons(spark, warehouse, shop):
     for n in range(3):
         shop.add(None if n else "1", b"<html>")

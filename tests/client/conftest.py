@@ -18,7 +18,7 @@ class Published:
 
 
 @pytest.fixture(scope="session")
-def published(spark, tiny_encoder, mlflow_in, tmp_path_factory):
+def published(spark, tiny_encoder, mlflow_in, tables_in, tmp_path_factory):
     from tgq.demo.catalog import draw_catalog
     from tgq.night.nightly import STEPS, Nightly
     from tgq.run.opening import open_night
@@ -27,6 +27,7 @@ def published(spark, tiny_encoder, mlflow_in, tmp_path_factory):
     folder = tmp_path_factory.mktemp("client")
     catalog, root = folder / "demo", folder / "warehouse"
     draw_catalog(catalog, items=60, seed=7, size=64, workers=1, bad_rows=3)
+    tables_in(root)
     mlflow_in(root)
     overrides = [f"warehouse.path={root}", f"catalog.path={catalog}", f"encoder.path={tiny_encoder}", "gate.enabled=false", "report.strips=0"]
     settings = load_settings(["local", "catalogs/demo"], overrides, {}).settings

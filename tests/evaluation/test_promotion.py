@@ -187,7 +187,7 @@ def test_nights_of_another_encoder_have_no_champion():
         step.need_champion(load_settings([], ["encoder.path=default"], {}).settings)
 
 
-def test_the_next_night_embeds_with_the_champion_and_queries_go_to_what_is_published(spark, tmp_path, encoders, bundled):
+def test_the_next_night_embeds_with_the_champion_and_queries_go_to_what_is_published(spark, tmp_path, empty_tables, encoders, bundled):
     draw_catalog(tmp_path / "shop", items=90, seed=5, size=64, workers=1)
     sets = [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={tmp_path / 'shop'}", "evaluate.replicates=50", "gate.enabled=false",
             "promote.share=1"]  # fmt: skip

@@ -27,7 +27,7 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture
-def begin(spark, tmp_path, tiny_encoder):
+def begin(spark, tmp_path, tiny_encoder, empty_tables):
     def begin(catalog, *sets):
         overrides = [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={catalog}", f"encoder.path={tiny_encoder}", *sets]
         return Nightly(open_night(spark, load_settings(["local", "catalogs/demo"], overrides, {}).settings))

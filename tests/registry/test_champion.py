@@ -179,7 +179,7 @@ def test_a_run_sets_the_alias_only_to_the_encoder_of_the_next_run(candidate, tmp
     assert sets_alias(bundled) and not sets_alias(place), "a rollback since the run began"
 
 
-def test_a_run_keeps_its_first_encoder_and_the_next_run_uses_the_champion(spark, candidate, tmp_path):
+def test_a_run_keeps_its_first_encoder_and_the_next_run_uses_the_champion(spark, candidate, tmp_path, empty_tables):
     settings = load_settings(["local"], [f"warehouse.path={tmp_path / 'warehouse'}", "catalog.path=shop"], {}).settings
     first = open_night(spark, settings)
     assert first.settings.encoder.path == DEFAULT

@@ -37,9 +37,10 @@ NAMES = ("typographic", "scene", "background", "wrong_title", "missing_brand", "
 
 
 @pytest.fixture(scope="module")
-def published(spark, tmp_path_factory, tiny_encoder):
+def published(spark, tmp_path_factory, tables_in, tiny_encoder):
     """Settings of a warehouse with a published generation, and the catalog's folder."""
     root = tmp_path_factory.mktemp("robustness")
+    tables_in(root / "warehouse")
     draw_catalog(root / "demo", items=60, seed=5, size=64, workers=1)
     sets = [f"warehouse.path={root / 'warehouse'}", f"encoder.path={tiny_encoder}", "tracking.enabled=false", "evaluate.replicates=100"]
     settings = load_settings(["local", "catalogs/demo"], [*sets, f"catalog.path={root / 'demo'}"], {}).settings

@@ -12,7 +12,7 @@ from tgq.storage.files import Files
 
 
 @pytest.fixture
-def begin(spark, tmp_path):
+def begin(spark, tmp_path, empty_tables):
     def begin(catalog="shop", **more):
         overrides = [f"warehouse.path={tmp_path / 'warehouse'}", *([f"catalog.path={catalog}"] if catalog else [])]
         return open_night(spark, load_settings(["local"], overrides, {}).settings, **more)

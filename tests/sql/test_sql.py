@@ -54,8 +54,8 @@ def metric(run_id, system, name, k, value, slice="all", at=EVENING):
 
 
 @pytest.fixture(scope="module")
-def store(spark, tmp_path_factory):
-    store = Warehouse(spark, WarehouseSettings(path=str(tmp_path_factory.mktemp("sql") / "warehouse")))
+def store(spark, tmp_path_factory, tables_in):
+    store = Warehouse(spark, WarehouseSettings(path=str(tables_in(tmp_path_factory.mktemp("sql") / "warehouse"))))
     active = [item(i, BOOTS if i[0] == "a" else SANDALS) for i in VECTORS]
     append(store, "catalog_items", [*active, item("gone", BOOTS, active=False), item("edited", SANDALS), item("bare", "  ")])
     vectors = [embedding(i, v) for i, v in VECTORS.items()] + [embedding("gone", angle(0)), embedding("edited", angle(0), content="old")]

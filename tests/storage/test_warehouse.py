@@ -1,5 +1,7 @@
 """The warehouse: tables created from the shipped DDL, opened again by name."""
 
+from datetime import datetime, timezone
+
 import pytest
 from pyspark.sql.types import StructType
 
@@ -22,6 +24,27 @@ def test_a_warehouse_opened_again_holds_what_was_written(spark, warehouse):
     assert again.read("relevance_pairs", version=0).count() == 0
     again.upsert(row.withColumn("split", row.split.substr(1, 0)), "relevance_pairs", ("query_item_id", "positive_item_id", "source"))
     assert [r.split for r in again.read("relevance_pairs").collect()] == [""]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])  # a plain folder is read by delta-rs, a URI by Spark
+def test_rows_of_runs_are_replaced_and_read(spark, warehouse, scheme):
+    store = Warehouse(spark, WarehouseSettings(path=f"{scheme}{warehouse.root}"))
+    at = datetime(2026, 1, 2, 3, 4, 5, 678901, timezone.utc)
+    first = {"run_id": "o'ne\\", "step": "ingest", "status": "running", "started_at": at, "versions_read": {"catalog_items": 7}, "detail": "{}"}
+    other = {"run_id": "two", "step": "ingest", "status": "done", "started_at": at, "rows_in": 5}
+    for row in (first, other):
+        store.replace("pipeline_runs", [row], {"run_id": row["run_id"], "step": row["step"]})
+    done = first | {"status": "done", "rows_in": 3}
+    for _ in range(2):
+        store.replace("pipeline_runs", [done], {"run_id": first["run_id"], "step": "ingest"})
+    names = [f.name for f in schema_of("pipeline_runs")]
+    assert store.rows("pipeline_runs", {"run_id": first["run_id"]}) == [dict.fromkeys(names) | done]
+    assert sorted(r["rows_in"] for r in store.rows("pipeline_runs", {"step": ("ingest", "embed"), "rows_in": [3, 5]}, "rows_in")) == [3, 5]
+    assert store.rows("pipeline_runs", {"status": "running"}) == []
+    assert {(r.run_id, r.rows_in) for r in store.read("pipeline_runs").collect()} == {(first["run_id"], 3), ("two", 5)}
+    spark.sql("DELETE FROM tgq.pipeline_runs WHERE run_id = 'two'")
+    assert [r["run_id"] for r in store.rows("pipeline_runs", {"step": "ingest"})] == [first["run_id"]]
+    assert store.version("pipeline_runs") == 5
 
 
 def test_two_warehouses_in_one_session_do_not_mix(spark, warehouse, tmp_path):

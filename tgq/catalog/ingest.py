@@ -12,8 +12,8 @@ setting reads no picture. `content_hash` covers the picture's bytes and the text
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +35,7 @@ from tgq.run.night import RUN_STEP, Night, StepResult
 STAGE = "ingest"
 MAX_ID = 512  # characters
 BAD_ID = f"an id with control characters, or of more than {MAX_ID} characters"
-TASK_ROWS = 4096
+TASK_ROWS, LEAST_ROWS = 4096, 16
 
 
 def ingest(night: Night) -> StepResult:
@@ -61,7 +61,7 @@ def ingest(night: Night) -> StepResult:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts["reasons"].items())
         outside = "name the folder of the pictures in images.allowed_roots, or " if "path_outside_catalog" in counts["reasons"] else ""
         raise SourceError(f"none of the {counts['rows']} rows of {catalog.path} can be used ({reasons})", f"{outside}see the table quarantine for details")
-    vanished = upsert_items(night, staged)
+    vanished = upsert_items(night, staged, counts)
     pairs = load_pairs(night, location)
     inactive, largest_group = _standing(night)
     if largest_group > MAX_GROUP and night.settings.pairs.source in ("auto", "group"):
@@ -151,10 +151,10 @@ def _refusals(night: Night) -> DataFrame:
 
 
 def _partitions(night: Night, source: Source) -> int:
-    """Tasks of at most TASK_ROWS rows and about TASK_BYTES of source, and enough of them to keep every core busy."""
+    """Tasks of at most TASK_ROWS rows and about TASK_BYTES of source, and enough of them to keep every core busy if there are rows for it."""
     least = 2 * night.spark.sparkContext.defaultParallelism
     size = min(source.size, source.rows * 2**20)
-    return max(1, min(source.rows, max(least, math.ceil(source.rows / TASK_ROWS), math.ceil(size / TASK_BYTES))))
+    return max(1, min(math.ceil(source.rows / LEAST_ROWS), max(least, math.ceil(source.rows / TASK_ROWS), math.ceil(size / TASK_BYTES))))
 
 
 def _counts(staged: DataFrame) -> dict[str, Any]:
@@ -203,15 +203,22 @@ def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
         .option("replaceWhere", condition).saveAsTable(warehouse.qualified("quarantine"))  # fmt: skip
 
 
-def upsert_items(night: Night, staged: DataFrame) -> int:
+def upsert_items(night: Night, staged: DataFrame, counts: Mapping[str, int]) -> int:
     """MERGE new and changed items; items without a row in the source become inactive. Returns how many became inactive.
 
     An item whose row was quarantined stays active with its last good version. Unchanged rows are not written again, so the cost of
     the write depends on the changes, not on the size of the catalog.
+
+    Args:
+        counts: of `_counts`; where nothing is new, changed or gone, no commit is made.
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
     snapshot = staged.where("occurrence = 0").withColumns(stamp | {"first_seen": F.lit(night.started_at)})
+    if not any(counts[name] for name in ("new", "changed", "touched", "reactivated")):
+        active = warehouse.read("catalog_items").where("is_active").select("item_id")
+        if active.join(snapshot.select("item_id"), "item_id", "left_anti").isEmpty():
+            return 0
     columns = [c for c in warehouse.read("catalog_items").columns if c != "first_seen"]
     good, news = "s.reason IS NULL", "(s.change <> 'unchanged' OR s.reactivated)"
     before = last_ingest(night)
@@ -231,7 +238,6 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
 
 def last_ingest(night: Night) -> datetime | None:
     """Start of the previous run with a finished ingest: items that are missing now were last seen by that run."""
-    runs = night.warehouse.read("pipeline_runs").where(F.col("run_id") != night.run_id)
-    ingested = runs.where("step = 'ingest' AND status = 'done'").select("run_id")
-    last = runs.where(F.col("step") == RUN_STEP).join(ingested, "run_id", "left_semi").agg(F.max("started_at").alias("at")).collect()[0]["at"]
-    return last and last.astimezone(timezone.utc)
+    rows = night.warehouse.rows("pipeline_runs", {"step": (RUN_STEP, STAGE)}, "run_id", "step", "status", "started_at")  # two rows a night
+    ingested = {row["run_id"] for row in rows if row["step"] == STAGE and row["status"] == "done"} - {night.run_id}
+    return max((row["started_at"] for row in rows if row["step"] == RUN_STEP and row["run_id"] in ingested), default=None)

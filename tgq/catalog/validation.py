@@ -32,6 +32,8 @@ CATALOG = (
     Expect("pictureless_share", "most active items have a picture", high=0.5, severity="warning"),
 )
 
+COUNTS = ("items", "active_items", "blank_ids", "missing_content_hashes", "empty_items", "untitled", "uncategorised", "pictureless")
+
 
 def validate_catalog(night: Night) -> StepResult:
     """Check `catalog_items` after ingest.
@@ -47,12 +49,14 @@ def validate_catalog(night: Night) -> StepResult:
 def catalog_figures(night: Night) -> dict[str, Any]:
     """Counts and shares over `catalog_items` and this run's quarantine; shares are of active items unless named otherwise."""
     table, run = night.warehouse.qualified, sql_string(night.run_id)
-    ingest = f"FROM {table('pipeline_runs')} WHERE run_id = {run} AND step = 'ingest' AND status = 'done'"
+    ingested = night.warehouse.rows("pipeline_runs", {"run_id": night.run_id, "step": "ingest", "status": "done"}, "rows_in", "detail")
+    rows_in, vanished = (ingested[0]["rows_in"], json.loads(ingested[0]["detail"]).get("newly_inactive")) if ingested else (None, None)
     found = night.spark.sql(f"""
         WITH refused AS (
-          SELECT item_id FROM {table('quarantine')} WHERE run_id = {run} AND stage = 'ingest'
+          SELECT item_id, count(*) AS refused FROM {table('quarantine')} WHERE run_id = {run} AND stage = 'ingest' GROUP BY item_id
         ), items AS (
           SELECT
+            item_id,
             count(*) AS items,
             count_if(is_active) AS active_items,
             count_if(trim(item_id) = '') AS blank_ids,
@@ -60,16 +64,17 @@ def catalog_figures(night: Night) -> dict[str, Any]:
             count_if(is_active AND image_hash IS NULL AND trim(concat_ws('', metadata_text, encoder_title)) = '') AS empty_items,
             count_if(is_active AND coalesce(trim(title), '') = '') AS untitled,
             count_if(is_active AND coalesce(trim(category), '') = '') AS uncategorised,
-            count_if(is_active AND image_hash IS NULL) AS pictureless,
-            count_if(is_active) - (SELECT count(*) FROM {table('catalog_items')} WHERE is_active AND item_id IN (SELECT item_id FROM refused)) AS seen
-          FROM {table('catalog_items')}
+            count_if(is_active AND image_hash IS NULL) AS pictureless
+          FROM {table('catalog_items')} GROUP BY item_id
         ), figures AS (
-          SELECT *,
-            (SELECT count(*) FROM (SELECT item_id FROM {table('catalog_items')} GROUP BY item_id HAVING count(*) > 1)) AS duplicate_ids,
-            (SELECT count(*) FROM {table('quarantine')} WHERE run_id = {run} AND stage = 'ingest') AS quarantined,
-            (SELECT max(rows_in) {ingest}) AS rows_in,
-            (SELECT max(CAST(get_json_object(detail, '$.newly_inactive') AS BIGINT)) {ingest}) AS vanished
-          FROM items
+          SELECT
+            {", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in COUNTS)},
+            coalesce(sum(active_items) FILTER (WHERE refused IS NULL), 0) AS seen,
+            count_if(items > 1) AS duplicate_ids,
+            coalesce(sum(refused), 0) AS quarantined,
+            CAST({"NULL" if rows_in is None else int(rows_in)} AS BIGINT) AS rows_in,
+            CAST({"NULL" if vanished is None else int(vanished)} AS BIGINT) AS vanished
+          FROM items FULL JOIN refused USING (item_id)
         )
         SELECT *,
           coalesce(abs(rows_in - seen - quarantined), 0) AS unaccounted_rows,

@@ -130,11 +130,8 @@ def recall_row(night: Night, pool: Pool, shards: list[ShardFile]) -> Row:
 
 def write_metrics(night: Night, rows: list[Row]) -> None:
     """Replace this run's rows of `retrieval_metrics`, in one commit."""
-    schema = night.warehouse.read("retrieval_metrics").schema
     stamp = {"run_id": night.run_id, "measured_at": night.started_at}
-    table = [tuple((row | stamp)[f.name] for f in schema.fields) for row in rows]
-    frame = night.spark.createDataFrame(table, schema).coalesce(1)
-    frame.writeTo(night.warehouse.qualified("retrieval_metrics")).overwrite(F.col("run_id") == night.run_id)
+    night.warehouse.replace("retrieval_metrics", [row | stamp for row in rows], {"run_id": night.run_id})
 
 
 def _row(pool: Pool, metric: str, k: int, value: float, n: int | None) -> Row:

@@ -10,6 +10,7 @@ The champion pointer moves last. If the command is killed before that, running i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -138,14 +139,12 @@ def open_comparison(night: Night, contenders: Contenders) -> Night:
     evaluated = night.settings.evaluate.model_copy(update={"ks": (10,), "baselines": False})
     settings = with_encoder(night.settings, contenders.candidate_folder).model_copy(update={"evaluate": evaluated})
     detail = {"candidate": contenders.candidate, "champion": contenders.champion}
-    runs = night.warehouse.read("pipeline_runs").where((F.col("step") == STEP) & (F.col("status") == "running"))
-    for name, version in detail.items():
-        runs = runs.where(F.get_json_object("detail", f"$.{name}") == version)
-    found = runs.orderBy(F.desc("started_at")).first()
     now = datetime.now(timezone.utc)
-    if found:
+    rows = night.warehouse.rows("pipeline_runs", {"step": STEP, "status": "running"}, "run_id", "started_at", "detail")
+    same = [row for row in rows if detail.items() <= json.loads(row["detail"]).items()]
+    if found := max(same, key=lambda row: row["started_at"], default=None):
         night.progress.say(f"continuing run {found['run_id']}, which was interrupted")
-        return replace(night, settings=settings, run_id=found["run_id"], started_at=found["started_at"].astimezone(timezone.utc))
+        return replace(night, settings=settings, run_id=found["run_id"], started_at=found["started_at"])
     night = replace(night, settings=settings, run_id=new_run_id(now), started_at=now)
     record(night, STEP, "running", now, None, StepResult(figures=detail))
     return night

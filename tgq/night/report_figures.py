@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timezone
+from datetime import timedelta
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -106,28 +106,22 @@ def _is_number(text: str) -> bool:
 def nightly_trend(night: Night, headline: str, published: bool) -> list[TrendNight]:
     """The headline, MRR and NDCG@10 of the last nights, oldest first, up to this one."""
     metric, _, k = headline.partition("@")
-    table = night.warehouse.qualified
-    rows = night.spark.sql(f"""
-        WITH nights AS (
-          SELECT r.run_id, r.started_at, r.status, coalesce(p.status, '') AS publish
-          FROM {table("pipeline_runs")} r LEFT JOIN {table("pipeline_runs")} p ON p.run_id = r.run_id AND p.step = 'publish'
-          WHERE r.step = '{RUN_STEP}' AND r.started_at <= timestamp_micros({int(night.started_at.timestamp() * 1e6)}) + INTERVAL 1 SECOND
-            AND r.run_id IN (SELECT run_id FROM {table("retrieval_metrics")})
-          ORDER BY r.started_at DESC LIMIT {TREND_NIGHTS}
-        )
-        SELECT n.*, m.metric, m.k, m.value, m.ci_low, m.ci_high FROM nights n JOIN {table("retrieval_metrics")} m USING (run_id)
-        WHERE m.slice = 'all' AND NOT startswith(m.model_version, 'frozen_')
-          AND ((m.metric = {sql_string(metric)} AND m.k = {int(k)}) OR m.metric = 'mrr' OR (m.metric = 'ndcg' AND m.k = 10))
-        ORDER BY n.started_at""").collect()
-    nights: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        one = nights.setdefault(row["run_id"], {"when": row["started_at"], "published": row["publish"] == "done", "figures": {}})
-        one["figures"][f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]] = _figure(row.asDict())
-    if night.run_id in nights:
-        nights[night.run_id]["published"] = published
-    order = [headline, "mrr", "ndcg@10"]
-    return [TrendNight(run_id, n["when"].astimezone(timezone.utc), n["published"], {m: n["figures"][m] for m in order if m in n["figures"]})
-            for run_id, n in nights.items()]  # fmt: skip
+    shown = {headline: (metric, int(k)), "mrr": ("mrr", 0), "ndcg@10": ("ndcg", 10)}
+    of_metrics = {"slice": "all", "metric": [name for name, _ in shown.values()]}
+    figures: dict[str, dict[tuple[str, int], Figure]] = {}
+    for row in night.warehouse.rows("retrieval_metrics", of_metrics):
+        if not row["model_version"].startswith("frozen_"):
+            figures.setdefault(row["run_id"], {})[row["metric"], row["k"]] = _figure(row)
+    # a few rows a night
+    rows = night.warehouse.rows("pipeline_runs", {"step": (RUN_STEP, "publish")}, "run_id", "step", "status", "started_at")
+    done = {row["run_id"] for row in rows if row["step"] == "publish" and row["status"] == "done"} - {night.run_id}
+    done |= {night.run_id} if published else set()
+    until = night.started_at + timedelta(seconds=1)
+    runs = sorted((r["started_at"], r["run_id"]) for r in rows if r["step"] == RUN_STEP and r["started_at"] <= until and r["run_id"] in figures)
+    return [
+        TrendNight(run_id, at, run_id in done, {name: figures[run_id][of] for name, of in shown.items() if of in figures[run_id]})
+        for at, run_id in runs[-TREND_NIGHTS:]
+    ]
 
 
 def value_histograms(night: Night, model_version: str | None) -> list[Histogram]:

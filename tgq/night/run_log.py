@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from tgq.registry.champion import local_folder, read_history
 from tgq.registry.selection import named_folder
 from tgq.registry.tracking import Tracker, metric_names, open_tracker
@@ -59,8 +57,8 @@ def write_run_log(night: Night, tracker: Tracker, summary: Mapping[str, Any]) ->
     tracker.log_params(redacted(night.settings))
     for step in summary["steps"].values():
         tracker.log_versions(step["versions_read"] or {}, step["versions_written"] or {})
-    rows = night.warehouse.read("retrieval_metrics").where(F.col("run_id") == night.run_id)
-    tracker.log_metrics(metric_names(row.asDict() for row in rows.collect()))  # slices x metrics: does not grow with the catalog
+    rows = night.warehouse.rows("retrieval_metrics", {"run_id": night.run_id})  # slices x metrics: does not grow with the catalog
+    tracker.log_metrics(metric_names(sorted(rows, key=lambda row: (row["model_version"], row["slice"], row["metric"], row["k"]))))
     counts = {f"rows/{name}": float(n) for name, n in (summary["rows"] or {}).items() if n is not None}
     seconds = {f"seconds/{name}": float(step["seconds"]) for name, step in summary["steps"].items()}
     change = (summary["gate"] or {}).get("catalog_change") or {}

@@ -6,17 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from tgq.errors import AccountingError
 from tgq.run.night import RUN_STEP, Night
 
 
 def summary_of(night: Night) -> dict[str, Any]:
     """The figures of a run, as `--summary` writes them. One entry per step and overall metric, so its size does not grow with the catalog."""
-    recorded = night.warehouse.read("pipeline_runs").where((F.col("run_id") == night.run_id) & (F.col("step") != RUN_STEP))
+    recorded = night.warehouse.rows("pipeline_runs", {"run_id": night.run_id})
     steps: dict[str, dict[str, Any]] = {}
-    for row in recorded.orderBy("started_at").collect():
+    for row in sorted((row for row in recorded if row["step"] != RUN_STEP), key=lambda row: row["started_at"]):
         detail = json.loads(row["detail"])
         steps[row["step"]] = {
             "status": row["status"], "seconds": detail.pop("seconds", None), "rows_in": row["rows_in"],
@@ -67,7 +65,7 @@ def check_accounting(summary: Mapping[str, Any]) -> None:
 
 def metrics_of(night: Night) -> dict[str, dict[str, Any]]:
     """The overall metrics of a run: system (`encoder`, `frozen_image`, ...) -> metric (`hit_rate@10`) -> value, interval and counts."""
-    rows = night.warehouse.read("retrieval_metrics").where((F.col("run_id") == night.run_id) & (F.col("slice") == "all")).collect()
+    rows = night.warehouse.rows("retrieval_metrics", {"run_id": night.run_id, "slice": "all"})
     systems: dict[str, dict[str, Any]] = {}
     order = {name: n for n, name in enumerate(("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate", "ann_recall", "coverage"))}
     for row in sorted(rows, key=lambda r: (r["model_version"].startswith("frozen_"), r["model_version"], order.get(r["metric"], 99), r["k"])):

@@ -8,6 +8,8 @@ Cost: one join of item ids and content hashes, no other column; none where the t
 
 from __future__ import annotations
 
+import json
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -48,11 +50,11 @@ def _compare(before: DataFrame, now: DataFrame) -> tuple[int, int, int]:
 
 def _rows(night: Night, run_id: str) -> tuple[int, int]:
     """(rows of the run's source, those quarantined at ingest or at embedding), from the record of its steps; 0 rows if there is none."""
-    steps = night.warehouse.read("pipeline_runs").where((F.col("run_id") == run_id) & (F.col("status") == "done"))
+    rows = night.warehouse.rows("pipeline_runs", {"run_id": run_id, "status": "done"}, "step", "rows_in", "rows_quarantined", "detail")
+    steps = {row["step"]: row for row in rows}
+    ingest, embed = steps.get("ingest"), steps.get("embed")
+    if ingest is None or not ingest["rows_in"]:
+        return 0, 0
     # the embed step's own count holds items of earlier snapshots too; that of this snapshot stands in its detail
-    embedding = F.get_json_object("detail", "$.snapshot.quarantined").cast("long")
-    refused = F.when(F.col("step") == "ingest", F.col("rows_quarantined")).when(F.col("step") == "embed", embedding)
-    row = steps.agg(
-        F.sum(F.when(F.col("step") == "ingest", F.col("rows_in"))).alias("rows"), F.sum(refused).alias("quarantined")
-    ).collect()[0]  # fmt: skip
-    return (row["rows"], row["quarantined"] or 0) if row["rows"] else (0, 0)
+    at_embedding = json.loads(embed["detail"])["snapshot"]["quarantined"] if embed else 0
+    return ingest["rows_in"], (ingest["rows_quarantined"] or 0) + at_embedding

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
-from pyspark.sql import functions as F
-
 from tgq.publishing.staging import staged_index
 from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
@@ -99,11 +97,8 @@ def _manifests(root: str) -> list[Manifest]:
 
 def _write_rows(night: Night, made: Manifest) -> None:
     """Replace the rows of one generation in `index_shards`, in one commit."""
-    schema = night.warehouse.read("index_shards").schema
     shared = dict(
         generation=made.generation, model_version=made.model_version, run_id=made.run_id,
         embeddings_version=made.tables.get("item_embeddings"), published_at=datetime.now(timezone.utc),
     )  # fmt: skip
-    rows = [tuple((asdict(file) | shared)[f.name] for f in schema.fields) for file in made.shards]
-    frame = night.spark.createDataFrame(rows, schema).coalesce(1)
-    frame.writeTo(night.warehouse.qualified("index_shards")).overwrite(F.col("generation") == made.generation)
+    night.warehouse.replace("index_shards", [asdict(file) | shared for file in made.shards], {"generation": made.generation})

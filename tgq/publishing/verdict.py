@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from pyspark.sql import functions as F
-
 from tgq.errors import GateError, UsageError
 from tgq.publishing.catalog_change import catalog_change
 from tgq.publishing.pool import Pool
@@ -75,8 +73,8 @@ def last_published(night: Night) -> manifest.Manifest | None:
 
 def metrics_of(night: Night, published: manifest.Manifest) -> dict[str, gate.MetricValue]:
     """The overall figures of a published run."""
-    of_run = (F.col("run_id") == published.run_id) & (F.col("model_version") == published.model_version) & (F.col("slice") == ALL)
-    return _values(row.asDict() for row in night.warehouse.read("retrieval_metrics").where(of_run).collect())
+    of_run = {"run_id": published.run_id, "model_version": published.model_version, "slice": ALL}
+    return _values(night.warehouse.rows("retrieval_metrics", of_run))
 
 
 def _change_figures(change: gate.CatalogChange, judged: gate.Verdict, against: str) -> dict[str, Any]:

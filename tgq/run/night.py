@@ -47,7 +47,6 @@ class Night:
     run_id: str
     started_at: datetime
     progress: Progress = field(default_factory=Silent)
-    recorded: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # run id: steps that have a row in `pipeline_runs`
 
     def staging(self, *parts: str) -> str:
         """A path in the run's staging folder, which every executor can reach. The folder is removed after the run."""

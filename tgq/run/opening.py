@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from tgq.errors import UsageError
 from tgq.registry.champion import CHAMPION, DEFAULT
@@ -66,19 +66,18 @@ def open_night(
     now = datetime.now(timezone.utc)
     check_run_id(run_id)
     chosen = with_encoder(settings, champion_of(settings))
-    runs = warehouse.read("pipeline_runs").where(F.col("step") == RUN_STEP)
+    of_run: dict[str, str] = {"step": RUN_STEP}
     if run_id is not None:
-        runs = runs.where(F.col("run_id") == run_id)
+        of_run |= {"run_id": run_id}
     elif begins:
-        runs = runs.where((F.col("status") == "running") & (F.col("config_digest") == config_digest(chosen)))
-    found = runs.orderBy(F.desc("started_at")).first()
-    if found:
+        of_run |= {"status": "running", "config_digest": config_digest(chosen)}
+    if found := latest(warehouse, of_run):
         settings = with_catalog(settings, found["detail"])
         if settings.encoder.path == CHAMPION:
             settings = with_encoder(settings, json.loads(found["detail"]).get("encoder") or DEFAULT)
         if begins and run_id is None:
             progress.say(f"continuing the interrupted run {found['run_id']}")
-        return Night(spark, settings, warehouse, found["run_id"], found["started_at"].astimezone(timezone.utc), progress)
+        return Night(spark, settings, warehouse, found["run_id"], found["started_at"], progress)
     if not begins and run_id is None:
         raise UsageError(f"there is no run in {warehouse.root}", "begin one with `tgq ingest` or `tgq nightly`")
     night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress)
@@ -86,6 +85,12 @@ def open_night(
     record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog, "encoder": chosen.encoder.path}))
     sweep_staging(night)
     return night
+
+
+def latest(warehouse: Warehouse, where: Mapping[str, str]) -> dict[str, Any] | None:
+    """The row of `pipeline_runs` with these values that began last: run_id, started_at, detail. None if there is none."""
+    rows = warehouse.rows("pipeline_runs", where, "run_id", "started_at", "detail")
+    return max(rows, key=lambda row: row["started_at"], default=None)
 
 
 def with_catalog(settings: Settings, detail: str) -> Settings:

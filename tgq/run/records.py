@@ -12,18 +12,15 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pyspark.sql import functions as F
-
 from tgq.errors import GateError, TgqError
 from tgq.run.night import Night, StepResult
 from tgq.settings.load import flat
 from tgq.settings.sections import Settings
-from tgq.storage.warehouse import schema_of
 
 
 def config_digest(settings: Settings) -> str:
     """A hash of every setting that can change a result, 16 hex digits."""
-    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.")
+    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.", "maintain.")
     relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -60,11 +57,7 @@ def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -
 def record(
     night: Night, step: str, status: str, started: datetime, ended: datetime | None, result: StepResult
 ) -> None:
-    """Write the row of a step to `pipeline_runs`, replacing an earlier one.
-
-    A row that does not exist yet is appended, which takes a quarter of the time. The steps that have a row are read once per run,
-    since the warehouse is locked.
-    """
+    """Write the row of a step to `pipeline_runs`, replacing an earlier one."""
     row = dict(
         run_id=night.run_id, step=step, status=status, started_at=started, ended_at=ended,
         rows_in=result.rows_in, rows_out=result.rows_out, rows_quarantined=result.quarantined, rows_skipped=result.unchanged,
@@ -72,14 +65,4 @@ def record(
         git_commit=git_commit(), config_digest=config_digest(night.settings),
         detail=json.dumps(result.figures | {k: getattr(result, k) for k in ("embedded", "inactive", "seconds")}, default=str),
     )  # fmt: skip
-    table = night.warehouse
-    schema = schema_of("pipeline_runs")
-    frame = night.spark.createDataFrame([tuple(row[f.name] for f in schema.fields)], schema).coalesce(1)
-    if night.run_id not in night.recorded:
-        rows = table.read("pipeline_runs").where(F.col("run_id") == night.run_id).select("step").collect()
-        night.recorded[night.run_id] = {row["step"] for row in rows}
-    if step not in night.recorded[night.run_id]:
-        table.append(frame, "pipeline_runs")
-        night.recorded[night.run_id].add(step)
-    else:
-        frame.writeTo(table.qualified("pipeline_runs")).overwrite((F.col("run_id") == night.run_id) & (F.col("step") == step))
+    night.warehouse.replace("pipeline_runs", [row], {"run_id": night.run_id, "step": step})

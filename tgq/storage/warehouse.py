@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
 from tgq.errors import ConfigError, WarehouseError
 from tgq.settings.load import data_folder
 from tgq.settings.sections import WarehouseSettings
+from tgq.storage import small_tables
+from tgq.storage.files import Files
 from tgq.storage.paths import absolute, ensure_writable
 
 TABLES = (
@@ -27,6 +32,7 @@ TABLES = (
 ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
+_COMMIT = re.compile(r"\d{20}\.json")
 
 
 class Warehouse:
@@ -110,12 +116,46 @@ class Warehouse:
         return DeltaTable.forName(self.spark, self.qualified(name))
 
     def version(self, name: str) -> int:
-        """The table's current Delta version."""
-        return int(self.delta(name).history(1).select("version").collect()[0][0])
+        """The table's current Delta version. In a folder it is the number of the last file in the table's log, which needs no Spark job."""
+        if self.in_metastore:
+            return int(self.delta(name).history(1).select("version").collect()[0][0])
+        return max(int(file.removesuffix(".json")) for file in Files(self.root).list(f"{name}/_delta_log") if _COMMIT.fullmatch(file))
 
     def versions(self, *names: str) -> dict[str, int]:
         """Current Delta versions by table."""
         return {name: self.version(name) for name in names}
+
+    def rows(self, name: str, where: small_tables.Where, *columns: str) -> list[dict[str, Any]]:
+        """Rows of a table that does not grow with the catalog, in no order. Times are in UTC.
+
+        Args:
+            where: column -> the value, or the values, that it must have.
+            columns: all if none is named.
+        """
+        columns = columns or tuple(schema_of(name).names)
+        if self._is_local:
+            return small_tables.select(self.location(name), columns, where)
+        found = self.read(name).where(_condition(where)).select(*columns).collect()
+        return [{c: v.astimezone(timezone.utc) if isinstance(v, datetime) else v for c, v in row.asDict().items()} for row in found]
+
+    def replace(self, name: str, rows: Sequence[Mapping[str, Any]], where: small_tables.Where) -> None:
+        """Write rows in place of those that have these values, in one commit. Columns that a row does not name are null.
+
+        Args:
+            rows: few, because they are held in memory. Times have a time zone.
+            where: as for `rows`.
+        """
+        if self._is_local:
+            small_tables.replace(self.location(name), rows, where)
+            return
+        schema = schema_of(name)
+        frame = self.spark.createDataFrame([tuple(row.get(field.name) for field in schema.fields) for row in rows], schema)
+        frame.coalesce(1).writeTo(self.qualified(name)).overwrite(_condition(where))
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether the tables are folders of this machine. Elsewhere only Spark is sure to have the credentials and a safe commit."""
+        return not self.in_metastore and "://" not in self.root
 
     def append(self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None) -> None:
         """Append rows. With `transaction` = (application id, number), repeating an append with the same number has no effect."""
@@ -129,6 +169,10 @@ class Warehouse:
         condition = " AND ".join(f"t.{key} = s.{key}" for key in keys)
         merge = self.delta(name).alias("t").merge(frame.alias("s"), condition)
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+
+def _condition(where: small_tables.Where) -> Column:
+    return functools.reduce(lambda a, b: a & b, (F.col(c).isin(v if isinstance(v, list | tuple) else [v]) for c, v in where.items()), F.lit(True))
 
 
 def ddl(name: str) -> str:
