@@ -11,6 +11,7 @@ ITEMS ?= 2000
 SEED ?= 0
 CONF ?= $(if $(filter demo,$(CATALOG)),local catalogs/demo,local)
 OPTIONS ?=
+WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
 .PHONY: nightly test test-fast test-docs docs lint test-wheel test-airflow setup java clean doctor
@@ -18,8 +19,9 @@ TGQ := $(VENV)/bin/tgq
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
 
+# in two processes with a Spark session each, because Spark plans the small jobs of a test on one core
 test: setup
-	@$(VENV)/bin/python -m pytest $(OPTIONS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(OPTIONS)
 
 # tests that need no Spark, under a minute
 FAST := tests/encoder tests/inference tests/images tests/retrieval tests/training tests/nuisances tests/report tests/settings tests/test_architecture.py

@@ -59,8 +59,8 @@ setup(
     ],
     extras_require={
         "dev": [
-            "pytest>=8,<10", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3", "ruff>=0.9,<1",
-            "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
+            "pytest>=8,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3",
+            "ruff>=0.9,<1", "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
             "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],

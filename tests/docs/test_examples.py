@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUICK_START
 from tests.docs.blocks import TOP, all_blocks, blocks_of
 from tests.docs.runner import Runner, simple_commands
 
 SMALL = {  # what the machine and the clock of a test need; no example names these
     "TGQ__SPARK__MASTER": "local[2]", "TGQ__SPARK__DRIVER_MEMORY": "2g", "TGQ__SPARK__SHUFFLE_PARTITIONS": "2", "TGQ__EVALUATE__REPLICATES": "50",
+    "JDK_JAVA_OPTIONS": QUICK_START,
 }  # fmt: skip
 
 
