@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from pyspark.sql import functions as F
 
+from tgq.embedding import committer
 from tgq.embedding import embed as step
 from tgq.embedding.feature_cache import cached_bytes, shrink_cache
+from tgq.embedding.plan import Slice, next_batch
 from tgq.embedding.udf import register_udf
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
@@ -51,7 +53,7 @@ def item(n: int, folder, data: bytes | None, text: str, run: str) -> tuple:
 
 
 @pytest.fixture
-def catalog(tmp_path):
+def catalog(tmp_path, empty_tables):
     folder = tmp_path / "catalog"
     folder.mkdir()
     return folder
@@ -120,10 +122,10 @@ def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, m
 
     night = begin(spark, tmp_path / "killed", model, catalog)
     put(night, [(*r[:17], night.run_id, *r[18:]) for r in rows])
-    real, calls = step.commit_slice, []
+    real, calls = committer.commit_slices, []
 
-    def dies_in_the_middle(night, plan, part, *rest):
-        calls.append(part.number)
+    def dies_in_the_middle(night, plan, batch, *rest):
+        calls.append(batch[0].number)
         if len(calls) == 2:
             # killed after the features' commit and before that of the embeddings
             append = night.warehouse.append
@@ -134,9 +136,9 @@ def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, m
                 append(frame, table, **options)
 
             monkeypatch.setattr(night.warehouse, "append", dies)
-        real(night, plan, part, *rest)
+        real(night, plan, batch, *rest)
 
-    monkeypatch.setattr(step, "commit_slice", dies_in_the_middle)
+    monkeypatch.setattr(committer, "commit_slices", dies_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         step.embed(night)
     monkeypatch.undo()
@@ -162,6 +164,21 @@ def test_another_model_embeds_all_items_again_and_keeps_the_first_models_rows(sp
     assert step.embed(second).embedded == 6
     keys = second.warehouse.read("item_embeddings").groupBy("item_id", "model_version").count().collect()
     assert len(keys) == 12 and all(k["count"] == 1 for k in keys)
+
+
+def test_a_batch_is_a_minute_of_work_of_one_kind():
+    slices = [Slice(n, 100, 1, replaced=n == 6, cached=n >= 7) for n in range(9)]
+
+    def sizes(items_per_s, seconds):
+        left, found = slices, []
+        while left:
+            found.append(len(next_batch(left, items_per_s, seconds)))
+            left = left[found[-1]:]
+        return found
+
+    assert sizes(None, 60) == sizes(100, 0) == [1] * 9, "without a rate, or with slice_items, each slice is committed alone"
+    assert sizes(5, 60) == [3, 3, 1, 2] and sizes(1, 60) == [1] * 9
+    assert sizes(1000, 60) == [6, 1, 2], "rows that replace others are merged, and cached items are encoded by themselves"
 
 
 def retrained(model, folder) -> str:

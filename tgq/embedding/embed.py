@@ -1,8 +1,9 @@
 """The embed step: embeds every active item whose (content_hash, model_version) has no embedding, slice by slice.
 
-Each slice is encoded by one worker function (fetch, decode, preprocess, encode), staged as Parquet and committed to Delta.
-Committed items are no longer pending, so a killed run continues where it stopped and ends with the same tables. The cost grows
-with the number of pending items. The plan reads keys and hashes of the whole catalog, but no vectors or pictures.
+A batch of slices is encoded by one Spark job (fetch, decode, preprocess, encode), staged as Parquet and committed to Delta while the
+next batch is encoded. A batch is about a minute of work, so that commits take a small share of the cores. Committed items are no longer
+pending, so a killed run continues where it stopped and ends with the same tables. The cost grows with the number of pending items. The
+plan reads keys and hashes of the whole catalog, but no vectors or pictures.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.location import folder_of
 from tgq.embedding.accounting import account, carry_quarantine
-from tgq.embedding.feature_cache import cache_features, free_space, mark_cached, shrink_cache
+from tgq.embedding.committer import Committer
+from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import pending, write_plan
-from tgq.embedding.slices import commit_slice, encode_slice, staged
+from tgq.embedding.plan import next_batch, pending, write_plan
+from tgq.embedding.slices import encode_slices
 from tgq.embedding.worker import EmbedWorker
-from tgq.registry.loading import towers_of
+from tgq.registry.loading import towers_of, versions_of
 from tgq.run.night import Night, StepResult
 from tgq.storage.artifacts import remove_folder
+
+BATCH_S, MOST_BATCH_S = 60.0, 240.0  # seconds of encoding per commit
+COMMIT_SHARE = 0.03  # a batch grows until its commit takes no larger share of it
 
 
 def need_model(night: Night) -> tuple[str, str]:
@@ -31,11 +36,11 @@ def need_model(night: Night) -> tuple[str, str]:
         ModelError: the encoder folder or its weights are missing, or the weights do not fit the configuration.
         DeviceError: the GPU that the settings demand is absent. On a cluster the first task raises it instead.
     """
-    from tgq.inference.device import choose_device
-    from tgq.registry.loading import versions_of
+    device = night.settings.encoder.device
+    if device not in ("auto", "cpu") and (night.spark.sparkContext.master or "").startswith("local"):
+        from tgq.inference.device import choose_device
 
-    if (night.spark.sparkContext.master or "").startswith("local"):
-        choose_device(night.settings.encoder.device)
+        choose_device(device)
     return versions_of(night.model_folder)
 
 
@@ -55,18 +60,19 @@ def embed(night: Night) -> StepResult:
         warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed")), "item_id", "left_anti"
     )
     towers = towers_of(night.model_folder)
-    plan = write_plan(night, mark_cached(night, waiting, towers))
+    plan = write_plan(night, *mark_cached(night, waiting, towers))
     clock, meter = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
     worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
-    space, cached = shrink_cache(night, towers) if plan.slices else 0, 0
-    for part in plan.slices:
-        encode_slice(night, plan, part, replace(worker, output_tower_features=space > 0), towers, meter)
-        if space > 0 and meter.counters.new_features.value > cached:
-            cached = meter.counters.new_features.value
-            cache_features(night, staged(night, plan, part), towers, (f"tgq-features-{plan.attempt}", part.number))
-            space = free_space(night)
-        commit_slice(night, plan, part, model_version, tower_version)
+    left, items_per_s, features = plan.slices, None, meter.counters.new_features
+    with Committer(night, plan, towers, shrink_cache(night, towers) if left else 0) as committer:
+        while left:
+            seconds = 0 if settings.embed.slice_items else min(max(BATCH_S, committer.seconds / COMMIT_SHARE), MOST_BATCH_S)
+            batch, began, before = next_batch(left, items_per_s, seconds), time.perf_counter(), features.value
+            encode_slices(night, plan, batch, replace(worker, output_tower_features=committer.space > 0), towers, meter)
+            items_per_s = sum(part.items for part in batch) / (time.perf_counter() - began)
+            committer.put(batch, features.value > before)
+            left = left[len(batch):]
     night.progress.finish()
     remove_folder(night.staging("embed"))
     return account(night, plan, model_version, read, meter, time.perf_counter() - clock)

@@ -25,19 +25,27 @@ def text_key() -> Column:
     return F.when(F.length("metadata_text") > 0, F.sha2(texts, 256))
 
 
-def mark_cached(night: Night, items: DataFrame, towers: Towers) -> DataFrame:
+def mark_cached(night: Night, items: DataFrame, towers: Towers) -> tuple[DataFrame, dict[bool, int]]:
     """Add the column `cached`: the item's picture does not have to be read, because its features are cached or it has none.
 
-    All values are false if the cache is off or not worth reading. Cost: a scan of the cache's keys.
+    All values are false if the cache is off or not worth reading. Cost: one query over the items and the cache's keys.
+
+    Returns:
+        the items, and how many of them are not cached (False) and cached (True).
     """
+    off = items.withColumn("cached", F.lit(False))
     if not night.settings.features.max_gb:
-        return items.withColumn("cached", F.lit(False))
+        return off, {False: items.count()}
     pictures = _of(night, towers.vision).select(F.col("source_hash").alias("image_hash"), F.lit(True).alias("found"))
-    needed = items.select("image_hash").distinct().join(pictures, "image_hash", "left_semi").count()
-    if needed < MIN_SHARE * pictures.count() or not needed:
-        return items.withColumn("cached", F.lit(False))
     has_picture = F.col("image_uri").isNotNull() | F.col("image_bytes").isNotNull()
-    return items.join(pictures, "image_hash", "left").withColumn("cached", F.coalesce("found", F.lit(False)) | ~has_picture).drop("found")
+    marked = items.join(pictures, "image_hash", "left").withColumn("found", F.coalesce("found", F.lit(False)))
+    marked = marked.withColumn("cached", F.col("found") | ~has_picture)
+    found = F.count_distinct(F.when(F.col("found"), F.col("image_hash")))
+    rows = marked.groupBy("cached").agg(F.count("*").alias("items"), found.alias("pictures")).collect()
+    needed, counts = sum(row["pictures"] for row in rows), {row["cached"]: row["items"] for row in rows}
+    if not needed or needed < MIN_SHARE * pictures.count():
+        return off, {False: sum(counts.values())}
+    return marked.drop("found"), counts
 
 
 def with_cached_features(night: Night, items: DataFrame, towers: Towers) -> DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from pyspark.sql import Column, DataFrame, Window
@@ -40,7 +41,7 @@ def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
 
 @dataclass(frozen=True)
 class Slice:
-    """The items of one commit."""
+    """Items that are committed together, alone or with those of following slices."""
 
     number: int
     items: int
@@ -58,12 +59,26 @@ class Plan:
     slices: tuple[Slice, ...]
 
 
-def write_plan(night: Night, waiting: DataFrame) -> Plan:
+def next_batch(slices: Sequence[Slice], items_per_s: float | None, seconds: float) -> Sequence[Slice]:
+    """The first slices that are worth `seconds` of work, at least one; only one if the rate is not known yet.
+
+    All are of one kind, cached or not, and either all of them replace rows or none, so that a batch is either appended or merged.
+    """
+    kind, taken, items = (slices[0].cached, slices[0].replaced > 0), 0, 0
+    for part in slices:
+        if taken and ((part.cached, part.replaced > 0) != kind or items_per_s is None or items + part.items > items_per_s * seconds):
+            break
+        taken, items = taken + 1, items + part.items
+    return slices[:taken]
+
+
+def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> Plan:
     """Split the pending items into slices by hash, and each slice into tasks of about equal bytes. Items with the same picture go to
     the same slice, next to each other. Cached items have slices of their own, which are larger, because each reads the whole cache.
 
     Args:
         waiting: the items, with the columns `replaces` and `cached`.
+        counts: how many of them are not cached (False) and cached (True).
     """
     settings = night.settings.embed
     remove_folder(night.staging("embed"))
@@ -74,8 +89,7 @@ def write_plan(night: Night, waiting: DataFrame) -> Plan:
         "item_id", "content_hash", "category", "image_uri", "image_bytes", "image_hash", "image_size", "metadata_text",
         "encoder_title", "source_fingerprint", "replaces", "cached",
     )  # fmt: skip
-    counts = {row["cached"]: row["n"] for row in waiting.groupBy("cached").agg(F.count("*").alias("n")).collect()}
-    if not counts:
+    if not sum(counts.values()):
         return Plan(folder, "", ())
     uncached, cached = (math.ceil(counts.get(kind, 0) / size) for kind, size in ((False, per_slice), (True, CACHED_FACTOR * per_slice)))
     group = F.coalesce("image_hash", "item_id")

@@ -11,7 +11,7 @@ from tgq.catalog.location import folder_of
 from tgq.embedding.feature_cache import cache_features, cached_bytes, free_space, mark_cached, shrink_cache, with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import write_plan
-from tgq.embedding.slices import encode_slice, staged
+from tgq.embedding.slices import encode_slices, staged
 from tgq.embedding.worker import EmbedWorker
 from tgq.errors import WarehouseError
 from tgq.registry.loading import towers_of
@@ -34,7 +34,7 @@ def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
     known = with_cached_features(night, items.select("item_id", "image_hash", "metadata_text", "encoder_title"), towers)
     missing = (F.col("image_hash").isNotNull() & F.col("image_tokens").isNull()) | ((F.length("metadata_text") > 0) & F.col("text_tokens").isNull())
     waiting = items.join(known.where(missing).select("item_id"), "item_id", "left_semi").withColumn("replaces", F.lit(False))
-    plan = write_plan(night, mark_cached(night, waiting, towers))
+    plan = write_plan(night, *mark_cached(night, waiting, towers))
     if not plan.slices:
         return 0
     total, fingerprints = sum(part.items for part in plan.slices), set(cached_bytes(night))
@@ -46,8 +46,8 @@ def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
     for part in plan.slices:
         if space <= 0:
             raise WarehouseError(f"the feature cache is full at features.max_gb={night.settings.features.max_gb:g}", "raise features.max_gb")
-        encode_slice(night, plan, part, worker, towers, meter)
-        cache_features(night, staged(night, plan, part), towers, (f"tgq-towers-{plan.attempt}", part.number))
+        encode_slices(night, plan, [part], worker, towers, meter)
+        cache_features(night, staged(night, plan, [part]), towers, (f"tgq-towers-{plan.attempt}", part.number))
         space = free_space(night)
     night.progress.finish()
     remove_folder(night.staging("embed"))

@@ -1,8 +1,9 @@
-"""Encodes one slice of the plan, stages its rows and commits them to the tables."""
+"""Encodes slices of the plan in one Spark job, stages their rows and commits them to the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from tgq.embedding.daemon import preloaded
 from tgq.embedding.feature_cache import with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import Plan, Slice
@@ -18,16 +20,18 @@ from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
 
-def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, towers: Towers, meter: Meter) -> None:
-    """Run the worker function over a slice and stage its rows as Parquet."""
+def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter) -> None:
+    """Run the worker function over slices of one kind and stage their rows as Parquet."""
     from tgq.inference.records import OUTPUT_SCHEMA
 
-    rows = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
+    before = dict(zip((part.number for part in batch), accumulate((part.tasks for part in batch), initial=0), strict=False))
+    first_task = F.create_map(*(F.lit(n) for pair in before.items() for n in pair))[F.col("slice")]
+    rows = _planned(night, plan, batch).withColumn("task", F.col("task") + first_task)
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
     rows = rows.select(*columns)
-    if part.cached:
+    if batch[0].cached:
         rows = with_cached_features(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
-    tasks = rows.repartitionById(part.tasks, F.col("task")).drop("task")
+    tasks = rows.repartitionById(sum(part.tasks for part in batch), F.col("task")).drop("task")
     counters = meter.counters
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -39,21 +43,29 @@ def encode_slice(night: Night, plan: Plan, part: Slice, worker: EmbedWorker, tow
             yield batch
 
     with meter.shown():
-        done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
-        done.write.mode("overwrite").parquet(night.staging("embed", "out", str(part.number)))
+        with preloaded(night.spark.sparkContext):
+            done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
+        done.write.mode("overwrite").parquet(_output(night, batch))
 
 
-def staged(night: Night, plan: Plan, part: Slice) -> DataFrame:
-    """The rows that `encode_slice` staged, joined with the planned items."""
-    planned = night.spark.read.parquet(plan.folder).where(F.col("slice") == part.number)
-    planned = planned.select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
-    return night.spark.read.parquet(night.staging("embed", "out", str(part.number))).join(planned, "item_id")
+def staged(night: Night, plan: Plan, batch: Sequence[Slice]) -> DataFrame:
+    """The rows that `encode_slices` staged, joined with the planned items."""
+    planned = _planned(night, plan, batch).select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
+    return night.spark.read.parquet(_output(night, batch)).join(planned, "item_id")
 
 
-def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, tower_version: str) -> None:
-    """Commit a staged slice to the tables: append if no rows are replaced, otherwise MERGE with deletion vectors."""
+def _planned(night: Night, plan: Plan, batch: Sequence[Slice]) -> DataFrame:
+    return night.spark.read.parquet(plan.folder).where(F.col("slice").isin([part.number for part in batch]))
+
+
+def _output(night: Night, batch: Sequence[Slice]) -> str:
+    return night.staging("embed", "out", str(batch[0].number))
+
+
+def commit_slices(night: Night, plan: Plan, batch: Sequence[Slice], model_version: str, tower_version: str) -> None:
+    """Commit staged slices to the tables: append if no rows are replaced, otherwise MERGE with deletion vectors."""
     warehouse = night.warehouse
-    rows = staged(night, plan, part)
+    rows = staged(night, plan, batch)
     good = rows.where(F.col("status") == "embedded")
     stamp = {"run_id": F.lit(night.run_id), "model_version": F.lit(model_version), "tower_version": F.lit(tower_version)}
     good = good.withColumns(stamp | {"embedded_at": F.current_timestamp()})
@@ -67,7 +79,7 @@ def commit_slice(night: Night, plan: Plan, part: Slice, model_version: str, towe
     # embeddings are committed last, because an item with an embedding is no longer pending
     for table in ("item_features", "item_embeddings"):
         frame = good.select(*warehouse.read(table).columns)
-        if part.replaced:
+        if any(part.replaced for part in batch):
             warehouse.upsert(frame, table, tables[table])
         else:
-            warehouse.append(frame, table, transaction=(f"tgq-embed-{plan.attempt}", part.number))
+            warehouse.append(frame, table, transaction=(f"tgq-embed-{plan.attempt}", batch[0].number))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import pandas_udf
 
+from tgq.embedding.daemon import preloaded
 from tgq.embedding.worker import EmbedWorker
 from tgq.settings.sections import Settings
 
@@ -40,4 +41,5 @@ def register_udf(spark: SparkSession, settings: Settings, model_folder: str, nam
                 vectors |= dict(zip(embedded["item_id"].to_pylist(), embedded["embedding"].to_pylist(), strict=True))
             yield pd.Series([vectors.get(str(i)) for i in range(n)])
 
-    spark.udf.register(name, tgq_embed)
+    with preloaded(spark.sparkContext):
+        spark.udf.register(name, tgq_embed)

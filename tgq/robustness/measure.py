@@ -23,6 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tgq.catalog.location import folder_of
+from tgq.embedding.daemon import preloaded
 from tgq.embedding.worker import EmbedWorker
 from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.evaluation.queries import evaluated_pairs, write_queries
@@ -38,7 +39,7 @@ from tgq.robustness.rendering import CLEAN, COLUMNS, write_donors
 from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, ViewEncoder
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night
-from tgq.run.opening import new_run_id, with_catalog
+from tgq.run.opening import latest, new_run_id, with_catalog
 from tgq.run.progress import Progress
 from tgq.run.records import git_commit
 from tgq.settings.sections import EvaluateSettings, Settings
@@ -117,8 +118,7 @@ def measure(spark: SparkSession, settings: Settings, plan: Plan, progress: Progr
 def _night(spark: SparkSession, settings: Settings, plan: Plan, progress: Progress) -> Night:
     """A run of its own over the published night's catalog. It writes no rows to the tables."""
     warehouse, now = Warehouse(spark, settings.warehouse, create=False), datetime.now(timezone.utc)
-    runs = warehouse.read("pipeline_runs").where((F.col("run_id") == plan.published.run_id) & (F.col("step") == RUN_STEP))
-    if began := runs.first():
+    if began := latest(warehouse, {"run_id": plan.published.run_id, "step": RUN_STEP}):
         settings = with_catalog(settings, began["detail"])
     evaluate = settings.evaluate.model_copy(update={"baselines": False, "max_queries": None})
     settings = settings.model_copy(update={"evaluate": evaluate})
@@ -174,7 +174,9 @@ def embed_views(night: Night, plan: Plan, sample: DataFrame) -> DataFrame:
                 done.add(pc.sum(pc.equal(batch["view"], CLEAN)).as_py())
                 yield batch
 
-        tasks.mapInArrow(run, VIEWS).write.mode("overwrite").parquet(night.staging("views"))
+        with preloaded(night.spark.sparkContext):
+            embedded = tasks.mapInArrow(run, VIEWS)
+        embedded.write.mode("overwrite").parquet(night.staging("views"))
     return night.spark.read.parquet(night.staging("views"))
 
 

@@ -126,7 +126,7 @@ class EmbedSettings(Section):
 
     batch_tokens: Positive = 4096  # visual + text tokens per batch
     task_items: Positive = 128  # items of one Spark task
-    slice_items: Positive | None = None  # items per commit; null: four tasks per core or GPU
+    slice_items: Positive | None = None  # items per commit; null: about a minute of work
     decode_threads: Annotated[int, Field(ge=0)] = 0  # per task; 0: one per core of the task
     prefetch_mb: Positive = 256  # decoded pictures waiting for the model, per task
     retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed

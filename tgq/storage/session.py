@@ -61,6 +61,8 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         "spark.sql.extensions": DELTA_CLASS,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.jars": ",".join(str(jar) for jar in delta_jars()),
+        "spark.scheduler.mode": "FAIR",  # the commit of embedded items does not wait for the tasks that embed the next ones
+        "spark.python.daemon.module": "tgq.embedding.daemon",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # rows may carry image bytes

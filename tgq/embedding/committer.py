@@ -1,0 +1,71 @@
+"""Commits encoded slices on a second driver thread, while the executors encode the next ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from tgq.embedding.feature_cache import cache_features, free_space
+from tgq.embedding.plan import Plan, Slice
+from tgq.embedding.slices import commit_slices, staged
+from tgq.registry.loading import Towers, versions_of
+from tgq.run.night import Night
+
+POOL = "commit"  # with spark.scheduler.mode=FAIR the small jobs of a commit get the next free core, not the last one
+
+
+class Committer:
+    """Commits batches in order, one at a time. Leaving its context waits for the last commit.
+
+    Attributes:
+        space: bytes left in the feature cache after the last commit.
+        seconds: duration of the last commit; 0 before the first.
+    """
+
+    def __init__(self, night: Night, plan: Plan, towers: Towers, space: int):
+        self._night, self._plan, self._towers = night, plan, towers
+        self.space, self.seconds = space, 0.0
+        self._thread = ThreadPoolExecutor(1, "commit")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> Committer:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def put(self, batch: Sequence[Slice], new_features: bool) -> None:
+        """Commit a batch as soon as the one before is committed. Waits only for that one.
+
+        Args:
+            new_features: whether its rows have features that are not cached.
+
+        Raises:
+            Exception: the error of the commit before.
+        """
+        self.wait()
+        self._last = self._thread.submit(self._commit, batch, new_features)
+
+    def wait(self) -> None:
+        """Wait for the last commit.
+
+        Raises:
+            Exception: its error.
+        """
+        if self._last:
+            self._last.result()
+
+    def _commit(self, batch: Sequence[Slice], new_features: bool) -> None:
+        night, plan, began = self._night, self._plan, time.perf_counter()
+        night.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
+        # features first: an item with an embedding is no longer pending, so after a kill its features would never be cached
+        if new_features and self.space > 0:
+            cache_features(night, staged(night, plan, batch), self._towers, (f"tgq-features-{plan.attempt}", batch[0].number))
+            self.space = free_space(night)
+        commit_slices(night, plan, batch, *versions_of(night.model_folder))
+        self.seconds = time.perf_counter() - began
