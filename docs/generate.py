@@ -23,6 +23,7 @@ GROUPS = {
     "A night": ("nightly",),
     "Steps of a night": ("ingest", "validate", "embed", "index", "neighbors", "evaluate", "publish", "report"),
     "Look into a warehouse": ("search", "tables", "robustness", "export"),
+    "Upkeep": ("maintain",),
     "Encoders": ("train", "promote", "rollback-model", "models"),
     "Machine and settings": ("doctor", "setup", "jars", "config", "init", "demo-catalog"),
 }

@@ -33,9 +33,14 @@ def database():
 
 
 @pytest.fixture(scope="session")
-def dag():
+def dags():
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(str(DAGS))
-    assert bag.import_errors == {} and list(bag.dags) == ["tgq_nightly"]
-    return bag.dags["tgq_nightly"]
+    assert bag.import_errors == {} and sorted(bag.dags) == ["tgq_maintain", "tgq_nightly"]
+    return bag.dags
+
+
+@pytest.fixture(scope="session")
+def dag(dags):
+    return dags["tgq_nightly"]

@@ -64,7 +64,7 @@ class Tracker:
         began = began or datetime.now(timezone.utc)
         self._began = int(began.timestamp() * 1000)
         labels = {k: str(v) for k, v in (tags or {}).items() if v is not None}
-        with _tracking_errors(f"MLflow at {_without_password(self.client.tracking_uri)}"):
+        with tracking_errors(f"MLflow at {_without_password(self.client.tracking_uri)}"):
             experiment = self._experiment()
             found = self.client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run_id}'", max_results=1)
             if found:
@@ -188,7 +188,7 @@ class Tracker:
         if self.client is None or self.run is None:
             return None
         try:
-            with _tracking_errors("MLflow"):
+            with tracking_errors("MLflow"):
                 return call()
         except TrackingError as e:
             self.problems.append(e.found)
@@ -202,7 +202,7 @@ def pyfunc_description(folder: Path) -> str:
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    from tgq.encoder.model import EncoderConfig
+    from tgq.encoder.config import EncoderConfig
 
     dim = EncoderConfig.read(folder).dim
     columns = [ColSpec("string", name, required=False) for name in ("title", "brand", "category", "attributes")]
@@ -235,7 +235,7 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
         _check_server(uri)
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    with _tracking_errors(f"MLflow at {_without_password(uri)}"):
+    with tracking_errors(f"MLflow at {_without_password(uri)}"):
         from mlflow import MlflowClient
 
         for logger in ("mlflow", "alembic"):
@@ -301,7 +301,7 @@ def _check_server(uri: str) -> None:
 
 
 @contextlib.contextmanager
-def _tracking_errors(what: str) -> Iterator[None]:
+def tracking_errors(what: str) -> Iterator[None]:
     """Turn any error of the block into a one-line TrackingError."""
     try:
         yield

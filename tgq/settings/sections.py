@@ -212,6 +212,16 @@ class TrackingSettings(Section):
     registered_model: str = "tgq-encoder"  # name of the registered encoder; the alias `champion` marks the champion
 
 
+class MaintainSettings(Section):
+    """What `tgq maintain` keeps. Generations: `index.keep_generations`."""
+
+    keep_reports: Positive = 90  # newest runs whose reports are kept, beside those of kept generations
+    keep_mlflow_runs: Positive = 365  # newest MLflow runs, beside those that a registered encoder came from
+    retain_hours: Annotated[float, Field(ge=0)] = 168.0  # for old versions of tables; longer while a kept generation is pinned to one
+    file_mb: Positive = 128  # size up to which the files of a table are joined
+    small_files: Positive = 8  # a table's files are joined if they are so many more than its size needs
+
+
 class ReportSettings(Section):
     """The HTML report."""
 
@@ -239,6 +249,7 @@ class Settings(Section):
     promote: PromoteSettings = PromoteSettings()
     tracking: TrackingSettings = TrackingSettings()
     report: ReportSettings = ReportSettings()
+    maintain: MaintainSettings = MaintainSettings()
 
     @model_validator(mode="after")
     def _combinations(self) -> Settings:

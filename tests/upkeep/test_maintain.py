@@ -1,0 +1,115 @@
+"""Upkeep of a warehouse: what nobody needs goes, every kept generation can still be read and rolled back to."""
+
+import shutil
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from tgq.publishing import generations, index
+from tgq.registry import loading
+from tgq.registry.loading import versions_of
+from tgq.registry.selection import with_encoder
+from tgq.registry.tracking import open_tracker
+from tgq.retrieval import manifest
+from tgq.run.night import RUN_STEP, StepResult
+from tgq.run.progress import Silent
+from tgq.run.records import record
+from tgq.storage.artifacts import write_json
+from tgq.upkeep.maintain import STEP, maintain
+from tgq.upkeep.needed import needed, retention_hours
+
+NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
+
+
+def test_removed_files_are_kept_as_long_as_a_kept_generation_needs_them():
+    assert retention_hours(None, 24, NOW) == 24
+    assert retention_hours(NOW - timedelta(hours=5), 24, NOW) == 24
+    assert retention_hours(NOW - timedelta(days=40), 24, NOW) == 40 * 24 + 1
+
+
+@pytest.fixture
+def used(make_night, items, warehouse, mlflow_in):
+    """A warehouse after four published nights with changes, an encoder that was tried and left, and an interrupted run."""
+    mlflow_in(warehouse.root)
+    settings = {"index": {"keep_generations": 2}, "maintain": {"keep_reports": 1, "keep_mlflow_runs": 2, "retain_hours": 0, "small_files": 1}}
+    for n in range(4):
+        night, data = make_night(f"night-{n}", **settings), items(n=60, styles=6)
+        if n == 0:
+            data.write(night)
+            data.write_vectors(night, "tried", data.vectors)
+        else:
+            night.spark.sql(f"UPDATE tgq.item_embeddings SET embedding = array_repeat(CAST({n}.0 AS FLOAT), 16) WHERE item_id = '{data.ids[n]}'")
+        index.build_index(night)
+        generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings", "item_neighbors"))
+        record(night, RUN_STEP, "done", night.started_at, datetime.now(timezone.utc), StepResult())
+        write_json(warehouse.path("reports", night.run_id, "evaluate.json"), {})
+        tracker = open_tracker(night.settings.tracking, warehouse.root)
+        tracker.start(night.run_id, began=night.started_at)
+        tracker.log_text("page", "report.html")
+        tracker.finish()
+    last = make_night("night-4", **settings)
+    record(last, RUN_STEP, "running", last.started_at, None, StepResult())
+    for run in ("night-4", "dead"):
+        write_json(warehouse.path("_staging", run, "pool.json"), {})
+    return last.settings, data
+
+
+def files_of(root) -> dict[str, int]:
+    return {str(p.relative_to(root)): p.stat().st_size for p in Path(root).rglob("*") if p.is_file()}
+
+
+def test_what_nothing_needs_is_removed_and_what_is_kept_still_works(spark, warehouse, used):
+    settings, data = used
+    root, before = Path(warehouse.root), files_of(warehouse.root)
+    pinned = {made.generation: made.tables["item_embeddings"] for made in manifest.history(root)[:2]}
+    vectors = {name: warehouse.read("item_embeddings", version).where("model_version <> 'tried'").collect() for name, version in pinned.items()}
+    assert list(pinned) == ["night-3", "night-2"]
+
+    planned = {one.name: one.found for one in maintain(spark, settings, True, Silent())}
+    assert files_of(root) == before, "a dry run writes nothing"
+    assert planned["item_embeddings: rows of other models"] == 60 and planned["staging of ended runs"] == 5
+    assert planned["reports"] == 2 and planned["MLflow runs"] == 2, "reports of the kept generations' runs stay"
+
+    done = {one.name: one for one in maintain(spark, settings, False, Silent())}
+    tables = ("to join", "of old versions")  # depend on the rows that were removed before
+    assert {name: one.found for name, one in done.items() if not name.endswith(tables)} == {n: f for n, f in planned.items() if not n.endswith(tables)}
+    assert done["index_shards: rows of removed generations"].found == 6 and done["item_embeddings: small files to join"].found > 1
+    assert done["reports"].bytes > 0 and done["staging of ended runs"].bytes > 0
+    assert sorted(p.name for p in (root / "reports").iterdir()) == ["night-2", "night-3"]
+    assert [p.name for p in (root / "_staging").iterdir()] == ["night-4"], "the interrupted run can still be continued"
+    assert warehouse.read("item_embeddings").where("model_version = 'tried'").count() == 0
+    assert {r.generation for r in warehouse.read("index_shards").collect()} == set(pinned)
+    tracker = open_tracker(settings.tracking, warehouse.root)
+    experiment = tracker.client.get_experiment_by_name(settings.tracking.experiment)
+    assert sorted(r.info.run_name for r in tracker.client.search_runs([experiment.experiment_id])) == ["night-2", "night-3"]
+    assert len(list((root / "mlartifacts").rglob("report.html"))) == 2
+    [row] = warehouse.rows("pipeline_runs", {"step": STEP})
+    assert row["status"] == "done" and "freed_bytes" in row["detail"]
+
+    # both generations can be read at their versions, and rolled back to
+    for name, version in pinned.items():
+        found = warehouse.read("item_embeddings", version).where("model_version <> 'tried'").collect()
+        assert sorted(found, key=str) == sorted(vectors[name], key=str)
+
+    again = {one.name: one.found for one in maintain(spark, settings, False, Silent())}
+    own = "pipeline_runs: small files to join"  # the pass before has written a row of its own
+    assert not any(found for name, found in again.items() if name != own), again
+    assert generations.rollback(warehouse).generation == "night-2"
+
+
+def test_an_encoder_that_cannot_be_read_keeps_its_features(make_night, items, warehouse, tiny_encoder, tmp_path):
+    folder = Path(shutil.copytree(tiny_encoder, tmp_path / "encoder"))
+    night = make_night()
+    night = replace(night, settings=with_encoder(night.settings, str(folder)))
+    items(n=30, styles=3).write(night)
+    index.build_index(night)
+    generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings"))
+    model, tower = versions_of(str(folder))
+    keep = needed(night.settings, warehouse.root)
+    assert (keep.models, keep.towers, keep.generations) == ({model}, {tower}, ("night-1",))
+    (folder / "config.json").unlink()
+    loading._identity.cache_clear()
+    lost = needed(with_encoder(night.settings, str(tiny_encoder)), warehouse.root)
+    assert lost.towers is None and model in lost.models

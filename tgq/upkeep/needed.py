@@ -1,0 +1,78 @@
+"""What a warehouse must keep: generations that can be rolled back to, their table versions, and the models of their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from tgq.errors import ModelError
+from tgq.registry.champion import model_path, read_history
+from tgq.registry.loading import versions_of
+from tgq.registry.selection import model_folder, named_folder
+from tgq.retrieval import manifest
+from tgq.retrieval.manifest import Manifest
+from tgq.settings.sections import Settings
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What upkeep must not remove.
+
+    Attributes:
+        generations: names of the generations that `index.keep_generations` keeps, newest first.
+        runs: the runs that made them.
+        models: versions of the models of their vectors, and of the next night's encoder.
+        towers: tower versions of these models; None if one of the encoders cannot be read, so that they are not known.
+        since: when the oldest of these generations began; None without any.
+    """
+
+    generations: tuple[str, ...]
+    runs: frozenset[str]
+    models: frozenset[str]
+    towers: frozenset[str] | None
+    since: datetime | None
+
+
+def needed(settings: Settings, root: str) -> Needed:
+    """Read the manifests and the champion's history.
+
+    Raises:
+        ModelError: the next night's encoder cannot be read.
+        WarehouseError: a manifest to be kept is broken.
+    """
+    kept = manifest.history(root)[: settings.index.keep_generations]
+    model, tower = versions_of(model_folder(settings))
+    return Needed(
+        tuple(made.generation for made in kept), frozenset(made.run_id for made in kept), frozenset({model, *(made.model_version for made in kept)}),
+        _towers(root, kept, tower), min((_began(made) for made in kept), default=None),
+    )  # fmt: skip
+
+
+def retention_hours(since: datetime | None, least: float, now: datetime) -> float:
+    """Hours for which removed files of Delta tables are kept: `least`, or longer if a kept generation is pinned to an older version.
+
+    A generation began before its tables had their versions, so its age is enough. An hour is added for clocks that differ.
+    """
+    return max(least, (now - since).total_seconds() / HOUR + 1) if since else least
+
+
+def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[str] | None:
+    history, found = read_history(root), {next_tower}
+    for made in kept:
+        folder = model_path(root, made.model_version) if history.of(made.model_version) else named_folder(made.encoder)
+        try:
+            version, tower = versions_of(folder)
+        except ModelError:
+            return None
+        if version != made.model_version:  # another encoder stands there now
+            return None
+        found.add(tower)
+    return frozenset(found)
+
+
+def _began(made: Manifest) -> datetime:
+    at = datetime.fromisoformat(made.created_at)
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
