@@ -109,13 +109,14 @@ def test_a_planned_change_of_the_catalog_is_accepted_for_one_run(dag, given, set
     assert value(task.application_args, "--set") == [f"gate.catalog_change.accept={set_to}"]
 
 
-def test_upkeep_runs_once_a_week_on_the_same_warehouse(dags):
+def test_upkeep_runs_once_a_week_on_the_same_warehouse(dags, dag):
     [task] = dags["tgq_maintain"].tasks
     task = task.prepare_for_execution()
     variables = Variables(tgq_warehouse="/data/warehouse", tgq_project="/opt/tgq")
     task.render_template_fields({"ds_nodash": "20260104", "var": {"value": variables}}, task.get_dag().get_template_env())
     assert task.application == "/opt/tgq/jobs/maintain.py" and Path(DAGS.parent, "jobs", "maintain.py").is_file()
     assert task.application_args == ["--conf", "cluster", "--warehouse", "/data/warehouse"]
+    assert task.packages == rendered(dag, "embed").packages, "both DAGs name the same Delta"
     assert dags["tgq_maintain"].schedule == "0 14 * * 0" and task.retries == 6, "a night may hold the warehouse"
 
 

@@ -37,6 +37,10 @@ def test_versions_are_noted_and_follow_the_files(versions, tmp_path):
     other = write_tiny_encoder(tmp_path / "other", seed=4)
     (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     assert versions(folder)[0] != first[0] and len(list(notes.iterdir())) == 2
+    (folder / "pooling").mkdir()
+    (folder / "pooling" / "config.json").write_text("{}")
+    versions(folder)
+    assert len(list(notes.iterdir())) == 3, "files in subfolders count too: some text towers keep their pooling there"
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match="has no config.json"):
         versions(folder)

@@ -78,7 +78,7 @@ def _digest(place: Path) -> str:
     config = EncoderConfig.read(place)
     references = (config.vision, config.text, config.llm)
     folders = [place, *(hub.resolve(reference, place) for reference in references if reference)]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
     code = sorted(ENCODER_CODE.rglob("*.py"))
     hashes = [f"{file.name} {hub.sha256_of(file)}" for file in (*files, *code)]
     return hashlib.sha256("\n".join([metadata.version("transformers"), *hashes]).encode()).hexdigest()
