@@ -13,12 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the main module of a worker of pytest-xdist has no file, from which pyspark concludes that it runs its own doctests
 vars(sys.modules["__main__"]).setdefault("__file__", __file__)
 
-# The tables of tests have few rows, so most of Spark's time goes into planning and into the JVM's compilers: nearly half of it with the
-# optimising compiler, which pays only for long runs. One partition per shuffle is enough.
-QUICK_START = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+# the tables of tests have few rows, so one partition per shuffle is enough
 SMALL = {
-    "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC {QUICK_START}",
-    "spark.sql.codegen.cache.maxEntries": "4000",
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
@@ -30,7 +26,7 @@ def spark(tmp_path_factory):
     from tgq.storage.session import open_session
 
     session = open_session(
-        Settings.model_validate({"spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 1}}),
+        Settings.model_validate({"spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 1, "sized_for": "small"}}),
         SMALL | {"spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("spark-warehouse"))},
     )
     yield session

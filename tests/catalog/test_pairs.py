@@ -34,6 +34,7 @@ def load(spark, warehouse, tmp_path):
         assert len(by_key) == len(found) and not any(q == p for q, p, _ in by_key)
         return counts, by_key
 
+    load.warehouse = warehouse
     return load
 
 
@@ -45,6 +46,10 @@ def test_groups(load, monkeypatch):
     assert weights == {pair: w for pairs, w in ((judged, 1.0), (ignored, 0.0)) for a, b in pairs for pair in ((a, b), (b, a))}
     assert {r.group_id: r.split for r in found.values()} == {g: split_of(g) for g in "AB"}
     assert counts["ignored"] == 4 and sum(v for k, v in counts.items() if k.startswith("group.")) == 10
+    version = load.warehouse.version("relevance_pairs")
+    assert load() == (counts, found) and load.warehouse.version("relevance_pairs") == version, "the same items have the same pairs"
+    load(test_share=0.9)
+    assert load.warehouse.version("relevance_pairs") == version + 1
     monkeypatch.setattr(module, "MAX_GROUP", 2)
     assert len(load()[1]) == 4, "two items of A and two of B"
     assert load(source="none") == ({}, {})

@@ -23,7 +23,7 @@ class Runner:
         context = get_context("spawn")
         self.folder = folder
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, str(folder), environment), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, str(folder), environment))  # no daemon: examples start processes of their own
         self._process.start()
         theirs.close()
 

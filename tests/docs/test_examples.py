@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK_START
 from tests.docs.blocks import TOP, all_blocks, blocks_of
 from tests.docs.runner import Runner, simple_commands
 
 SMALL = {  # what the machine and the clock of a test need; no example names these
     "TGQ__SPARK__MASTER": "local[2]", "TGQ__SPARK__DRIVER_MEMORY": "2g", "TGQ__SPARK__SHUFFLE_PARTITIONS": "2", "TGQ__EVALUATE__REPLICATES": "50",
-    "JDK_JAVA_OPTIONS": QUICK_START,
 }  # fmt: skip
 
 
@@ -24,11 +22,11 @@ def runner(request, tmp_path_factory, mlflow_in):
     mlflow_in(folder / "warehouse")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     runner = Runner(folder, SMALL | {"PATH": path, "PYTHONPATH": str(TOP)})
+    request.addfinalizer(runner.close)
     items = 48 if request.config.getoption("markexpr") == "not slow" else 300  # the long examples train, which takes more groups
     runner.run("bash", f"tgq demo-catalog demo --items {items} --seed 3 --size 96 --bad-rows 2")
     runner.run("bash", "tgq nightly --catalog demo --conf local --conf catalogs/demo")
-    yield runner
-    runner.close()
+    return runner
 
 
 @pytest.mark.parametrize("block", [

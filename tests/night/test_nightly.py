@@ -13,6 +13,7 @@ from tgq.demo.catalog import draw_catalog
 from tgq.errors import GateError
 from tgq.night import nightly
 from tgq.night.nightly import STEPS, Nightly
+from tgq.publishing.views import define_views
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
@@ -80,6 +81,7 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     assert "Changes to the catalog: refused" in page and f"{change['vanished']} of its {len(before)} items vanished" in page
     current = json.loads((tmp_path / "warehouse" / "index" / "CURRENT").read_text())
     assert first.night.run_id in json.dumps(current)
+    define_views(store.spark, store)
     seen = {r[0] for r in store.spark.sql("SELECT item_id FROM current_embeddings").collect()}
     assert seen == set(before), "the current view stays at the last good generation"
     after = vectors(store)

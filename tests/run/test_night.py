@@ -20,13 +20,13 @@ def begin(spark, tmp_path, empty_tables):
     return begin
 
 
-def test_a_continued_run_keeps_its_start_in_any_time_zone(begin, spark, monkeypatch):
+def test_a_continued_run_keeps_its_start_in_any_time_zone(begin, monkeypatch):
     monkeypatch.setenv("TZ", "America/Los_Angeles")
     time.tzset()
     try:
         first, again = begin(), begin()
         assert again.run_id == first.run_id and again.started_at == first.started_at
-        stored = spark.sql("SELECT unix_micros(started_at) FROM tgq.pipeline_runs").first()[0]
+        stored = again.warehouse.read("pipeline_runs").selectExpr("unix_micros(started_at)").first()[0]
         assert stored == round(first.started_at.astimezone(timezone.utc).timestamp() * 1e6)
     finally:
         monkeypatch.undo()

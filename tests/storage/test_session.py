@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import tgq
-from tests.conftest import QUICK_START
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -24,7 +23,7 @@ def test_in_a_locale_of_ascii_titles_and_paths_keep_their_letters(tmp_path):
     pq.write_table(pa.Table.from_pylist([row]), catalog / "catalog.parquet")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHONUTF8", "PYTHONIOENCODING", "PYSPARK_"))}
     command = [sys.executable, "-m", "tgq.cli.app", "ingest", "--catalog", catalog, "--warehouse", warehouse, "--set", "spark.master=local[1]"]
-    environment |= {"LC_ALL": "POSIX", "PYTHONPATH": str(CHECKOUT), "JDK_JAVA_OPTIONS": QUICK_START}
+    environment |= {"LC_ALL": "POSIX", "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, timeout=900)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     (found,) = tgq.open_warehouse(warehouse).sql("SELECT item_id, title, image_uri, image_size FROM catalog_items").to_pylist()

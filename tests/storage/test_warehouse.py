@@ -93,3 +93,16 @@ def test_a_column_of_a_later_version_is_added_to_an_earlier_ones_table(spark, tm
 def test_a_session_with_the_wrong_kind_of_catalog_is_an_error(spark, tmp_path):
     with pytest.raises(ConfigError, match="metastore_schema is shop, but this session's catalog is in-memory"):
         Warehouse(spark, WarehouseSettings(path=str(tmp_path), metastore_schema="shop"))
+
+
+def test_the_note_of_the_rows_outlives_maintenance(spark, warehouse):
+    rows = spark.createDataFrame([(f"item-{i}", f"item-{i + 1}", "group", 1.0, "test", "g", None) for i in range(4)],
+                                 warehouse.read("relevance_pairs").schema).repartition(4)  # fmt: skip
+    assert warehouse.note_of("relevance_pairs") is None
+    warehouse.overwrite(rows, "relevance_pairs", "key 1")
+    warehouse.delta("relevance_pairs").optimize().executeCompaction()
+    assert warehouse.version("relevance_pairs") == 2 and warehouse.note_of("relevance_pairs") == "key 1"
+    warehouse.overwrite(rows.limit(2), "relevance_pairs", "key 2")
+    assert warehouse.note_of("relevance_pairs") == "key 2" and warehouse.read("relevance_pairs").count() == 2
+    warehouse.append(rows.limit(1), "relevance_pairs")
+    assert warehouse.note_of("relevance_pairs") is None, "rows were added that no key decided"

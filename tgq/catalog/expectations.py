@@ -81,7 +81,7 @@ class Verdict:
 
 def judge(suite: str, expectations: Sequence[Expect], figures: Mapping[str, Any]) -> Verdict:
     """Run a suite over the figures. An expectation on a missing figure or NaN fails."""
-    gx = _great_expectations()
+    gx = import_great_expectations()
     names = list(dict.fromkeys(e.figure for e in expectations))
     # Great Expectations passes a null cell; infinity lies outside of every bound
     row = {n: float("inf") if figures.get(n) is None or figures[n] != figures[n] else figures[n] for n in names}
@@ -102,7 +102,8 @@ def judge(suite: str, expectations: Sequence[Expect], figures: Mapping[str, Any]
     return Verdict(outcomes, done.to_json_dict(), _page(done))
 
 
-def _great_expectations() -> Any:
+def import_great_expectations() -> Any:
+    """The library, which takes 5 s to import."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
     import great_expectations.expectations

@@ -19,14 +19,15 @@ from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings
 
 MAX_GROUP = 2000  # items of a group that are paired; a group's pairs grow with its square
+FORMAT = 1  # to be raised when the same items and settings give other pairs
 ENDS = {"table": (("query_item_id", "positive_item_id"),), "links": (("query_item_id", "positive_item_id"), ("src", "dst"))}
 
 
 def load_pairs(night: Night, location: Location) -> dict[str, int]:
-    """Replace the contents of `relevance_pairs` in one commit.
+    """Replace the contents of `relevance_pairs` in one commit. Pairs of groups are not made again for the same items and settings.
 
     `auto` is `group`; a catalog without groups has no pairs. Cost: one shuffle of the active items' ids by group, and the
-    number of pairs.
+    number of pairs; for the same items a count of the pairs.
 
     Returns pairs by '<source>.<split>' (weight > 0), 'ignored' (weight 0) and, for tables and links, 'rows' as read
     and those 'incomplete'.
@@ -38,6 +39,7 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
     warehouse = night.warehouse
     items = warehouse.read("catalog_items").where("is_active").select("item_id", "group_id", "variant_id", "image_hash")
     counts: dict[str, int] = {}
+    key = f"{FORMAT}:{MAX_GROUP}:{pairs.test_share}:{warehouse.version('catalog_items')}"
     if pairs.source == "none":
         found = None
     elif pairs.source in ("auto", "group"):
@@ -49,12 +51,12 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
         if read["incomplete"]:
             night.progress.say(f"{read['incomplete']} of the {read['rows']} rows of {pairs.path} cannot be read or lack an id: they give no pair")
         found = linked_pairs(links.where("NOT incomplete"), items, pairs.key_column)
-    columns = warehouse.read("relevance_pairs").columns
-    name = warehouse.qualified("relevance_pairs")
     if found is None:
-        night.spark.sql(f"DELETE FROM {name}")
+        night.spark.sql(f"DELETE FROM {warehouse.qualified('relevance_pairs')}")
         return counts
-    split_pairs(found, pairs.test_share).select(*columns).write.insertInto(name, overwrite=True)
+    columns = warehouse.read("relevance_pairs").columns
+    if pairs.source in ENDS or warehouse.note_of("relevance_pairs") != key:  # a table of pairs may have changed
+        warehouse.overwrite(split_pairs(found, pairs.test_share).select(*columns), "relevance_pairs", key)
     rows = (
         warehouse.read("relevance_pairs")
         .groupBy("source", "split")

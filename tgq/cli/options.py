@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,21 +69,25 @@ def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, cata
 
 
 @contextlib.contextmanager
-def opened(loaded: Loaded, run_id: str | None, begins: bool) -> Iterator[Night]:
-    """Open a run with progress on the terminal. The warehouse is locked until the block ends; the Spark session is then stopped."""
+def opened(loaded: Loaded, run_id: str | None, begins: bool, imports: Sequence[Callable[[], object]] = ()) -> Iterator[Night]:
+    """Open a run with progress on the terminal. The warehouse is locked until the block ends; the Spark session is then stopped.
+
+    Args:
+        imports: as for `held_night`.
+    """
     from tgq.cli.console import ConsoleProgress
     from tgq.run.opening import held_night
 
-    with held_night(loaded.settings, run_id, begins, ConsoleProgress(err)) as night:
+    with held_night(loaded.settings, run_id, begins, ConsoleProgress(err), imports) as night:
         yield night
 
 
 def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary: str | None) -> None:
     """Run steps by name, then print their figures and write the summary. Raises what the steps raise."""
     from tgq.cli.tables import metrics_table, steps_table
-    from tgq.night.nightly import Nightly
+    from tgq.night.nightly import Nightly, imports_of
 
-    with opened(loaded, run_id, begins="ingest" in names) as night:
+    with opened(loaded, run_id, "ingest" in names, imports_of(names, loaded.settings)) as night:
         nightly = Nightly(night)
         try:
             nightly.run(names)

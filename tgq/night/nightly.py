@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from tgq.catalog.expectations import import_great_expectations
 from tgq.catalog.ingest import ingest
 from tgq.catalog.validation import validate_catalog
 from tgq.embedding.embed import embed, need_model
@@ -20,7 +21,7 @@ from tgq.publishing.index import build_index
 from tgq.publishing.neighbors import build_neighbors
 from tgq.publishing.publish import publish
 from tgq.publishing.verdict import read_verdict, refusal
-from tgq.registry.tracking import Tracker
+from tgq.registry.tracking import Tracker, import_mlflow
 from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.records import record, run_step
 from tgq.settings.sections import Settings
@@ -36,6 +37,12 @@ STEPS: dict[str, Callable[[Night], StepResult]] = {
     "evaluate": evaluate,
     "publish": publish,
 }
+
+
+def imports_of(names: Sequence[str], settings: Settings) -> list[Callable[[], object]]:
+    """What the named steps import and what takes seconds."""
+    validates, tracks = any(name.startswith("validate") for name in names), list(names) == list(STEPS) or "report" in names
+    return [*([import_great_expectations] if validates else []), *([import_mlflow] if tracks and settings.tracking.enabled else [])]
 
 
 class Nightly:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import functions as F
 
 from tgq.errors import UsageError
 from tgq.publishing.pool import Pool, gather_items, read_block, read_blocks, write_pool
@@ -26,7 +25,6 @@ from tgq.storage import artifacts
 from tgq.storage.warehouse import Warehouse
 
 SCHEMA = "item_id string, model_version string, rank int, neighbor_id string, score float"
-MAINTENANCE = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")  # commits that change no row
 LEAST_ROWS = 256  # fewest queries of a task
 FORMAT = 1  # to be raised when the same pool and options give other rows
 
@@ -62,7 +60,7 @@ def publish_neighbors(night: Night) -> None:
     if staged["carried"]:  # another run replaced the table since
         _search(night, write_pool(night))
     frame = night.spark.read.parquet(night.staging("neighbors"))
-    frame.writeTo(night.warehouse.qualified("item_neighbors")).option("userMetadata", staged["key"]).overwrite(F.lit(True))
+    night.warehouse.overwrite(frame, "item_neighbors", staged["key"])
 
 
 def staged_neighbors(night: Night) -> dict:
@@ -84,10 +82,8 @@ def search_key(pool: Pool, k: int, exclude_same_image: bool) -> str:
 
 
 def table_key(warehouse: Warehouse) -> str | None:
-    """Key of the search whose result `item_neighbors` holds, from the metadata of the last commit that changed rows."""
-    history = warehouse.delta("item_neighbors").history(20).select("operation", "userMetadata").collect()
-    changes = [row["userMetadata"] for row in history if row["operation"] not in MAINTENANCE]
-    return changes[0] if changes else None
+    """Key of the search whose result `item_neighbors` holds."""
+    return warehouse.note_of("item_neighbors")
 
 
 def _staged(night: Night) -> dict | None:

@@ -34,7 +34,8 @@ def publish(night: Night) -> StepResult:
     tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # the versions that the gate judged
     versions = tables | warehouse.versions("item_neighbors")
     published = generations.publish_index(night, versions)
-    define_views(night.spark, warehouse)
+    if warehouse.in_metastore:  # the views of a folder are of the session that reads them
+        define_views(night.spark, warehouse)
     return StepResult(
         versions_read=versions,
         versions_written=warehouse.versions("index_shards", "item_neighbors"),
@@ -52,5 +53,6 @@ def rollback(warehouse: Warehouse, to: str | None = None) -> str:
         WarehouseError: there is no such generation, or its files are gone.
     """
     generation = generations.rollback(warehouse, to).generation
-    define_views(warehouse.spark, warehouse)
+    if warehouse.in_metastore:
+        define_views(warehouse.spark, warehouse)
     return generation

@@ -19,6 +19,7 @@ def define_views(spark: SparkSession, warehouse: Warehouse) -> list[str]:
 
     Before the first night is published the pinned views are empty.
     """
+    warehouse.register_all()
     names = define_published_views(warehouse, manifest.load_current(warehouse.root))
     for file in sorted((data_folder("sql") / "views").glob("*.sql")):
         for statement in statements(file.read_text()):

@@ -233,9 +233,8 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
     artifacts = (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri() if uri.startswith(SQLITE) else None
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
-    for name, value in DEFAULTS.items():
-        os.environ.setdefault(name, value)
     with tracking_errors(f"MLflow at {_without_password(uri)}"):
+        import_mlflow()
         from mlflow import MlflowClient
 
         for logger in ("mlflow", "alembic"):
@@ -243,6 +242,13 @@ def open_tracker(settings: TrackingSettings, warehouse_root: str) -> Tracker:
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)  # MLflow connects with its first request
     return Tracker(settings, client, artifacts)
+
+
+def import_mlflow() -> None:
+    """Import the library, which takes 2 s, with DEFAULTS in its environment."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyspark.sql import SparkSession
 from tgq.errors import UsageError
 from tgq.registry.champion import CHAMPION, DEFAULT
 from tgq.registry.selection import champion_of, with_encoder
+from tgq.run.imports import importing
 from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.progress import Progress, Silent
 from tgq.run.records import config_digest, record
@@ -109,8 +110,13 @@ def sweep_staging(night: Night) -> None:
 
 
 @contextlib.contextmanager
-def held_night(settings: Settings, run_id: str | None, begins: bool, progress: Progress | None = None) -> Iterator[Night]:
+def held_night(
+    settings: Settings, run_id: str | None, begins: bool, progress: Progress | None = None, imports: Sequence[Callable[[], object]] = ()
+) -> Iterator[Night]:
     """Open a run in a new Spark session and lock the warehouse. Both end with the block.
+
+    Args:
+        imports: functions that import what the run needs and what takes seconds; they are called while the JVM starts.
 
     Raises:
         LockedError: another process has locked the warehouse.
@@ -120,7 +126,8 @@ def held_night(settings: Settings, run_id: str | None, begins: bool, progress: P
     root = absolute(settings.warehouse.path)
     ensure_writable(root)
     with warehouse_lock(root):
-        spark = open_session(settings)
+        with importing(*imports):
+            spark = open_session(settings)
         try:
             yield open_night(spark, settings, run_id, progress, begins)
         finally:

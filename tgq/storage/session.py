@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from tgq.errors import MachineError
 from tgq.settings.sections import Settings
 from tgq.storage.jars import delta_jars, java_version
+from tgq.storage.sizing import CONF, JVM, is_small
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -49,7 +50,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     Raises:
         MachineError: Java or the Delta JARs are missing.
     """
-    metastore, spark = settings.warehouse.metastore_schema is not None, settings.spark
+    metastore, spark, small = settings.warehouse.metastore_schema is not None, settings.spark, is_small(settings)
     java_version()
     _speak_utf8()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -70,9 +71,9 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.schema.autoMerge.enabled": "false",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
-        "spark.driver.extraJavaOptions": "-XX:+UseParallelGC",
+        "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC {JVM if small else ''}".strip(),
         "spark.sql.catalogImplementation": "hive" if metastore else "in-memory",
-    }
+    } | (CONF if small else {})
     if submitted:
         _need_delta()
     else:

@@ -5,12 +5,31 @@ For tables that record what was done, in a local folder. Cost grows with the row
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+from pyspark.sql.types import StructType
+
+from tgq.errors import WarehouseError
 
 Where = Mapping[str, str | int | Sequence[str]]  # column -> the value, or the values, that it must have
+
+
+def schema_of(folder: str) -> StructType:
+    """The columns of a table.
+
+    Raises:
+        WarehouseError: the folder holds no table that can be read.
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        return StructType.fromJson(json.loads(DeltaTable(folder).schema().to_json()))
+    except DeltaError as e:
+        raise WarehouseError(f"the table in {folder} cannot be opened ({str(e).splitlines()[0][:200]})", "use another warehouse") from e
 
 
 def select(folder: str, columns: Sequence[str], where: Where) -> list[dict[str, Any]]:

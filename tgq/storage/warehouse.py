@@ -6,6 +6,7 @@ Tables of a folder are registered in the session's in-memory catalog, so queries
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -29,10 +30,12 @@ TABLES = (
     "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
     "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
+RECORDS = ("index_shards", "retrieval_metrics", "pipeline_runs")  # do not grow with the catalog; see `rows`
 ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _COMMIT = re.compile(r"\d{20}\.json")
+MAINTENANCE = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")  # commits that change no row
 
 
 class Warehouse:
@@ -62,29 +65,42 @@ class Warehouse:
             ensure_writable(self.root)
         elif not self.in_metastore and not (Path(self.root) / "catalog_items").exists() and "://" not in self.root:
             raise WarehouseError(f"there are no tgq tables in {settings.path}", "run `tgq nightly` first, or give another --warehouse")
-        self._register()
-
-    def _register(self) -> None:
         location = f" LOCATION {sql_string(self.root)}" if self.in_metastore else ""
-        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}{location}")
-        self.spark.sql(f"USE {self.schema}")
+        spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.schema}{location}")
+        spark.sql(f"USE {self.schema}")
+        self._registered: set[str] = set()
         for name in TABLES:
-            statement = ddl(name)
             if not self.in_metastore:
-                # the in-memory catalog may still hold the tables of another warehouse
-                self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
-                location = sql_string(self.location(name))
-                exists = DeltaTable.isDeltaTable(self.spark, self.location(name))
-                statement = f"CREATE TABLE {name} USING DELTA LOCATION {location}" if exists else f"{statement} LOCATION {location}"
-            try:
-                self.spark.sql(statement)
-            except AnalysisException as e:
-                raise WarehouseError(f"table {name} in {self.root} cannot be opened ({str(e).splitlines()[0][:200]})", "use another warehouse") from e
-            self._add_columns(name)
-            found, wanted = ({f.name: f.dataType for f in schema} for schema in (self.spark.table(name).schema, schema_of(name)))
-            if wrong := [c for c in {**wanted, **found} if found.get(c) != wanted.get(c)]:
-                differ = f"table {name} in {self.root} does not have this version's columns; they differ in {', '.join(wrong)}"
-                raise WarehouseError(differ, "use another warehouse")
+                spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")  # the in-memory catalog may still hold that of another warehouse
+            if name in RECORDS and self._is_local and Path(self.location(name), "_delta_log").is_dir():
+                self._need_columns(name, small_tables.schema_of(self.location(name)))  # Spark takes a second to open one of these
+            else:
+                self._register(name)
+
+    def register_all(self) -> None:
+        """Register every table in the session, for SQL that names them. A table of records in a local folder is not registered before."""
+        for name in TABLES:
+            self.qualified(name)
+
+    def _register(self, name: str) -> None:
+        self._registered.add(name)
+        statement = ddl(name)
+        if not self.in_metastore:
+            location = sql_string(self.location(name))
+            exists = DeltaTable.isDeltaTable(self.spark, self.location(name))
+            statement = f"CREATE TABLE {name} USING DELTA LOCATION {location}" if exists else f"{statement} LOCATION {location}"
+        try:
+            self.spark.sql(statement)
+        except AnalysisException as e:
+            raise WarehouseError(f"table {name} in {self.root} cannot be opened ({str(e).splitlines()[0][:200]})", "use another warehouse") from e
+        self._add_columns(name)
+        self._need_columns(name, self.spark.table(name).schema)
+
+    def _need_columns(self, name: str, schema: StructType) -> None:
+        found, wanted = ({f.name: f.dataType for f in fields} for fields in (schema, schema_of(name)))
+        if wrong := [c for c in {**wanted, **found} if found.get(c) != wanted.get(c)]:
+            differ = f"table {name} in {self.root} does not have this version's columns; they differ in {', '.join(wrong)}"
+            raise WarehouseError(differ, "use another warehouse")
 
     def _add_columns(self, name: str) -> None:
         there = self.spark.table(name).columns
@@ -109,6 +125,8 @@ class Warehouse:
         """`schema.table`, for SQL."""
         if name not in TABLES:
             raise KeyError(name)
+        if name not in self._registered:
+            self._register(name)
         return f"{self.schema}.{name}"
 
     def delta(self, name: str) -> DeltaTable:
@@ -124,6 +142,27 @@ class Warehouse:
     def versions(self, *names: str) -> dict[str, int]:
         """Current Delta versions by table."""
         return {name: self.version(name) for name in names}
+
+    def overwrite(self, frame: DataFrame, name: str, note: str) -> None:
+        """Replace all rows of a table in one commit, which keeps `note`: a key of all that decides the rows."""
+        frame.writeTo(self.qualified(name)).option("userMetadata", note).overwrite(F.lit(True))
+
+    def note_of(self, name: str) -> str | None:
+        """The note of the last commit that changed rows; None if it has none. If it equals the key of what would be written, nothing has
+        to be. In a folder the log is read without a Spark job."""
+        if self.in_metastore:
+            history = self.delta(name).history(20).select("operation", "userMetadata").collect()
+            commits = [(row["operation"], row["userMetadata"]) for row in history]
+            return next((note for operation, note in commits if operation not in MAINTENANCE), None)
+        files = Files(self.root)
+        for file in sorted(files.list(f"{name}/_delta_log"), reverse=True):
+            if _COMMIT.fullmatch(file):
+                actions = map(json.loads, files.read(f"{name}/_delta_log/{file}").splitlines())
+                made: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+                if made.get("operation") not in MAINTENANCE:
+                    note: str | None = made.get("userMetadata")
+                    return note
+        return None
 
     def rows(self, name: str, where: small_tables.Where, *columns: str) -> list[dict[str, Any]]:
         """Rows of a table that does not grow with the catalog, in no order. Times are in UTC.
