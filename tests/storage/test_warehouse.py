@@ -95,6 +95,11 @@ def test_a_session_with_the_wrong_kind_of_catalog_is_an_error(spark, tmp_path):
         Warehouse(spark, WarehouseSettings(path=str(tmp_path), metastore_schema="shop"))
 
 
+def test_a_warehouse_opened_twice_in_one_session_reads_tables_that_the_other_has_registered(spark, warehouse):
+    again = Warehouse(spark, WarehouseSettings(path=warehouse.root))
+    assert again.read("index_shards").count() == warehouse.read("index_shards").count() == again.read("index_shards").count() == 0
+
+
 def test_the_note_of_the_rows_outlives_maintenance(spark, warehouse):
     rows = spark.createDataFrame([(f"item-{i}", f"item-{i + 1}", "group", 1.0, "test", "g", None) for i in range(4)],
                                  warehouse.read("relevance_pairs").schema).repartition(4)  # fmt: skip

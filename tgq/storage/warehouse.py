@@ -70,8 +70,7 @@ class Warehouse:
         spark.sql(f"USE {self.schema}")
         self._registered: set[str] = set()
         for name in TABLES:
-            if not self.in_metastore:
-                spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")  # the in-memory catalog may still hold that of another warehouse
+            self._forget(name)
             if name in RECORDS and self._is_local and Path(self.location(name), "_delta_log").is_dir():
                 self._need_columns(name, small_tables.schema_of(self.location(name)))  # Spark takes a second to open one of these
             else:
@@ -82,7 +81,13 @@ class Warehouse:
         for name in TABLES:
             self.qualified(name)
 
+    def _forget(self, name: str) -> None:
+        """Drop the name of a folder's table from the in-memory catalog, where it may still stand for that of another warehouse."""
+        if not self.in_metastore:
+            self.spark.sql(f"DROP TABLE IF EXISTS {self.schema}.{name}")
+
     def _register(self, name: str) -> None:
+        self._forget(name)
         self._registered.add(name)
         statement = ddl(name)
         if not self.in_metastore:
