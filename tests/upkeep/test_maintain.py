@@ -6,7 +6,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.upkeep.ageing import age
 from tgq.publishing import generations, index
 from tgq.registry import loading
 from tgq.registry.loading import versions_of
@@ -18,28 +21,48 @@ from tgq.run.progress import Silent
 from tgq.run.records import record
 from tgq.storage.artifacts import write_json
 from tgq.upkeep.maintain import STEP, maintain
-from tgq.upkeep.needed import needed, retention_hours
+from tgq.upkeep.needed import needed
+from tgq.upkeep.retention import PROPERTY, kept_hours, needed_hours, next_hours
 
 NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
 
 
 def test_removed_files_are_kept_as_long_as_a_kept_generation_needs_them():
-    assert retention_hours(None, 24, NOW) == 24
-    assert retention_hours(NOW - timedelta(hours=5), 24, NOW) == 24
-    assert retention_hours(NOW - timedelta(days=40), 24, NOW) == 40 * 24 + 1
+    assert needed_hours(None, 1, NOW) == 0 and needed_hours(NOW - timedelta(days=2), 1, NOW) == 49
+    assert kept_hours({}) == 168 and kept_hours({PROPERTY: "interval 30 days"}) == 720 and kept_hours({PROPERTY: "interval 2 months"}) is None
+    assert next_hours(168, 0, 0) == 168 and next_hours(168, 49, 100) == 240 and next_hours(168, 49, 1000) == 42 * 24
+    assert next_hours(240, 241, 0) is None and next_hours(None, 1, 0) is None, "what is needed may already be forgotten"
+
+
+@given(st.lists(st.tuples(st.integers(1, 30 * 24), st.booleans()), max_size=30), st.integers(0, 60 * 24))
+def test_delta_has_forgotten_nothing_that_a_kept_generation_needs_when_a_vacuum_runs(steps, least):
+    """Simulated: hours until the next maintenance, and whether a generation was published meanwhile; one generation is kept."""
+    kept, now, published, remembered = 168, 0, 0, 0  # remembered: removals before this hour are forgotten
+    for hours, publishes in steps:
+        if publishes:
+            published = now + hours // 2
+        now += hours
+        remembered = max(remembered, now - kept)
+        wanted = next_hours(kept, now - published, least)
+        if wanted is not None:
+            assert remembered <= published and now - wanted <= published
+            kept = wanted
 
 
 @pytest.fixture
 def used(make_night, items, warehouse, mlflow_in):
     """A warehouse after four published nights with changes, an encoder that was tried and left, and an interrupted run."""
     mlflow_in(warehouse.root)
-    settings = {"index": {"keep_generations": 2}, "maintain": {"keep_reports": 1, "keep_mlflow_runs": 2, "retain_hours": 0, "small_files": 1}}
+    kept = {"keep_reports": 1, "keep_mlflow_runs": 2, "retain_hours": 0, "small_files": 1}
+    settings = {"index": {"keep_generations": 2}, "maintain": kept}
     for n in range(4):
         night, data = make_night(f"night-{n}", **settings), items(n=60, styles=6)
         if n == 0:
             data.write(night)
             data.write_vectors(night, "tried", data.vectors)
+            data.write_vectors(night, "replaced", data.vectors)
         else:
+            night.spark.sql("DELETE FROM tgq.item_embeddings WHERE model_version = 'replaced'")  # its file is of no version that is kept
             night.spark.sql(f"UPDATE tgq.item_embeddings SET embedding = array_repeat(CAST({n}.0 AS FLOAT), 16) WHERE item_id = '{data.ids[n]}'")
         index.build_index(night)
         generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings", "item_neighbors"))
@@ -49,6 +72,7 @@ def used(make_night, items, warehouse, mlflow_in):
         tracker.start(night.run_id, began=night.started_at)
         tracker.log_text("page", "report.html")
         tracker.finish()
+        age(night.spark, warehouse.root, 24 * 12 if n == 1 else 24)
     last = make_night("night-4", **settings)
     record(last, RUN_STEP, "running", last.started_at, None, StepResult())
     for run in ("night-4", "dead"):
@@ -76,6 +100,7 @@ def test_what_nothing_needs_is_removed_and_what_is_kept_still_works(spark, wareh
     tables = ("to join", "of old versions")  # depend on the rows that were removed before
     assert {name: one.found for name, one in done.items() if not name.endswith(tables)} == {n: f for n, f in planned.items() if not n.endswith(tables)}
     assert done["index_shards: rows of removed generations"].found == 6 and done["item_embeddings: small files to join"].found > 1
+    assert done["item_embeddings: files of old versions"].found > 0 and done["item_embeddings: files of old versions"].bytes > 0
     assert done["reports"].bytes > 0 and done["staging of ended runs"].bytes > 0
     assert sorted(p.name for p in (root / "reports").iterdir()) == ["night-2", "night-3"]
     assert [p.name for p in (root / "_staging").iterdir()] == ["night-4"], "the interrupted run can still be continued"

@@ -218,7 +218,7 @@ class MaintainSettings(Section):
 
     keep_reports: Positive = 90  # newest runs whose reports are kept, beside those of kept generations
     keep_mlflow_runs: Positive = 365  # newest MLflow runs, beside those that a registered encoder came from
-    retain_hours: Annotated[float, Field(ge=0)] = 168.0  # for old versions of tables; longer while a kept generation is pinned to one
+    retain_hours: Annotated[float, Field(ge=0)] = 168.0  # for old versions of tables; at least a week longer than a kept generation is old
     clock_margin_hours: Annotated[float, Field(ge=0)] = 1.0  # by which clocks of machines and of the object store may differ
     file_mb: Positive = 128  # size up to which the files of a table are joined
     small_files: Positive = 8  # a table's files are joined if they are so many more than its size needs

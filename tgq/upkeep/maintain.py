@@ -46,7 +46,7 @@ def maintain(spark: SparkSession, settings: Settings, dry_run: bool, progress: P
 
     def step(_: Night) -> StepResult:
         size = bytes_of(store.root)
-        for task in tasks(store, settings, keep):
+        for task in tasks(store, settings, keep, progress.say):
             progress.say(f"{task.name}: {task.found}")
             if task.found and not dry_run:
                 task.remove()

@@ -14,8 +14,6 @@ from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
 from tgq.settings.sections import Settings
 
-HOUR = 3600
-
 
 @dataclass(frozen=True)
 class Needed:
@@ -49,14 +47,6 @@ def needed(settings: Settings, root: str) -> Needed:
         tuple(made.generation for made in kept), frozenset(made.run_id for made in kept), frozenset({model, *(made.model_version for made in kept)}),
         _towers(root, kept, tower), min((_began(made) for made in kept), default=None),
     )  # fmt: skip
-
-
-def retention_hours(since: datetime | None, least: float, now: datetime) -> float:
-    """Hours for which removed files of Delta tables are kept: `least`, or longer if a kept generation is pinned to an older version.
-
-    A generation began before its tables had their versions, so its age is enough. An hour is added for clocks that differ.
-    """
-    return max(least, (now - since).total_seconds() / HOUR + 1) if since else least
 
 
 def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[str] | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from tgq.registry.tracking import open_tracker
@@ -19,10 +18,10 @@ from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
 from tgq.storage.warehouse import TABLES, Warehouse
 from tgq.upkeep.mlflow_runs import delete_runs, runs_beyond
-from tgq.upkeep.needed import HOUR, Needed, retention_hours
+from tgq.upkeep.needed import Needed
+from tgq.upkeep.retention import PROPERTY, kept_hours, needed_hours, next_hours
 
-CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-LOG_DAYS = 30  # Delta's own default for the commits of a table
+LOG_HOURS = 30 * 24  # Delta's own default for the commits of a table
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,18 @@ class Task:
     remove: Callable[[], object]
 
 
-def tasks(store: Warehouse, settings: Settings, keep: Needed) -> Iterator[Task]:
+def tasks(store: Warehouse, settings: Settings, keep: Needed, say: Callable[[str], None]) -> Iterator[Task]:
     """The tasks in an order in which each may rely on those before: rows and generations, then files, then the tables' own files.
+
+    Args:
+        say: is told what cannot be removed now, and why.
 
     Cost: a few counts over keys, and a list of each table's files. Nothing that grows with the catalog reaches the driver.
     """
     yield from _rows(store, keep)
     yield from _folders(store, settings, keep)
     yield from _mlflow(store, settings)
-    yield from _tables(store, settings, keep)
+    yield from _tables(store, settings, keep, say)
 
 
 def _rows(store: Warehouse, keep: Needed) -> Iterator[Task]:
@@ -89,31 +91,28 @@ def _mlflow(store: Warehouse, settings: Settings) -> Iterator[Task]:
     yield Task("MLflow runs", len(runs), partial(delete_runs, tracker, runs))
 
 
-def _tables(store: Warehouse, settings: Settings, keep: Needed) -> Iterator[Task]:
+def _tables(store: Warehouse, settings: Settings, keep: Needed, say: Callable[[str], None]) -> Iterator[Task]:
     """Small files of the tables, and files of versions that no generation is pinned to."""
-    options, now = settings.maintain, datetime.now(timezone.utc)
-    hours = retention_hours(keep.since, options.retain_hours, now)
+    options = settings.maintain
     for table in TABLES:
         detail = store.delta(table).detail().select("numFiles", "sizeInBytes").collect()[0]
         needed = max(1, -(-detail["sizeInBytes"] // (options.file_mb * 2**20)))
         small = detail["numFiles"] if detail["numFiles"] >= options.small_files + needed else 0
         yield Task(f"{table}: small files to join", small, partial(_join, store, table))
-    with _without_check(store.spark):
-        for table in TABLES:
-            name = store.qualified(table)
-            found = store.spark.sql(f"VACUUM {name} RETAIN {hours:f} HOURS DRY RUN").count()
-            yield Task(f"{table}: files of old versions", found, partial(_vacuum, store, name, hours))
-
-
-@contextmanager
-def _without_check(spark: SparkSession) -> Iterator[None]:
-    """Delta refuses less than a week, because other writers may be at work; here the warehouse is locked."""
-    before = spark.conf.get(CHECK, "true")
-    spark.conf.set(CHECK, "false")
-    try:
-        yield
-    finally:
-        spark.conf.set(CHECK, before or "true")
+    oldest, hours = needed_hours(keep.since, options.clock_margin_hours, datetime.now(timezone.utc)), {}
+    for table in TABLES:
+        kept = kept_hours(store.delta(table).detail().select("properties").collect()[0][0])
+        wanted = next_hours(kept, oldest, options.retain_hours)
+        if wanted is None:
+            say(f"{table}: files of old versions stay, because a kept generation is {oldest:.0f} hours old and Delta keeps them for {kept or '?'}")
+        else:
+            hours[table] = (kept, wanted)
+    changed = {table: wanted for table, (kept, wanted) in hours.items() if kept != wanted}
+    yield Task("tables that keep old versions for longer or shorter", len(changed), partial(_keep_for, store, changed))
+    for table in hours:
+        name = store.qualified(table)
+        found = store.spark.sql(f"VACUUM {name} DRY RUN").count()
+        yield Task(f"{table}: files of old versions", found, partial(store.spark.sql, f"VACUUM {name}"))
 
 
 def _delete(store: Warehouse, table: str, rows: Column) -> None:
@@ -124,12 +123,12 @@ def _join(store: Warehouse, table: str) -> None:
     store.delta(table).optimize().executeCompaction()
 
 
-def _vacuum(store: Warehouse, name: str, hours: float) -> None:
-    # the commits must be there as long as the files, or a pinned version could not be read
-    days = max(LOG_DAYS, int(hours * HOUR / 86400) + 2)
-    if days > LOG_DAYS:
-        store.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.logRetentionDuration' = 'interval {days} days')")
-    store.spark.sql(f"VACUUM {name} RETAIN {hours:f} HOURS")
+def _keep_for(store: Warehouse, hours: Mapping[str, int]) -> None:
+    for table, wanted in hours.items():
+        # the commits must be there as long as the files, or a pinned version could not be read
+        log = max(LOG_HOURS, wanted + 48)
+        properties = f"'{PROPERTY}' = 'interval {wanted} hours', 'delta.logRetentionDuration' = 'interval {log} hours'"
+        store.spark.sql(f"ALTER TABLE {store.qualified(table)} SET TBLPROPERTIES ({properties})")
 
 
 def _remove(store: Warehouse, folder: str, names: Sequence[str]) -> None:
