@@ -20,6 +20,31 @@ SMALL = {
 }
 
 
+# The files that take longest come first, so that no process is left alone with one of them at the end.
+LONG = ("embedding/", "training_job/", "client/", "evaluation/test_promotion.py", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        file = item.nodeid.removeprefix("tests/")
+        return next((n for n, name in enumerate(LONG) if file.startswith(name)), len(LONG))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes: a file's tests run in one of them, and so do those of tests/client, which share two nights."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "tests/client" if nodeid.startswith("tests/client/") else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # it would put the files with most tests first
+    return Files(config, log)
+
+
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     from tgq.settings.sections import Settings
