@@ -14,7 +14,7 @@ OPTIONS ?=
 WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast test-docs docs lint test-wheel test-airflow setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint test-wheel test-airflow bench-peers setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -41,7 +41,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tgq: Python %d.%d found, 3.10 or newer is needed: set PYTHON=python3.11" % sys.version_info[:2])'
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev,docs]'
+	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.installed
@@ -83,5 +83,14 @@ test-airflow: .venv-airflow/.installed
 	@.venv-airflow/bin/uv pip install --quiet --python .venv-airflow/bin/python 'apache-airflow>=3.0,<4' 'apache-airflow-providers-apache-spark>=5,<7' pytest
 	@touch $@
 
+# tgq beside Ray Data, Daft, img2dataset and plain loops on CATALOG; the other systems have an environment of their own
+bench-peers: .venv-peers/.installed $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
+	@$(VENV)/bin/python benchmarks/peers/compare.py "$(CATALOG)" --peers .venv-peers/bin/python $(OPTIONS)
+
+.venv-peers/.installed: benchmarks/peers/requirements.txt | setup
+	@$(VENV)/bin/uv venv --quiet --clear --python $(VENV)/bin/python .venv-peers
+	@$(VENV)/bin/uv pip install --quiet --python .venv-peers/bin/python --requirement $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-airflow demo warehouse build *.egg-info
+	rm -rf $(VENV) .venv-airflow .venv-peers demo warehouse build *.egg-info
