@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["PYSPARK_PYTHON"] = sys.executable
 os.environ["PYTHONPATH"] = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
 
 import pandas as pd
