@@ -88,3 +88,10 @@ def test_the_split_in_sql_is_the_split_in_python(spark):
     for share in (0.5, 0.1):
         found = frame.select("unit", module.split_of(frame.unit, share).alias("split")).collect()
         assert {r.unit: r.split for r in found} == {u: split_of(u, share) for u in units}
+
+
+def test_pairs_of_groups_replace_those_of_a_table_though_no_item_changed(load, tmp_path):
+    (tmp_path / "pairs.csv").write_text("query_item_id,positive_item_id\na1,a3\n")
+    _, groups = load()
+    assert set(load(source="table", path="pairs.csv")[1]) == {("a1", "a3", "table")}
+    assert load()[1] == groups

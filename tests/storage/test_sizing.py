@@ -28,6 +28,13 @@ def test_by_the_size_of_the_tables_and_not_of_the_pictures(small, tmp_path):
     (shop / "catalog.csv").write_bytes(b"x" * 90)
     (shop / "picture.jpg").write_bytes(b"x" * 1000)
     assert small(shop) and small(shop / "catalog.csv")
+    (shop / "images").mkdir()
+    (shop / "images" / "list.csv").write_bytes(b"x" * 1000)
+    assert small(shop), "a folder of pictures is not looked into"
+    (shop / "category=007").mkdir()
+    (shop / "category=007" / "part.csv").write_bytes(b"x" * 20)
+    assert not small(shop), "a partition is"
+    (shop / "category=007" / "part.csv").unlink()
     (shop / "more.csv").write_bytes(b"x" * 20)
     assert not small(shop)
     (tmp_path / "warehouse" / "catalog_items" / "part-1.snappy.parquet").write_bytes(b"x" * 60)

@@ -39,7 +39,8 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
     warehouse = night.warehouse
     items = warehouse.read("catalog_items").where("is_active").select("item_id", "group_id", "variant_id", "image_hash")
     counts: dict[str, int] = {}
-    key = f"{FORMAT}:{MAX_GROUP}:{pairs.test_share}:{warehouse.version('catalog_items')}"
+    # of pairs of groups alone: a table of pairs may have changed, so its pairs have no key and are always made again
+    key = None if pairs.source in ENDS else f"{FORMAT}:{MAX_GROUP}:{pairs.test_share}:{warehouse.version('catalog_items')}"
     if pairs.source == "none":
         found = None
     elif pairs.source in ("auto", "group"):
@@ -55,7 +56,7 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
         night.spark.sql(f"DELETE FROM {warehouse.qualified('relevance_pairs')}")
         return counts
     columns = warehouse.read("relevance_pairs").columns
-    if pairs.source in ENDS or warehouse.note_of("relevance_pairs") != key:  # a table of pairs may have changed
+    if key is None or warehouse.note_of("relevance_pairs") != key:
         warehouse.overwrite(split_pairs(found, pairs.test_share).select(*columns), "relevance_pairs", key)
     rows = (
         warehouse.read("relevance_pairs")

@@ -30,7 +30,7 @@ class SparkSettings(Section):
     app_name: str = "tgq"  # name of the Spark application
     driver_memory: str = "4g"  # of the driver JVM; under spark-submit its own option applies
     shuffle_partitions: Positive | None = None  # null: twice the default parallelism
-    sized_for: Literal["auto", "small", "large"] = "auto"  # small: little is compiled, which pays up to 200,000 items on one machine; auto: by size
+    sized_for: Literal["auto", "small", "large"] = "auto"  # small: little is compiled, which pays for some thousand items on one machine; auto: by size
     conf: dict[str, str] = {}  # further Spark options, by their full names
 
 

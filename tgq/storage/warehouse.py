@@ -148,9 +148,10 @@ class Warehouse:
         """Current Delta versions by table."""
         return {name: self.version(name) for name in names}
 
-    def overwrite(self, frame: DataFrame, name: str, note: str) -> None:
+    def overwrite(self, frame: DataFrame, name: str, note: str | None = None) -> None:
         """Replace all rows of a table in one commit, which keeps `note`: a key of all that decides the rows."""
-        frame.writeTo(self.qualified(name)).option("userMetadata", note).overwrite(F.lit(True))
+        writer = frame.writeTo(self.qualified(name))
+        (writer.option("userMetadata", note) if note else writer).overwrite(F.lit(True))
 
     def note_of(self, name: str) -> str | None:
         """The note of the last commit that changed rows; None if it has none. If it equals the key of what would be written, nothing has
