@@ -34,7 +34,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes: a file's tests run in one of them, and so do those of tests/client, which share two nights."""
+    """With `--dist loadfile`: a file's tests run in one process, and so do those of tests/client, which share two nights."""
+    if config.getoption("dist") != "loadfile":
+        return None
     from xdist.scheduler import LoadFileScheduling
 
     class Files(LoadFileScheduling):
