@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 from pyspark import SparkContext, daemon
+from pyspark.sql import SparkSession
 
 PRELOAD = "TGQ_PRELOAD"  # workers whose functions have this in their environment get a parent of their own
 
@@ -23,6 +25,23 @@ def preloaded(context: SparkContext) -> Iterator[None]:
         yield
     finally:
         del context.environment[PRELOAD]
+
+
+def start_workers(spark: SparkSession) -> None:
+    """Let Spark on this machine start the parent of the embedding workers in the background, so that embedding does not wait for its imports.
+
+    On a cluster it does nothing: a job of one task would start the parent on one of the executors only.
+    """
+    if not (spark.sparkContext.master or "").startswith("local"):
+        return
+    with preloaded(spark.sparkContext):
+        nothing = spark.range(1, numPartitions=1).mapInArrow(lambda batches: batches, "id long")
+
+    def run() -> None:
+        with suppress(Exception):  # where no worker can start, the embed step raises the error
+            nothing.collect()
+
+    Thread(target=run, name="start-workers", daemon=True).start()
 
 
 def _preload() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tgq.catalog.expectations import import_great_expectations
 from tgq.catalog.ingest import ingest
 from tgq.catalog.validation import validate_catalog
+from tgq.embedding.daemon import start_workers
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.validation import validate_embeddings
 from tgq.errors import GateError, TgqError
@@ -82,10 +83,12 @@ class Nightly:
                     check_accounting(self.summary())
                 self._figures = None
                 try:
-                    run_step(self.night, name, STEPS[name])
+                    result = run_step(self.night, name, STEPS[name])
                 except GateError as e:
                     refused = e
                     break
+                if whole and name == "ingest" and result.figures["new"] + result.figures["changed"]:
+                    start_workers(self.night.spark)
             if list(names) == ["evaluate"]:
                 refused = refusal(read_verdict(self.night))
             if tracker:

@@ -26,6 +26,7 @@ from tgq.errors import ModelError
 # Pixels per forward pass on a CPU. The activations of so few stay in a core's cache; a pass over 64 images takes three times as long.
 CPU_MICRO_PIXELS = 4 * 224 * 224
 MAX_TILES = 4  # per side
+SMALLER = 3  # side of the image that shows where batch norms are folded: the checkpoint's own size divided by this
 
 
 class VisionTower(Tower):
@@ -58,17 +59,16 @@ class VisionTower(Tower):
         if self.is_pair:
             drop_modules(self.model, "text_model", "text_projection")
         else:
-            ramp = torch.linspace(-2, 2, 3 * own.height * own.width).view(1, 3, own.height, own.width)
-            self.model = folded(self.model, lambda model: model(pixel_values=ramp).last_hidden_state)
+            self.model = _folded(self.model, own)
         self.model.to(memory_format=torch.channels_last)  # twice as fast for a CNN on CPU, the same for a ViT
         try:
-            tokens, pooled = self(torch.zeros(1, 3, self.preprocess.height, self.preprocess.width))
+            tokens, pooled = self._in_micro_batches(torch.zeros(1, 3, self._whole.height, self._whole.width))
         except (ValueError, RuntimeError):  # fixed position embeddings, or an image that is smaller than the strides
             if not size:
                 raise
             raise ModelError(f"vision tower {reference} does not support images of {size} pixels per side, only of {own.height}",
                              "set image_size=0 for the checkpoint's own size") from None
-        self.tokens_per_image, self.width = tokens.shape[1:]
+        self.tokens_per_image, self.width = tokens.shape[1] + self.n_closeups, tokens.shape[2]
         self.pooled_width = pooled.shape[1]
 
     @property
@@ -155,3 +155,19 @@ class VisionTower(Tower):
             return tokens, tokens.mean(1)
         pooler = self.model.config.model_type.startswith("siglip")
         return tokens, out.pooler_output if pooler else tokens[:, 0]
+
+
+def _folded(model: torch.nn.Module, own: Preprocessing) -> torch.nn.Module:
+    """The model with its batch norms folded, as seen in passes over a small image: they are most of the time that loading takes.
+
+    A model that supports its own size only gets passes of that size.
+    """
+
+    def passes(height: int, width: int) -> torch.nn.Module:
+        ramp = torch.linspace(-2, 2, 3 * height * width).view(1, 3, height, width)
+        return folded(model, lambda each: each(pixel_values=ramp).last_hidden_state)
+
+    try:
+        return passes(-(-own.height // SMALLER), -(-own.width // SMALLER))
+    except (ValueError, RuntimeError):
+        return passes(own.height, own.width)
