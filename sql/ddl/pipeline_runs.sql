@@ -15,5 +15,4 @@ CREATE TABLE IF NOT EXISTS pipeline_runs (
   config_digest    STRING,
   detail           STRING COMMENT 'JSON: figures of the step, or the error'
 )
-USING DELTA
-TBLPROPERTIES ('delta.enableDeletionVectors' = 'true');
+USING DELTA;

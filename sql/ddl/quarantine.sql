@@ -11,5 +11,4 @@ CREATE TABLE IF NOT EXISTS quarantine (
   source_fingerprint STRING,
   quarantined_at     TIMESTAMP
 )
-USING DELTA
-TBLPROPERTIES ('delta.enableDeletionVectors' = 'true');
+USING DELTA;

@@ -10,5 +10,4 @@ CREATE TABLE IF NOT EXISTS relevance_pairs (
   group_id         STRING NOT NULL COMMENT 'unit of the split and the bootstrap',
   event_time       TIMESTAMP
 )
-USING DELTA
-TBLPROPERTIES ('delta.enableDeletionVectors' = 'true');
+USING DELTA;

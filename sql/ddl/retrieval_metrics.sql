@@ -13,5 +13,4 @@ CREATE TABLE IF NOT EXISTS retrieval_metrics (
   pool_size     BIGINT,
   measured_at   TIMESTAMP
 )
-USING DELTA
-TBLPROPERTIES ('delta.enableDeletionVectors' = 'true');
+USING DELTA;
