@@ -11,7 +11,6 @@ setting reads no picture. `content_hash` covers the picture's bytes and the text
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -19,23 +18,21 @@ from typing import Any
 import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.catalog.examine import MISSING, VERDICT, Examiner
+from tgq.catalog.examine import VERDICT, Examiner
+from tgq.catalog.identity import partitions, with_id_reasons
 from tgq.catalog.location import Location, locate
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
 from tgq.catalog.read_errors import first_line, reader_error
-from tgq.catalog.source import TASK_BYTES, Source, open_source
+from tgq.catalog.source import Source, open_source
 from tgq.errors import SourceError
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
 
 STAGE = "ingest"
-MAX_ID = 512  # characters
-BAD_ID = f"an id with control characters, or of more than {MAX_ID} characters"
-TASK_ROWS, LEAST_ROWS = 4096, 16
 
 
 def ingest(night: Night) -> StepResult:
@@ -90,31 +87,10 @@ def ingest(night: Night) -> StepResult:
 def examine(night: Night, source: Source, location: Location) -> DataFrame:
     """Stage a verdict for every source row in one Spark job. Returns the staged frame (VERDICT).
 
-    The shuffle by id brings together the rows that share an id, and the warehouse's item of that id.
+    The rows are already shuffled by id, so the warehouse's item of the same id is joined where they are.
     """
     spark, warehouse = night.spark, night.warehouse
-    item_id = F.col("item_id")
-    bad = item_id.rlike(r"\p{Cc}") | (F.length(item_id) > MAX_ID)
-    hashed = [c for c in source.frame.columns if c != "position"]
-    keyed = source.frame.withColumns({
-        "reason": F.coalesce("reason", F.when(item_id.isNull(), "missing_id").when(bad, "bad_id")),
-        "item_id": F.coalesce(F.substring(item_id, 1, MAX_ID), F.lit(MISSING)),
-        "order": F.xxhash64(*(F.to_json(c) if c in ("attributes", "slices") else F.col(c) for c in hashed)),
-    })  # fmt: skip
-    keyed = keyed.repartition(_partitions(night, source), "item_id")
-    same = Window.partitionBy("item_id")
-    numbered = keyed.withColumns({
-        "occurrence": F.row_number().over(same.orderBy("order", "position")) - 1,
-        "times": F.count("*").over(same),
-    })  # fmt: skip
-    reason = F.coalesce("reason", F.when(F.col("times") > 1, "duplicate_id"))
-    detail = F.coalesce(
-        "detail",
-        F.when(reason == "missing_id", "the row has no id")
-        .when(reason == "bad_id", F.lit(BAD_ID))
-        .when(reason == "duplicate_id", F.concat(F.lit("the id stands on "), F.col("times"), F.lit(" rows"))),
-    )
-    judged = numbered.withColumns({"reason": reason, "detail": detail}).drop("order", "times", "position")
+    judged = with_id_reasons(source.frame, partitions(spark, source))
     known = warehouse.read("catalog_items").select(
         "item_id", F.col("source_fingerprint").alias("known_fingerprint"), F.col("image_hash").alias("known_hash"),
         F.col("image_size").alias("known_size"), F.col("content_hash").alias("known_content"), F.col("is_active").alias("known_active"),
@@ -148,13 +124,6 @@ def _refusals(night: Night) -> DataFrame:
         "item_id", F.col("last.source_fingerprint").alias("refused_fingerprint"), F.col("last.reason").alias("refused_reason"),
         F.col("last.detail").alias("refused_detail"),
     )  # fmt: skip
-
-
-def _partitions(night: Night, source: Source) -> int:
-    """Tasks of at most TASK_ROWS rows and about TASK_BYTES of source, and enough of them to keep every core busy if there are rows for it."""
-    least = 2 * night.spark.sparkContext.defaultParallelism
-    size = min(source.size, source.rows * 2**20)
-    return max(1, min(math.ceil(source.rows / LEAST_ROWS), max(least, math.ceil(source.rows / TASK_ROWS), math.ceil(size / TASK_BYTES))))
 
 
 def _counts(staged: DataFrame) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from tgq.catalog.examine import Examiner
 from tgq.catalog.feed import feed_options
-from tgq.catalog.ingest import BAD_ID, MAX_ID
+from tgq.catalog.identity import BAD_ID, MAX_ID
 from tgq.catalog.location import locate
 from tgq.catalog.source import Source, open_source
 from tgq.feeds.feed import read
