@@ -25,7 +25,8 @@ GROUPS = {
     "Look into a warehouse": ("search", "tables", "robustness", "export"),
     "Upkeep": ("maintain",),
     "Encoders": ("train", "promote", "rollback-model", "models"),
-    "Machine and settings": ("doctor", "setup", "jars", "config", "init", "demo-catalog"),
+    "Catalogs": ("init", "demo-catalog", "multiply"),
+    "Machine and settings": ("doctor", "setup", "jars", "config"),
 }
 SHARED = ("profiles", "sets", "catalog", "warehouse", "run_id", "summary")
 EXIT_CODES = """| exit code | means |

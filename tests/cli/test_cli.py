@@ -58,6 +58,14 @@ def shop(tmp_path_factory):
         ("search --text a --warehouse empty", 1, "empty"),
         ("train out --catalog nowhere", 1, "nowhere"),
         ("robustness --nuisance blur", 2, "no nuisance named 'blur': choose from typographic, typographic_own, banner"),
+        ("multiply nowhere out --rows 5", 1, "the catalog nowhere does not exist"),
+        ("multiply . out", 2, "--rows"),
+        ("multiply . out --rows 0", 2, "rows is 0: give 1 or more"),
+        ("multiply . out --rows 5 --scenes 2", 2, "scenes is 2: give a share between 0 and 1"),
+        ("multiply . out --rows 5 --scene-size 0.5 0.9", 2, "scene_size is 0.5 to 0.9: give two shares"),
+        ("multiply . . --rows 5", 2, "is where the catalog . is read from: name another folder"),
+        ("multiply . taken --rows 5", 2, "is a file: name a folder"),
+        ("multiply . taken/below --rows 5", 1, "Not a directory: check the path"),
         ("robustness --warehouse empty", 1, "nothing is published in empty"),
     ],
 )
@@ -95,7 +103,7 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 def test_every_command_has_help(run):
     commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
-                "search tables config demo-catalog doctor")
+                "search tables config demo-catalog multiply doctor")
     for command in commands.split():
         code, text, _ = run(command, "--help")
         assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

@@ -33,7 +33,7 @@ def test_a_setting_has_its_type_and_the_default_of_a_night(generate):
 
 def test_every_command_is_on_the_page_with_its_options(generate):
     page = generate.cli()
-    for name in ("nightly", "ingest", "index list", "index rollback", "config show", "train", "rollback-model", "demo-catalog"):
+    for name in ("nightly", "ingest", "index list", "index rollback", "config show", "train", "rollback-model", "demo-catalog", "multiply"):
         assert f"### tgq {name}\n" in page
     assert "| `--items NUMBER` | Number of items | `2000` |" in page
     assert "| `OUT` |" in page and "required" in page
