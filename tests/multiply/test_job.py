@@ -19,6 +19,7 @@ from tgq.multiply.folder import LEFT_OUT, PROFILE, SOURCE, TABLE, TITLE, OutFold
 from tgq.multiply.job import multiply
 from tgq.multiply.options import Options
 from tgq.multiply.row import ROW, SLICES
+from tgq.multiply.sampling import CAST, Sampling
 from tgq.run.night import Night
 from tgq.run.progress import Silent
 from tgq.settings.load import load_settings
@@ -71,7 +72,9 @@ def test_every_usable_item_is_shown_equally_often_and_the_others_are_named(shop,
     lost = [json.loads(line) for file in (out / LEFT_OUT).glob("part-*") for line in file.read_text().splitlines()]
     assert Counter(row["reason"] for row in lost) == REASONS and all(row["item_id"] and row["detail"] for row in lost)
     said = "\n".join(report.lines("out"))
-    assert f"{ROWS} rows of {usable} items in out" in said and "left out: 10 (duplicate_id 2, " in said
+    scenes, alike = (report.traits[name] for name in ("scenes", "of these with the item's category"))
+    assert f"{ROWS} rows of {usable} items in out: scenes {scenes} ({scenes}%), of these with the item's category {alike} ({alike / scenes:.0%}), " in said
+    assert "left out: 10 (duplicate_id 2, " in said
     assert len(report.named) == 10 and all(f"  {row['item_id']}: {row['reason']} (" in said for row in lost)
     assert not (out / "_staging").exists() and (out / SOURCE).read_text().startswith(TITLE + "\n")
 
@@ -88,7 +91,7 @@ def test_the_rows_are_true(shop, done):
         assert Image.open(io.BytesIO(row["image_bytes"])).size == (64, 64) and 0 <= min(row["box"]) < max(row["box"]) <= 1
         assert not row["same_category"] or row["distractors"]
     truth = {
-        "scenes": lambda row: row["distractors"] > 0, "scenes with the item's category": lambda row: row["same_category"],
+        "scenes": lambda row: row["distractors"] > 0, "of these with the item's category": lambda row: row["same_category"],
         "banners": lambda row: row["overlay"], "other backgrounds": lambda row: row["background"] != "plain",
         "wrong titles": lambda row: row["title"] != row["true_title"],
     }  # fmt: skip
@@ -136,6 +139,16 @@ def test_fewer_rows_than_items_and_many_rows_of_one(spark, shop, tmp_path):
     report, rows = multiplied(spark, one, tmp_path / "many", Options(600, size=32, scenes=1), **{"images.allowed_roots": f"[{shop}]"})
     assert (report.rows, report.used, report.left_out, report.traits["scenes"]) == (600, 1, {}, 0), "there is nothing to stand beside it"
     assert sorted(int(item.rpartition("#")[2]) for item in rows) == list(range(600))
+
+
+def test_a_cast_has_every_group_before_it_has_one_twice(spark):
+    items = [(f"a{n}", "large", "A") for n in range(200)] + [(f"b{n}", f"small{n % 3}", "A") for n in range(6)] + [("c", "c", None), ("d", "d", "D")]
+    sampling = Sampling.of(spark.createDataFrame(items, "item_id string, group_id string, category string"), 20, seed=0)
+    cast = {row["item_id"]: row for row in sampling.cast().collect()}
+    assert sampling.items == 208 and Counter(row["category"] for row in cast.values()) == {"A": CAST, "": 1, "D": 1}
+    first = [item for item, row in cast.items() if row["category"] == "A" and row["rank"] <= 4]
+    assert {item[0] for item in first} == {"a", "b"} and len({int(item[1:]) % 3 for item in first if item[0] == "b"}) == 3
+    assert {f"b{n}" for n in range(6)} <= set(cast) and sampling.pool().count() == len(cast)
 
 
 def test_a_catalog_without_usable_pictures_is_one_error_and_nothing_is_replaced(spark, shop, tmp_path, done):

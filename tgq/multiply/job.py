@@ -50,6 +50,7 @@ FETCH_THREADS, AHEAD = 16, 32  # per task: reading waits for disks and servers; 
 FILE_ROWS, LEAST_ROWS = 4096, 32  # rows of a task, and so of a part file
 BATCH_ROWS = 64
 NAMED = 12  # left-out rows that the report names; LEFT_OUT has all
+SCENES, ALIKE = "scenes", "of these with the item's category"
 _TEXT = pa.string()
 PRODUCT = pa.schema([
     ("item_id", _TEXT), ("group_id", _TEXT), ("variant_id", _TEXT), ("title", _TEXT), ("brand", _TEXT), ("category", _TEXT),
@@ -77,7 +78,8 @@ class Report:
 
     def lines(self, out: str) -> Iterator[str]:
         """The report in lines for people."""
-        told = ", ".join(f"{name} {count}" for name, count in self.traits.items())
+        whole = {ALIKE: self.traits[SCENES]}  # what a share is of; else of all rows
+        told = ", ".join(f"{name} {count} ({count / max(whole.get(name, self.rows), 1):.0%})" for name, count in self.traits.items())
         yield f"{self.rows} rows of {self.used} items in {out}: {told}"
         lost = sum(self.left_out.values())
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.left_out.items())
@@ -275,7 +277,7 @@ def _keep_left_out(work: _Work, staged: DataFrame) -> tuple[tuple[str, str, str]
 def _report(work: _Work, sampling: Sampling, lost: dict[str, int], named: tuple[tuple[str, str, str], ...]) -> Report:
     """Counts of what lies in the folder, from columns without pictures."""
     traits = {
-        "scenes": F.col("distractors") > 0, "scenes with the item's category": F.col("same_category"), "banners": F.col("overlay"),
+        SCENES: F.col("distractors") > 0, ALIKE: F.col("same_category"), "banners": F.col("overlay"),
         "other backgrounds": F.col("background") != PLAIN, "wrong titles": ~F.col("title").eqNullSafe(F.col("true_title")),
     }  # fmt: skip
     written = work.spark.read.schema(from_arrow_schema(ROW)).parquet(work.out.place(TABLE))

@@ -23,7 +23,7 @@ class Sampling:
     """The usable items of a catalog, and how often each is shown: `rows` variants in all, as many of each item as can be.
 
     Attributes:
-        ids: item_id, category, hash, bucket.
+        ids: item_id, group_id, category, hash, bucket.
         per_bucket: number of items by bucket.
         slice_rows: variants of one item that a task makes in one go.
         chunk_rows: about so many variants of a category share one copy of its cast.
@@ -38,10 +38,11 @@ class Sampling:
     @classmethod
     def of(cls, items: DataFrame, rows: int, seed: int, chunk_rows: int = 512) -> Sampling:
         """Args:
-        items: item_id, category, and whatever else.
+        items: item_id, group_id, category, and whatever else.
         """
         order = F.xxhash64("item_id", F.lit(f"multiply {seed}"))
-        ids = items.select("item_id", F.coalesce("category", F.lit("")).alias("category"), order.alias("hash"), F.pmod(order, F.lit(BUCKETS)).alias("bucket"))
+        category, bucket = F.coalesce("category", F.lit("")).alias("category"), F.pmod(order, F.lit(BUCKETS)).alias("bucket")
+        ids = items.select("item_id", "group_id", category, order.alias("hash"), bucket)
         counts = {row["bucket"]: row["count"] for row in ids.groupBy("bucket").count().collect()}
         return cls(ids, counts, rows, chunk_rows=chunk_rows)
 
@@ -51,9 +52,13 @@ class Sampling:
         return sum(self.per_bucket.values())
 
     def cast(self) -> DataFrame:
-        """item_id, category, hash and `rank` (from 1) of at most CAST items of each category, those of the lowest hashes."""
-        rank = F.row_number().over(Window.partitionBy("category").orderBy("hash", "item_id"))
-        return self.ids.withColumn("rank", rank).where(F.col("rank") <= CAST).select("item_id", "category", "hash", "rank")
+        """item_id, category, hash and `rank` (from 1) of at most CAST items of each category: one of every group, then a second, and so on.
+
+        An item never stands beside those of its own group, so a large group must not be the whole cast.
+        """
+        turn = F.row_number().over(Window.partitionBy("category", "group_id").orderBy("hash", "item_id"))
+        rank = F.row_number().over(Window.partitionBy("category").orderBy("turn", "hash", "item_id"))
+        return self.ids.withColumn("turn", turn).withColumn("rank", rank).where(F.col("rank") <= CAST).select("item_id", "category", "hash", "rank")
 
     def pool(self) -> DataFrame:
         """item_id of at most POOL items: the first of every category's cast, then the second of each, and so on."""
