@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `--dist loadfile`: a file's tests run in one process, and so do those of tests/client, which share two nights."""
+    """With `--dist loadfile`: a file's tests run in one process, and so do those of tests/client, which share a warehouse."""
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling

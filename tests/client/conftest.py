@@ -1,4 +1,4 @@
-"""Two small published runs. The second has a changed, a new and a missing item, so that the tables have deletion vectors."""
+"""Two small runs, the second of them published. It has a changed, a new and a missing item, so that the tables have deletion vectors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +31,13 @@ def published(spark, tiny_encoder, mlflow_in, tables_in, tmp_path_factory):
     mlflow_in(root)
     overrides = [f"warehouse.path={root}", f"catalog.path={catalog}", f"encoder.path={tiny_encoder}", "gate.enabled=false", "report.strips=0"]
     settings = load_settings(["local", "catalogs/demo"], overrides, {}).settings
-    Nightly(open_night(spark, settings)).run(list(STEPS))
+    Nightly(open_night(spark, settings, "first")).run(["ingest", "embed"])
     table = pq.read_table(catalog / "catalog.parquet")
     rows = table.to_pylist()[1:]  # one item vanishes
     rows[0]["title"] = "something else entirely"
     rows.append(rows[1] | {"item_id": "new-item", "category": "Caf\u00e9 > Th\u00e9"})
     pq.write_table(pa.Table.from_pylist(rows, table.schema), catalog / "catalog.parquet")
-    night = open_night(spark, settings)
+    night = open_night(spark, settings, "second")
     Nightly(night).run(list(STEPS))
     return Published(root, catalog, tiny_encoder, spark, night.warehouse)
 
