@@ -2,60 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from tgq.encoder.features import Features
 from tgq.encoder.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
 from tgq.training import checkpoint as checkpoints
+from tgq.training.config import TrainConfig
+from tgq.training.data.batches import Batches
 from tgq.training.data.dataset import TrainingSet
-from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
+from tgq.training.data.sampling import PairSampler
 from tgq.training.data.split import split_of
-from tgq.training.initialisation import InitialisationConfig, initialise
-from tgq.training.objective import Objective, Outputs
+from tgq.training.gradients import BatchGradients
+from tgq.training.initialisation import initialise
+from tgq.training.objective import Objective
 from tgq.training.processes import Processes
 from tgq.training.ranking import catalog_mrr
 
 Log = Callable[[int, dict[str, float]], None]
 SINGLE_PROCESS = Processes()
-
-
-@dataclass(frozen=True)
-class TrainConfig(InitialisationConfig):
-    """Settings of a training. All random draws follow from `seed`."""
-
-    steps: int = 200  # at most so many batches
-    pairs: int = 192  # positive pairs in a batch; each query has the other pairs' positives as negatives
-    hard: int = 0  # hard negatives per query, from its neighbours under the last published model
-    chunk: int = 96  # items that go through the encoder at once; memory depends on the chunk, not on the batch
-    regather: bool = False  # recompute a chunk's activations for its gradients (GradCache): less memory, a third more time
-    precision: str = "auto"  # of the encoder's passes: float32 or bfloat16; auto: bfloat16 on a GPU that supports it
-    lr: float = 1e-4  # peak learning rate of connector, gates and the head apart from its linear base
-    base_lr: float = 1e-4  # peak learning rate of the head's linear base, which is initialised in closed form
-    weight_decay: float = 0.02  # of AdamW
-    warmup: float = 0.1  # share of the steps
-    temperature: float = 0.07  # initial value; learned
-    max_scale: float = 50.0  # upper limit of the learned inverse temperature
-    redundancy_weight: float = 0.02  # of L_rr
-    alignment_weight: float = 0.1  # of the image-title contrast, which learns the space of S_title
-    relation_weight: float = 20.0  # of the distillation from the encoder at initialisation
-    drop_image: float = 0.05  # share of training items whose image is dropped
-    drop_text: float = 0.1  # share of training items whose metadata is dropped
-    validation_share: float = 0.15  # of the training groups
-    evaluate_every: int = 50  # steps
-    patience: int = 5  # evaluations without improvement before training stops
 
 
 def train(
@@ -99,7 +74,7 @@ def train(
         raise SourceError(f"none of the {len(set(rows.group[held_out]))} groups held out for validation has a positive pair",
                           "give a larger catalog, or name the column of groups in catalog.columns.group_id")  # fmt: skip
     learning = rows.subset(np.flatnonzero(~held_out))
-    sampler, excluded = PairSampler(learning, config.seed), ExcludedNegatives(learning)
+    sampler = PairSampler(learning, config.seed)
     chosen = {} if initialised else initialise(encoder, learning, config)
     if rows.attention_logits is None:
         # Validation uses the first view of every row several times. Long trainings use the other views several times as well.
@@ -108,7 +83,7 @@ def train(
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
-    batches = _BatchGradients(encoder, objective, learning, sampler, excluded, config, processes)
+    gradients = BatchGradients(encoder, objective, Batches(learning, sampler, config), config, processes)
 
     def validation_mrr() -> float:
         return processes.broadcast(mean_reciprocal_rank(encoder, rows, held_out) if processes.rank == 0 else 0.0)
@@ -126,7 +101,7 @@ def train(
     while progress.step < config.steps and progress.worse < config.patience:
         step = progress.step = progress.step + 1
         encoder.train()
-        values = batches.gradients(step)
+        values = gradients.of_step(step)
         if not math.isfinite(values["loss"]):
             raise TgqError(f"the loss is {values['loss']} at step {step}", "lower lr, or check the tower features for broken values")
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
@@ -145,77 +120,6 @@ def train(
     encoder.load_state_dict({name: value.half().float() for name, value in best_state.items()}, strict=False)
     encoder.eval()
     return progress.history
-
-
-@dataclass(frozen=True)
-class _BatchGradients:
-    """Computes the gradients of a whole batch chunk by chunk (GradCache: Gao et al. 2021, arXiv 2101.06983)."""
-
-    encoder: TGQFormer
-    objective: Objective
-    rows: TrainingSet
-    sampler: PairSampler
-    excluded: ExcludedNegatives
-    config: TrainConfig
-    processes: Processes
-
-    def gradients(self, step: int) -> dict[str, float]:
-        """Set the parameters' gradients for the batch of this step, and return the loss and its parts by name."""
-        c = self.config
-        left, right = self.sampler.batch(step, c.pairs)
-        hard = hard_negatives(self.rows, left, c.hard, self.excluded) if c.hard else np.zeros(0, int)
-        device = self.encoder.null_image.device
-        excluded, hard_excluded = (torch.from_numpy(self.excluded.mask(left, others)).to(device) for others in (right, hard))
-        chunks = dict(self._chunks(step, np.concatenate([left, right, hard])))
-        mine = {at: features for at, features in chunks.items() if at % self.processes.size == self.processes.rank}
-        with torch.set_grad_enabled(not c.regather):
-            outputs = {at: self._outputs(step, at, features) for at, features in mine.items()}
-        whole = self._whole([len(features.image) for features in chunks.values()], outputs).leaves()
-        self.objective.zero_grad()
-        loss, values = self.objective(whole, excluded, hard_excluded)
-        loss.backward()
-        sizes = np.cumsum([0, *(len(features.image) for features in chunks.values())])
-        for at, features in mine.items():
-            out = self._outputs(step, at, features) if c.regather else outputs[at]
-            rows = slice(sizes[at], sizes[at + 1])
-            with_gradient = [(value, leaf.grad[rows]) for value, leaf in zip(out.differentiable(), whole.differentiable(), strict=True)
-                             if value.requires_grad and leaf.grad is not None]  # fmt: skip
-            torch.autograd.backward([value for value, _ in with_gradient], [grad for _, grad in with_gradient])
-        scales = {id(p) for p in self.objective.scales}
-        self.processes.sum_gradients(p for p in self.objective.parameters() if p.requires_grad and id(p) not in scales)
-        return values
-
-    def _chunks(self, step: int, items: np.ndarray) -> Iterator[tuple[int, Features]]:
-        """The batch's chunks by number: features with a random metadata view per item, some without image or metadata."""
-        c, draw = self.config, np.random.default_rng([self.config.seed, step, 1])
-        view = draw.integers(0, self.rows.metadata_index.shape[1], len(items))
-        dropped = [torch.from_numpy(draw.random(len(items)) < share) for share in (c.drop_image, c.drop_text)]
-        for at, first in enumerate(range(0, len(items), c.chunk)):
-            part = slice(first, first + c.chunk)
-            features = self.rows.features(items[part], view[part])
-            yield at, features.without((dropped[0] & ~dropped[1])[part], dropped[1][part])
-
-    def _outputs(self, step: int, at: int, features: Features) -> Outputs:
-        """Outputs of chunk `at`. Its dropout follows from (seed, step, chunk)."""
-        torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, at]).generate_state(1)[0]))
-        features = features.to(self.encoder.null_image.device)
-        with self._precision(features.image.device):
-            return self.objective.outputs(features)
-
-    def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
-        wanted = self.config.precision
-        if wanted not in ("auto", "float32", "bfloat16"):
-            raise TgqError(f"precision is {wanted}", "choose auto, float32 or bfloat16")
-        bfloat16 = wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-        return torch.autocast(device.type, torch.bfloat16) if bfloat16 else contextlib.nullcontext()
-
-    def _whole(self, sizes: list[int], outputs: dict[int, Outputs]) -> Outputs:
-        """The outputs of all chunks of the batch, including those of other processes; `outputs` are this process's, by chunk."""
-        if self.processes.size == 1:
-            return Outputs.join([outputs[at] for at in range(len(sizes))])
-        any_chunk = next(iter(outputs.values()))
-        parts = [outputs[at].detached() if at in outputs else any_chunk.zeros(size) for at, size in enumerate(sizes)]
-        return Outputs.join(parts).map(self.processes.sum)
 
 
 def _identity(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> str:
