@@ -44,7 +44,7 @@ def banner(r: random.Random, item: Item, others: Sequence[Item]) -> Item | None:
     width, height = image.size
     tall = max(1, round(height * r.uniform(0.14, 0.24)))
     top = r.choice((0, height - tall, height - tall, round(height * r.uniform(0.3, 0.6))))
-    _plate(image, r.choice(OFFERS), (0, top, width, top + tall), r.choice(INKS))
+    plate(image, r.choice(OFFERS), (0, top, width, top + tall), r.choice(INKS))
     if r.random() < 0.6:
         _sticker(image, r)
     return replace(item, image=image)
@@ -84,11 +84,11 @@ def _named(r: random.Random, item: Item, name: str) -> Item | None:
     width, height = image.size
     tall = max(1, round(height * r.uniform(0.3, 0.45)))
     top = r.choice((0, (height - tall) // 2, height - tall))
-    _plate(image, name, (0, top, width, top + tall), r.choice(INKS))
+    plate(image, name, (0, top, width, top + tall), r.choice(INKS))
     return replace(item, image=image)
 
 
-def _plate(image: Image.Image, text: str, box: tuple[int, int, int, int], colour: RGB) -> None:
+def plate(image: Image.Image, text: str, box: tuple[int, int, int, int], colour: RGB) -> None:
     """Text on a coloured plate, as large as the plate allows."""
     left, top, right, bottom = box
     draw = ImageDraw.Draw(image)

@@ -82,6 +82,11 @@ class VisionTower(Tower):
         p = self.preprocess
         return max(p.height, p.width, p.shortest_edge or 0)
 
+    @property
+    def whole_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the whole image at the model's input."""
+        return self._whole.height, self._whole.width
+
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that identify weights, configuration and preprocessing."""
@@ -129,12 +134,20 @@ class VisionTower(Tower):
         """
         if not self.tiles:
             return self._in_micro_batches(pixels)
-        size = self._whole.height, self._whole.width
-        whole = pixels if size == pixels.shape[2:] else F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
-        tokens, pooled = self._in_micro_batches(whole)
+        tokens, pooled = self.whole(pixels)
         rows = pixels.unflatten(2, (self.tiles, -1)).unflatten(4, (self.tiles, -1))  # [U, 3, tiles, h, tiles, w]
-        closeups = self._in_micro_batches(rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))[0].mean(1)
+        closeups = self.closeup(rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
         return torch.cat([tokens, closeups.unflatten(0, (-1, self.n_closeups))], dim=1), pooled
+
+    @torch.no_grad()
+    def whole(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens without close-ups `[U, N - n_closeups, Dv]` and the pooled features of normalised images `[U, 3, H, W]` of any size."""
+        return self._in_micro_batches(resized(pixels, self.whole_size))
+
+    @torch.no_grad()
+    def closeup(self, pixels: Tensor) -> Tensor:
+        """The close-up token `[U, Dv]` of normalised images `[U, 3, H, W]`, which are run as they are: the mean of their tokens."""
+        return self._in_micro_batches(pixels)[0].mean(1)
 
     def _in_micro_batches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -155,6 +168,11 @@ class VisionTower(Tower):
             return tokens, tokens.mean(1)
         pooler = self.model.config.model_type.startswith("siglip")
         return tokens, out.pooler_output if pooler else tokens[:, 0]
+
+
+def resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images `[U, 3, H, W]` at another height and width, by bicubic interpolation; unchanged if they have that size."""
+    return pixels if tuple(pixels.shape[2:]) == size else F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
 
 
 def _folded(model: torch.nn.Module, own: Preprocessing) -> torch.nn.Module:

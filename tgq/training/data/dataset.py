@@ -16,11 +16,14 @@ from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.packing import CachedImage, CachedText
 from tgq.encoder.text import metadata_text
+from tgq.training.data.scenes import Banks, SceneParts
 
 TOWER_BATCH = 64
 LOGITS_BATCH = 256
 LABELS = ("group", "catalog", "item")  # a row's strings
 PER_ROW = ("image_index", "metadata_index", "title_index", *LABELS)
+OPTIONAL_PER_ROW = ("attention_logits", "category")
+NESTED: dict[str, type] = {"parts": SceneParts, "banks": Banks}  # fields that are groups of arrays
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Row:
     text: CachedText | None = None
     metadata: str = ""  # the metadata text
     fields: Mapping[str, Any] = field(default_factory=dict)  # title, brand, category, attributes, from which the text was made
+    parts: np.ndarray | None = None  # float16 tokens of the image as a part of scenes, see PartsTower; None: unknown
 
     def incomplete_metadata(self, draw: random.Random) -> str:
         """A metadata text with randomly dropped fields, as in a carelessly kept catalog."""
@@ -66,6 +70,9 @@ class TrainingSet:
     unjudged: np.ndarray  # [Q, 2] int: query row and a row that is neither positive nor negative (weight 0)
     hard: np.ndarray  # [R, H] int: neighbours of the row under the published model, padded with -1
     attention_logits: np.ndarray | None = None  # [R, up to V, N] float32; not saved, see `with_attention_logits`
+    category: np.ndarray | None = None  # [R] str; composed scenes choose other products by it
+    parts: SceneParts | None = None  # of the U images; None: no scenes can be composed
+    banks: Banks | None = None  # backgrounds and banners of scenes
 
     def __len__(self) -> int:
         return len(self.group)
@@ -112,8 +119,9 @@ class TrainingSet:
         for name in ("pairs", "unjudged"):
             ends = place[getattr(self, name)]
             changed[name] = ends[(ends >= 0).all(1)]
-        logits = None if self.attention_logits is None else self.attention_logits[rows]
-        return replace(self, **changed, hard=place[self.hard[rows]], attention_logits=logits)
+        for name in OPTIONAL_PER_ROW:
+            changed[name] = None if getattr(self, name) is None else getattr(self, name)[rows]
+        return replace(self, **changed, hard=place[self.hard[rows]])
 
     @classmethod
     def build(
@@ -130,14 +138,14 @@ class TrainingSet:
             seed: of the fields that are dropped in the second metadata view.
         """
         draw = random.Random(seed)
-        images: dict[str | None, tuple[int, CachedImage]] = {}
+        images: dict[str | None, tuple[int, CachedImage, np.ndarray | None]] = {}
         titles: dict[bytes, int] = {}
         texts: dict[str, CachedText | None] = {"": None}
-        columns: dict[str, list] = {name: [] for name in PER_ROW}
+        columns: dict[str, list] = {name: [] for name in (*PER_ROW, "category")}
         vision, text = encoder.vision, encoder.text
         for row in rows:
             if row.image is not None:
-                images.setdefault(row.image_hash, (len(images), row.image))
+                images.setdefault(row.image_hash, (len(images), row.image, row.parts))
             title = np.zeros(text.pooled_width, "<f2") if row.text is None else row.text.title
             incomplete = row.incomplete_metadata(draw)
             texts[row.metadata] = texts.get(row.metadata) or row.text
@@ -147,8 +155,9 @@ class TrainingSet:
             columns["title_index"].append(titles.setdefault(title.tobytes(), len(titles)))
             for name in LABELS:
                 columns[name].append(getattr(row, name))
+            columns["category"].append(row.fields.get("category") or "")
         place = {name: at for at, name in enumerate(texts)}
-        unique_images = [image for _, image in images.values()]
+        unique_images = [image for _, image, _ in images.values()]
         blank = CachedImage(np.zeros((vision.tokens_per_image, vision.width), "<f2"), np.zeros(vision.pooled_width, "<f2"))
         at = {item: n for n, item in enumerate(columns["item"])}
         rows_of_pairs = [(at[q], at[p], weight) for q, p, weight in pairs if q in at and p in at]
@@ -162,11 +171,15 @@ class TrainingSet:
             np.array(columns["image_index"], int), np.array([[place[view] for view in views] for views in columns["metadata_index"]], int).reshape(-1, 2),
             np.array(columns["title_index"], int), labels["group"], labels["catalog"], labels["item"], judged, unjudged,
             _padded([[at[n] for n in neighbors.get(item, ()) if n in at] for item in columns["item"]]),
+            category=np.array(columns["category"], dtype=str), parts=SceneParts.of([parts for _, _, parts in images.values()]),
         )  # fmt: skip
 
     @classmethod
     def concatenate(cls, parts: list[TrainingSet]) -> TrainingSet:
-        """Several training sets as one. Images and texts that occur in several sets are not merged."""
+        """Several training sets as one. Images and texts that occur in several sets are not merged.
+
+        Categories and parts of scenes are kept if all sets have them; banks are those of the first set.
+        """
         joined: dict = {name: np.concatenate([getattr(part, name) for part in parts]) for name in
                         ("image_tokens", "image", "text_tokens", "text_mask", "text", "title", *LABELS)}
         first = {of: np.cumsum([0, *(len(getattr(part, of)) for part in parts)]) for of in ("image", "texts", "title", "group")}
@@ -177,12 +190,19 @@ class TrainingSet:
             if name == "hard":
                 values = [np.pad(value, ((0, 0), (0, width - value.shape[1])), constant_values=-1) for value in values]
             joined[name] = np.concatenate([np.where(value < 0, -1, value + start) for value, start in zip(values, first[of], strict=False)])
-        return cls(texts=tuple(text for part in parts for text in part.texts), **joined)
+        categories = [part.category for part in parts if part.category is not None]
+        return cls(
+            texts=tuple(text for part in parts for text in part.texts), category=np.concatenate(categories) if len(categories) == len(parts) else None,
+            parts=SceneParts.concatenate([part.parts for part in parts]), banks=parts[0].banks, **joined,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write an uncompressed `.npz` file atomically. Attention logits are not written."""
         partial = Path(path).with_suffix(".partial.npz")
-        arrays = {name: value for name, value in self.__dict__.items() if name != "attention_logits"}
+        arrays = {name: value for name, value in self.__dict__.items() if name not in ("attention_logits", *NESTED) and value is not None}
+        for name in NESTED:
+            if (value := getattr(self, name)) is not None:
+                arrays |= {f"{name}.{inner}": array for inner, array in vars(value).items()}
         np.savez(partial, **{**arrays, "texts": np.array(self.texts, dtype=str)})
         partial.replace(path)
 
@@ -190,7 +210,11 @@ class TrainingSet:
     def load(cls, path: str | Path) -> TrainingSet:
         """Read a file that `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
-            return cls(**{**{name: arrays[name] for name in arrays.files}, "texts": tuple(map(str, arrays["texts"]))})
+            values: dict[str, Any] = {name: arrays[name] for name in arrays.files if "." not in name}
+            for name, kind in NESTED.items():
+                inner = {key.partition(".")[2]: arrays[key] for key in arrays.files if key.startswith(f"{name}.")}
+                values[name] = kind(**inner) if inner else None
+            return cls(**{**values, "texts": tuple(map(str, values["texts"]))})
 
 
 def _padded(neighbors: list[list[int]]) -> np.ndarray:
