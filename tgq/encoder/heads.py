@@ -61,6 +61,12 @@ class LightHead(nn.Module):
         """Embeddings `[B, De]`, not normalised."""
         return self.base(self.shifted_image(features, streams), features.has_image, features.text, features.has_text)
 
+    def attention(self, s: Streams) -> Tensor | None:
+        """Pooling weights `[B, heads, N]` of the first stream that has tokens, by default the metadata-anchored one; None without any."""
+        first = s.anchored if s.anchored.shape[1] else s.exploratory
+        logits = s.attention_logits if s.anchored.shape[1] else torch.zeros_like(s.attention_logits)
+        return self.pooling.weights(s.projected, first, logits) if first.shape[1] else None
+
     def shifted_image(self, features: Features, s: Streams) -> Tensor:
         """f_img plus the shift, `[B, Dg]`."""
         no_logits = torch.zeros_like(s.attention_logits)

@@ -54,7 +54,7 @@ class Forward:
     exploratory: Tensor  # [B, D] mean over tokens of E~_rnd
     gate_metadata: Tensor  # [B, D] 1 + beta, in (0, 2)
     gate_exploratory: Tensor  # [B, D] likewise
-    attention_logits: Tensor  # [B, N] of the anchor
+    streams: Streams  # output of connector and gates, before the head
 
 
 class Alignment(nn.Module):
@@ -121,7 +121,7 @@ class TGQFormer(nn.Module):
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
         anchored, exploratory = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # max: a stream may be empty
-        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams.attention_logits)
+        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """Output of connector and gates, and S_title `[B]`."""
@@ -156,7 +156,7 @@ class TGQFormer(nn.Module):
         The results are float32 values rounded to float16, which is the precision of the feature cache. Fresh and cached
         features are therefore equal.
         """
-        with self._autocast():
+        with self.autocast():
             features = self.vision(pixels.to(self.null_image.device, non_blocking=True))
         return tuple(value.half().float() for value in features)
 
@@ -166,7 +166,7 @@ class TGQFormer(nn.Module):
 
         The results are rounded as in `encode_image`.
         """
-        with self._autocast():
+        with self.autocast():
             tokens, mask, pooled = self.text(list(texts))
         return tokens.half().float(), mask, pooled.half().float()
 
@@ -241,13 +241,14 @@ class TGQFormer(nn.Module):
         """
         if self.training:
             raise RuntimeError("embed needs eval mode: call .eval() first")
-        with self._autocast():
+        with self.autocast():
             out = self(features)
         parts = (out.embedding, features.image, features.text, out.agreement,
                  out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1))
         return EncoderOutput(*(part.float().cpu() for part in parts))
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The precision that the towers run in: bfloat16 for an encoder of that dtype, else float32."""
         return torch.autocast(self.null_image.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def own_state(self) -> dict[str, Tensor]:

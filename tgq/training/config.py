@@ -26,6 +26,9 @@ class TrainConfig(InitialisationConfig):
     redundancy_weight: float = 0.02  # of L_rr
     alignment_weight: float = 0.1  # of the image-title contrast, which learns the space of S_title
     relation_weight: float = 20.0  # of the distillation from the encoder at initialisation
+    scene_share: float = 0.0  # share of a batch's items whose image is replaced by a composed scene with other products; needs a CNN tower
+    scene_same_category: float = 0.0  # share of the other products in a scene that are of the item's category, as far as there are any
+    attention_weight: float = 0.5  # of the attention loss, which asks the light head to attend to the item of a composed scene
     drop_image: float = 0.05  # share of training items whose image is dropped
     drop_text: float = 0.1  # share of training items whose metadata is dropped
     validation_share: float = 0.15  # of the training groups

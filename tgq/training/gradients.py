@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
 from tgq.training.config import TrainConfig
-from tgq.training.data.batches import Batches
+from tgq.training.data.batches import Batches, Chunk
 from tgq.training.objective import Objective, Outputs
 from tgq.training.processes import Processes
 
@@ -37,16 +36,16 @@ class BatchGradients:
         batch = self.batches.draw(step)
         device = self.encoder.null_image.device
         excluded, hard_excluded = (torch.from_numpy(mask).to(device) for mask in (batch.excluded, batch.hard_excluded))
-        mine = {at: batch.features(at) for at in range(len(batch.sizes)) if at % self.processes.size == self.processes.rank}
+        mine = {at: batch.chunk(at) for at in range(len(batch.sizes)) if at % self.processes.size == self.processes.rank}
         with torch.set_grad_enabled(not c.regather):
-            outputs = {at: self._outputs(step, at, features) for at, features in mine.items()}
+            outputs = {at: self._outputs(step, at, chunk) for at, chunk in mine.items()}
         whole = self._whole(batch.sizes, outputs).leaves()
         self.objective.zero_grad()
         loss, values = self.objective(whole, excluded, hard_excluded)
         loss.backward()
         ends = np.cumsum([0, *batch.sizes])
-        for at, features in mine.items():
-            out = self._outputs(step, at, features) if c.regather else outputs[at]
+        for at, chunk in mine.items():
+            out = self._outputs(step, at, chunk) if c.regather else outputs[at]
             rows = slice(ends[at], ends[at + 1])
             with_gradient = [(value, leaf.grad[rows]) for value, leaf in zip(out.differentiable(), whole.differentiable(), strict=True)
                              if value.requires_grad and leaf.grad is not None]  # fmt: skip
@@ -55,12 +54,13 @@ class BatchGradients:
         self.processes.sum_gradients(p for p in self.objective.parameters() if p.requires_grad and id(p) not in scales)
         return values
 
-    def _outputs(self, step: int, at: int, features: Features) -> Outputs:
+    def _outputs(self, step: int, at: int, chunk: Chunk) -> Outputs:
         """Outputs of chunk `at`. Its dropout follows from (seed, step, chunk)."""
         torch.manual_seed(int(np.random.SeedSequence([self.config.seed, step, at]).generate_state(1)[0]))
-        features = features.to(self.encoder.null_image.device)
-        with self._precision(features.image.device):
-            return self.objective.outputs(features)
+        device = self.encoder.null_image.device
+        chunk = chunk.to(device).with_own_logits(self.encoder)
+        with self._precision(device):
+            return self.objective.outputs(chunk.features, chunk.box)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         wanted = self.config.precision

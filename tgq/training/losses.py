@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST_ATTENTION = 1e-6  # added to the attention inside a box, so that the loss and its gradient stay finite
+
 
 def info_nce(
     queries: Tensor, positives: Tensor, scale: Tensor, excluded: Tensor, hard: Tensor | None = None, hard_excluded: Tensor | None = None
@@ -38,6 +40,17 @@ def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:
     a, b = (x.float() - x.float().mean(0) for x in (anchored, exploratory))
     correlation = (a * b).sum(0) / (a.norm(dim=0) * b.norm(dim=0)).clamp(min=1e-6)
     return correlation.square().mean()
+
+
+def outside(attention: Tensor, box: Tensor) -> Tensor:
+    """Minus log of the attention inside a box, mean over heads, `[B]`: 0 if each head attends to the box alone (ours).
+
+    Args:
+        attention: `[B, heads, N]`, weights that sum to 1 over the N visual tokens.
+        box: `[B, N]` bool, tokens that show the item.
+    """
+    inside = (attention * box[:, None]).sum(-1)
+    return -(inside + LEAST_ATTENTION).log().mean(1)
 
 
 def relation(embeddings: Tensor, teacher: Tensor) -> Tensor:

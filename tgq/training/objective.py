@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tgq.encoder.features import Features
 from tgq.encoder.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
-from tgq.training.losses import info_nce, redundancy, relation
+from tgq.training.losses import info_nce, outside, redundancy, relation
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Outputs:
     image: Tensor  # [B, A] f_img in the learned image-title space; A is 0 if the towers are an aligned pair
     title: Tensor  # [B, A] f_title in the same space
     gates: Tensor  # [B, 2] mean over channels of the metadata gate and of the exploratory gate
+    attention: Tensor  # [B, 2] attention loss of the item, and 1 if it counts or 0; [B, 0] without composed scenes
     teacher: Tensor  # [B, T] embedding of the teacher; no gradient
     has_both: Tensor  # [B, 1] 1 if the item has an image and a title, else 0; no gradient
 
@@ -56,7 +57,7 @@ class Outputs:
 
     def differentiable(self) -> list[Tensor]:
         """The fields that gradients flow through."""
-        return [self.embedding, self.anchored, self.exploratory, self.image, self.title, self.gates]
+        return [self.embedding, self.anchored, self.exploratory, self.image, self.title, self.gates, self.attention]
 
 
 def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
@@ -64,7 +65,7 @@ def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
 
 
 class Objective(nn.Module):
-    """The weighted sum of InfoNCE, L_rr, the image-title contrast and a distillation loss.
+    """The weighted sum of InfoNCE, L_rr, the image-title contrast, a distillation loss and, with composed scenes, an attention loss.
 
     The teacher of the distillation is a frozen copy of the light head at initialisation. With another head it is the
     concatenation of the towers' pooled features.
@@ -83,15 +84,21 @@ class Objective(nn.Module):
         """The learned inverse temperatures, as logarithms. Every process computes their full gradients, so these are not summed."""
         return [self.log_scale, self.align_scale]
 
-    def outputs(self, features: Features) -> Outputs:
-        """Run the encoder on B items. This is the only expensive part of the objective."""
+    def outputs(self, features: Features, box: Tensor | None = None) -> Outputs:
+        """Run the encoder on B items. This is the only expensive part of the objective.
+
+        Args:
+            box: `[B, N]` bool, tokens that show the item, for items in composed scenes; all false for other items. None: the batch
+                has no scenes.
+        """
         out = self.encoder(features)
         aligned = isinstance(self.encoder.alignment.image, nn.Identity)
         image, title = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
         has_both = (features.has_image & features.has_title).float()[:, None]
-        teacher = self._teacher_embedding(features, out.attention_logits)
-        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, teacher, has_both)))
+        teacher = self._teacher_embedding(features, out.streams.attention_logits)
+        attention = self._attention(out.streams, box)
+        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, attention, teacher, has_both)))
 
     def forward(self, out: Outputs, excluded: Tensor, hard_excluded: Tensor) -> tuple[Tensor, dict[str, float]]:
         """The loss, and its parts by name.
@@ -111,11 +118,17 @@ class Objective(nn.Module):
         loss = contrast + c.alignment_weight * align + c.relation_weight * distillation
         if self.encoder.connector.decorrelated:
             loss = loss + c.redundancy_weight * overlap
+        scenes = {}
+        if out.attention.shape[1]:
+            counts = out.attention[:, 1].detach()
+            attention = (out.attention[:, 0] * counts).sum() / counts.sum().clamp(min=1)
+            loss = loss + c.attention_weight * attention
+            scenes = {"attention": attention}
         deviation = out.gates.detach().std(0)
         values = {
             "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": distillation, "scale": scale,
             "gate_metadata": out.gates[:, 0].mean(), "gate_exploratory": out.gates[:, 1].mean(),
-            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1],
+            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **scenes,
         }  # fmt: skip
         return loss, {name: float(value.detach()) for name, value in values.items()}
 
@@ -127,6 +140,16 @@ class Objective(nn.Module):
             return F.normalize(torch.cat(sides, dim=-1), dim=-1)
         streams = Streams.untrained(attention_logits, self.encoder.config.width)
         return F.normalize(self.teacher(features, streams), dim=-1)
+
+    def _attention(self, streams: Streams, box: Tensor | None) -> Tensor:
+        """The attention loss of each item and whether it counts `[B, 2]`; `[B, 0]` without boxes. No item counts if the head has no attention."""
+        if box is None:
+            return streams.projected.new_zeros(len(streams.projected), 0)
+        head = self.encoder.head
+        weights = head.attention(streams) if isinstance(head, LightHead) else None
+        if weights is None:
+            return streams.projected.new_zeros(len(box), 2)
+        return torch.stack([outside(weights, box), box.any(1).float()], -1)
 
     def _alignment(self, out: Outputs, excluded: Tensor) -> Tensor:
         """Image-title contrast over the queries that have both; 0 if the towers are an aligned pair."""

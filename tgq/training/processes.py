@@ -38,7 +38,7 @@ class Processes:
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
-        if self.size > 1:
+        if self.size > 1 and values.numel():
             dist.all_reduce(values)
         return values
 

@@ -20,6 +20,7 @@ from tgq.errors import SourceError, TgqError
 from tgq.training import checkpoint as checkpoints
 from tgq.training.config import TrainConfig
 from tgq.training.data.batches import Batches
+from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import PairSampler
 from tgq.training.data.split import split_of
@@ -45,8 +46,8 @@ def train(
     each evaluation.
 
     A batch is processed in chunks, and the loss is computed over the whole batch. The dropout of a chunk follows from (seed,
-    step, chunk). The curve is therefore the same for one process or several and for a resumed training, up to the order in
-    which floats are added.
+    step, chunk), and composed scenes follow from (seed, step). The curve is therefore the same for one process or several and
+    for a resumed training, up to the order in which floats are added.
 
     Args:
         rows: rows of training groups only. Precomputed attention logits must come from this encoder.
@@ -60,7 +61,7 @@ def train(
         The logged values of each evaluation.
 
     Raises:
-        SourceError: there are too few groups to train and validate on.
+        SourceError: there are too few groups to train and validate on, or scenes are wanted of a training set without parts.
         ModelError: the checkpoint was written with another configuration or other data.
         TgqError: the loss is infinite or not a number, a tower feature is, or there are more processes than chunks.
     """
@@ -75,6 +76,7 @@ def train(
                           "give a larger catalog, or name the column of groups in catalog.columns.group_id")  # fmt: skip
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler = PairSampler(learning, config.seed)
+    casting = Casting(learning, config.scene_share, config.scene_same_category) if config.scene_share else None
     chosen = {} if initialised else initialise(encoder, learning, config)
     if rows.attention_logits is None:
         # Validation uses the first view of every row several times. Long trainings use the other views several times as well.
@@ -83,7 +85,7 @@ def train(
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
-    gradients = BatchGradients(encoder, objective, Batches(learning, sampler, config), config, processes)
+    gradients = BatchGradients(encoder, objective, Batches(learning, sampler, casting, config), config, processes)
 
     def validation_mrr() -> float:
         return processes.broadcast(mean_reciprocal_rank(encoder, rows, held_out) if processes.rank == 0 else 0.0)
@@ -128,6 +130,10 @@ def _identity(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> str
     for name in ("item", "group", "catalog", "pairs", "hard", "metadata_index"):
         digest.update(np.ascontiguousarray(getattr(rows, name)).tobytes())
     digest.update(f"{encoder.vision.fingerprint}{encoder.text.fingerprint}{rows.image.sum():.3f}".encode())
+    if config.scene_share and rows.parts is not None and rows.banks is not None:
+        for array in (rows.category, rows.parts.known, rows.banks.rows):
+            digest.update(b"" if array is None else array.tobytes())
+        digest.update(f"{rows.parts.half.sum(dtype=np.float64):.3f} {rows.banks.backgrounds.sum(dtype=np.float64):.3f}".encode())
     return digest.hexdigest()[:16]
 
 

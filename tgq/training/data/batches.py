@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tgq.encoder.features import Features
+from tgq.encoder.model import TGQFormer
+from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
+from tgq.training.data.scenes import Cast, compose_into
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The part of a batch that goes through the encoder at once, B items."""
+
+    features: Features
+    composed: Tensor | None = None  # [B] bool, items in a composed scene; None: the batch has no scenes
+    box: Tensor | None = None  # [B, N] bool, tokens that show the item; all false where nothing is asked of the attention
+
+    def to(self, device: torch.device) -> Chunk:
+        """A copy on another device."""
+        return Chunk(self.features.to(device), *(None if value is None else value.to(device) for value in (self.composed, self.box)))
+
+    def with_own_logits(self, encoder: TGQFormer) -> Chunk:
+        """A copy in which the precomputed attention logits of composed items, which are those of their pictures, are replaced.
+
+        The anchor computes them for the scenes. Without precomputed logits the encoder computes all of them itself.
+        """
+        f, at = self.features, self.composed
+        if f.attention_logits is None or at is None or encoder.anchor is None or not at.any():
+            return self
+        logits = f.attention_logits.clone()
+        logits[at] = encoder.anchor(f.image_tokens[at], f.text[at], (f.has_image & f.has_text)[at])
+        return replace(self, features=replace(f, attention_logits=logits))
 
 
 @dataclass(frozen=True)
@@ -23,18 +52,36 @@ class Batch:
     without_text: np.ndarray  # [B] bool, items whose metadata is dropped
     excluded: np.ndarray  # [P, P] bool, query and positive that must not count as a negative pair
     hard_excluded: np.ndarray  # [P, H] bool, query and hard negative, likewise
-    chunk: int  # maximum number of items in a chunk
+    chunk_size: int  # maximum number of items in a chunk
+    scene: np.ndarray | None = None  # [B] number of the item's scene in `cast`, -1: its own picture; None: no scenes
+    cast: Cast | None = None
 
     @property
     def sizes(self) -> list[int]:
         """Number of items in each chunk."""
-        return [min(self.chunk, len(self.items) - first) for first in range(0, len(self.items), self.chunk)]
+        return [min(self.chunk_size, len(self.items) - first) for first in range(0, len(self.items), self.chunk_size)]
 
-    def features(self, at: int) -> Features:
-        """Tower features of chunk `at`, on CPU."""
-        part = slice(at * self.chunk, (at + 1) * self.chunk)
+    def chunk(self, at: int) -> Chunk:
+        """Chunk `at`, on CPU."""
+        part = slice(at * self.chunk_size, (at + 1) * self.chunk_size)
         without_image, without_text = (torch.from_numpy(dropped[part]) for dropped in (self.without_image, self.without_text))
-        return self.rows.features(self.items[part], self.view[part]).without(without_image & ~without_text, without_text)
+        chunk = self._composed(self.rows.features(self.items[part], self.view[part]), part)
+        features = chunk.features.without(without_image & ~without_text, without_text)
+        # without a text nothing tells which of the products is the item
+        asked = features.has_image & features.has_text
+        return replace(chunk, features=features, box=None if chunk.box is None else chunk.box & asked[:, None])
+
+    def _composed(self, features: Features, part: slice) -> Chunk:
+        """The features with the scenes of the items in `part` in place of their pictures."""
+        if self.scene is None or self.cast is None or self.rows.parts is None or self.rows.banks is None:
+            return Chunk(features)
+        composed = self.scene[part] >= 0
+        at = torch.from_numpy(composed)
+        box = torch.zeros(features.image_tokens.shape[:2], dtype=torch.bool)
+        # the tensors are copies that `TrainingSet.features` made for this chunk
+        own = [features.image_tokens[row] for row in np.flatnonzero(composed).tolist()]
+        features.image[at], box[at] = compose_into(own, self.rows.parts, self.rows.banks, self.cast.part(self.scene[part][composed]))
+        return Chunk(features, at, box)
 
 
 class Batches:
@@ -43,15 +90,16 @@ class Batches:
     Args:
         rows: the items to learn from.
         sampler: draws the positive pairs of the same rows.
+        casting: casts scenes of the same rows; None: no scenes.
         config: a TrainConfig.
     """
 
-    def __init__(self, rows: TrainingSet, sampler: PairSampler, config):
-        self.rows, self.sampler, self.config = rows, sampler, config
+    def __init__(self, rows: TrainingSet, sampler: PairSampler, casting: Casting | None, config):
+        self.rows, self.sampler, self.casting, self.config = rows, sampler, casting, config
         self.excluded = ExcludedNegatives(rows)
 
     def draw(self, step: int) -> Batch:
-        """The batch of a step: a random metadata view per item, some items without image or metadata."""
+        """The batch of a step: a random metadata view per item, some items without image or metadata, some in composed scenes."""
         c, draw = self.config, np.random.default_rng([self.config.seed, step, 1])
         left, right = self.sampler.batch(step, c.pairs)
         hard = hard_negatives(self.rows, left, c.hard, self.excluded) if c.hard else np.zeros(0, int)
@@ -59,4 +107,5 @@ class Batches:
         view = draw.integers(0, self.rows.metadata_index.shape[1], len(items))
         without_image, without_text = (draw.random(len(items)) < share for share in (c.drop_image, c.drop_text))
         excluded, hard_excluded = (self.excluded.mask(left, others) for others in (right, hard))
-        return Batch(self.rows, items, view, without_image, without_text, excluded, hard_excluded, c.chunk)
+        scene, cast = self.casting.draw(items, np.random.default_rng([c.seed, step, 2])) if self.casting else (None, None)
+        return Batch(self.rows, items, view, without_image, without_text, excluded, hard_excluded, c.chunk, scene, cast)
