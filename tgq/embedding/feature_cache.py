@@ -1,9 +1,10 @@
 """The feature cache: outputs of the frozen towers, in the table `tower_features`. A new connector embeds a catalog from it.
 
 The key of a picture is its hash and the vision tower's fingerprint; the key of an item's texts is their hash and the text tower's
-fingerprint. With the default towers a picture takes about 40 kB and a text 6 to 26 kB. A read scans the whole cache, so the towers
-run instead if a step needs only a small part of it. Features beyond the budget are not cached: to evict the oldest would not help,
-because every embedding of the catalog reads all of them.
+fingerprint. Pictures as parts of scenes, which training composes, have a fingerprint of their own (`PartsTower`). With the default
+towers a picture takes about 40 kB and a text 6 to 26 kB. A read scans the whole cache, so the towers run instead if a step needs only a
+small part of it. Features beyond the budget are not cached: to evict the oldest would not help, because every embedding of the catalog
+reads all of them.
 """
 
 from __future__ import annotations
@@ -64,17 +65,28 @@ def cache_features(night: Night, rows: DataFrame, towers: Towers, transaction: t
         rows: the engine's output with the items' `image_hash` and texts.
         transaction: (application id, version) of the Delta commit, so that a repeated commit has no effect.
     """
-    table, name = night.warehouse, "tower_features"
     parts = []
     for key, fingerprint, columns in ((F.col("image_hash"), towers.vision, IMAGE), (text_key(), towers.text, TEXT)):
         part = rows.where(F.col(next(iter(columns))).isNotNull()).select(key.alias("source_hash"), *columns)
         part = part.where("source_hash IS NOT NULL").dropDuplicates(["source_hash"]).withColumnsRenamed(columns)
         part = part.withColumn("fingerprint", F.lit(fingerprint))
         parts.append(part.join(_of(night, fingerprint).select("source_hash"), "source_hash", "left_anti"))
-    new = parts[0].unionByName(parts[1], allowMissingColumns=True)
-    size = sum((F.coalesce(F.length(c), F.lit(0)) for c in ("tokens", "mask", "pooled", "title")), F.lit(0))
-    new = new.withColumns({"bytes": size.cast("int"), "run_id": F.lit(night.run_id)})
-    table.append(new.select(*table.read(name).columns), name, transaction)
+    _append(night, parts[0].unionByName(parts[1], allowMissingColumns=True), transaction)
+
+
+def cached_tokens(night: Night, fingerprint: str) -> DataFrame:
+    """The cached tokens of pictures under one fingerprint: `source_hash` and `tokens`, packed."""
+    return _of(night, fingerprint).select("source_hash", "tokens")
+
+
+def cache_tokens(night: Night, rows: DataFrame, fingerprint: str, transaction: tuple[str, int]) -> None:
+    """Append tokens of pictures that are not cached under this fingerprint.
+
+    Args:
+        rows: `source_hash`, each once, and `tokens`, packed.
+        transaction: as in `cache_features`.
+    """
+    _append(night, rows.withColumn("fingerprint", F.lit(fingerprint)), transaction)
 
 
 def cached_bytes(night: Night) -> dict[str, int]:
@@ -114,6 +126,16 @@ def shrink_cache(night: Night, towers: Towers) -> int:
         spark.sql(f"DELETE FROM {table} WHERE substr(source_hash, 1, 8) >= '{limit}'")
     spark.sql(f"VACUUM {table}")
     return max(0, free_space(night))
+
+
+def _append(night: Night, rows: DataFrame, transaction: tuple[str, int]) -> None:
+    """Append rows of `tower_features`. Columns that they lack are null."""
+    table, name = night.warehouse, "tower_features"
+    for column in ("tokens", "mask", "pooled", "title"):
+        rows = rows if column in rows.columns else rows.withColumn(column, F.lit(None).cast("binary"))
+    size = sum((F.coalesce(F.length(c), F.lit(0)) for c in ("tokens", "mask", "pooled", "title")), F.lit(0))
+    rows = rows.withColumns({"bytes": size.cast("int"), "run_id": F.lit(night.run_id)})
+    table.append(rows.select(*table.read(name).columns), name, transaction)
 
 
 def _of(night: Night, fingerprint: str) -> DataFrame:

@@ -45,11 +45,8 @@ class EmbedWorker:
         """The engine; the encoder is loaded once per process."""
         from tgq.images.fetch import Fetcher
         from tgq.inference.engine import EmbeddingEngine, EngineOptions
-        from tgq.registry.loading import load_encoder
 
-        context = TaskContext.get()
-        cores = context.cpus() if context else 1
-        encoder = load_encoder(self.model_folder, task_device(self.device, context), self.dtype)
+        cores = task_cores()
         options = EngineOptions(
             batch_tokens=self.batch_tokens,
             prefetch_bytes=self.prefetch_mb * 2**20,
@@ -58,7 +55,19 @@ class EmbedWorker:
             limits=self.limits,
             output_tower_features=self.output_tower_features,
         )
-        return EmbeddingEngine(encoder, Fetcher(self.fetch).read, options)
+        return EmbeddingEngine(self.encoder(), Fetcher(self.fetch).read, options)
+
+    def encoder(self):
+        """The encoder on the task's device, loaded once per process."""
+        from tgq.registry.loading import load_encoder
+
+        return load_encoder(self.model_folder, task_device(self.device, TaskContext.get()), self.dtype)
+
+
+def task_cores() -> int:
+    """The cores of this task; 1 outside of Spark."""
+    context = TaskContext.get()
+    return context.cpus() if context else 1
 
 
 def task_device(wanted: str, context: TaskContext | None) -> str:

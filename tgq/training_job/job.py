@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from tgq.catalog.ingest import ingest
 from tgq.embedding.precompute import run_towers
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
+from tgq.encoder.towers.parts import PartsTower
 from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker
@@ -45,6 +46,7 @@ from tgq.storage.warehouse import Warehouse
 from tgq.training import worker
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.trainer import TrainConfig
+from tgq.training_job.scene_parts import kept_banks, run_parts
 from tgq.training_job.training_set import items_of_side, training_set
 from tgq.training_job.view_catalog import view_settings, write_view_catalog
 
@@ -119,7 +121,8 @@ def train_encoder(
     Raises:
         SourceError: a source cannot be read, or has no pairs of items.
         UsageError: the folder `out` already holds an encoder.
-        ModelError: a tower is missing, or the checkpoint in `out` was written with another configuration or other data.
+        ModelError: a tower is missing, scenes are wanted of a tower whose scenes cannot be composed, or the checkpoint in `out` was
+            written with another configuration or other data.
         TgqError: the loss is infinite or not a number, or a training process failed.
     """
     if (out / "config.json").exists():
@@ -127,14 +130,18 @@ def train_encoder(
     work, torch_device = out / "work", str(choose_device(device))
     torch.manual_seed(options.seed)
     model = TGQFormer(encoder)
+    parts = PartsTower(model.vision).fingerprint if options.scene_share else None
     tracker = open_tracker(TrackingSettings(uri=tracking_uri, experiment="tgq-training"), str(out))
     run_id = new_run_id(datetime.now(timezone.utc))
     tracker.start(run_id, {"git_commit": git_commit(), "sources": ", ".join(source.name for source in sources)})
     with _failed_on_error(tracker):
         model.save_pretrained(work / "start")
         view_options = ViewOptions(views, options.seed, cache or work / "catalogs", model.vision.input_size) if views else None
-        rows = TrainingSet.concatenate([part for source in sources for part in
-                                        read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=view_options)])
+        sets = [read_source(spark, source, model, work / "start", run_id, max_items, options.seed, progress, views=view_options, parts=parts)
+                for source in sources]  # fmt: skip
+        rows = TrainingSet.concatenate([rows for of_source in sets for rows in of_source])
+        if parts:
+            rows = replace(rows, banks=kept_banks(model, progress))
         tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
         worker.prepare(work, encoder, options, rows, torch_device)
         with curve_reported(work, options.steps, tracker, progress):
@@ -160,11 +167,12 @@ class ViewOptions:
 
 def read_source(
     spark: SparkSession, source: Source, model: TGQFormer, model_folder: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
-    side: str = "train", views: ViewOptions | None = None,
+    side: str = "train", views: ViewOptions | None = None, parts: str | None = None,
 ) -> list[TrainingSet]:  # fmt: skip
     """The items of one side of a source as a training set, then their views as another.
 
-    A scratch warehouse is ingested first. The towers run on items without cached features.
+    A scratch warehouse is ingested first. The towers run on items without cached features. With `parts`, a PartsTower's fingerprint,
+    the sets have parts of scenes, for which the vision tower runs over pictures without cached parts.
 
     Raises:
         SourceError: the source cannot be read, or has no pairs of items on that side.
@@ -179,12 +187,14 @@ def read_source(
             ingest(night)
         items = items_of_side(night, side, max_items)
         encoded = run_towers(night, str(model_folder), items)
-        rows = training_set(night, model, str(model_folder), items, source.name, seed)
+        if parts:
+            run_parts(night, str(model_folder), items, parts)
+        rows = training_set(night, model, str(model_folder), items, source.name, seed, parts)
         if views:
             view_source = views.write(source, night, items)
         remove_folder(night.staging())
     progress.say(f"{source.name}: {len(rows)} items in {len(set(rows.group.tolist()))} {side} groups, {len(rows.pairs)} pairs; towers ran for {encoded}")
-    return [rows, *(read_source(spark, view_source, model, model_folder, run_id, None, seed, progress, side) if view_source else ())]
+    return [rows, *(read_source(spark, view_source, model, model_folder, run_id, None, seed, progress, side, parts=parts) if view_source else ())]
 
 
 def launch(work: Path, processes: int, launcher: Launcher, spark: SparkSession, device: str) -> None:

@@ -1,6 +1,6 @@
 """Builds a training set from a warehouse: items of one side of the split, cached tower features, pairs and published neighbours.
 
-The driver holds the training set in memory, 270 kB per image with the default towers. It is therefore a sample of at most
+The driver holds the training set in memory, 270 kB per image with the default towers, or 340 kB with parts of scenes. It is therefore a sample of at most
 `max_items` items, not the whole catalog.
 """
 
@@ -14,9 +14,9 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
-from tgq.embedding.feature_cache import IMAGE, TEXT, with_cached_features
+from tgq.embedding.feature_cache import IMAGE, TEXT, cached_tokens, with_cached_features
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.packing import CachedImage, CachedText
+from tgq.encoder.packing import CachedImage, CachedText, unpack_tokens
 from tgq.errors import SourceError
 from tgq.registry.loading import towers_of
 from tgq.retrieval import manifest
@@ -24,6 +24,7 @@ from tgq.run.night import Night
 from tgq.training.data.dataset import Row, TrainingSet
 
 HARD = 8  # published neighbours of an item that are candidates for hard negatives
+PARTS = "parts_tokens"  # column of the pictures' parts of scenes
 BATCH = 256  # rows that are converted from Arrow at a time
 
 
@@ -56,7 +57,9 @@ def items_of_side(night: Night, side: str = "train", max_items: int | None = Non
     return items.where(split_of(F.concat(split_unit(), F.lit(":kept")), share) == "test")
 
 
-def training_set(night: Night, encoder: TGQFormer, model_folder: str, items: DataFrame, name: str, seed: int = 0) -> TrainingSet:
+def training_set(
+    night: Night, encoder: TGQFormer, model_folder: str, items: DataFrame, name: str, seed: int = 0, parts: str | None = None
+) -> TrainingSet:  # fmt: skip
     """The items as a training set, ordered by item id. `run_towers` must have cached their features of the same towers.
 
     Args:
@@ -65,11 +68,15 @@ def training_set(night: Night, encoder: TGQFormer, model_folder: str, items: Dat
         items: rows of `catalog_items`.
         name: the catalog's name in the training set.
         seed: of the second metadata views.
+        parts: fingerprint of the pictures' parts of scenes, which `run_parts` must have cached; None: the set has no parts.
     """
     chosen = items.select("item_id").cache()
     try:
         columns = ("item_id", "title", "brand", "category", "attributes", "metadata_text", "encoder_title", "image_hash")
-        cached = with_cached_features(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder)).orderBy("item_id")
+        cached = with_cached_features(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder))
+        # a picture without parts is one that cannot be read any more; it is shown as it is
+        of_pictures = cached_tokens(night, parts or "").withColumnsRenamed({"source_hash": "image_hash", "tokens": PARTS})
+        cached = (cached.join(of_pictures, "image_hash", "left") if parts else cached.withColumn(PARTS, F.lit(None).cast("binary"))).orderBy("item_id")
         pairs = night.warehouse.read("relevance_pairs").select("query_item_id", "positive_item_id", "weight")
         for end in ("query_item_id", "positive_item_id"):
             pairs = pairs.join(chosen.withColumnRenamed("item_id", end), end, "left_semi")
@@ -96,6 +103,7 @@ def _row(night: Night, item: dict, catalog: str, encoder: TGQFormer) -> Row:
         CachedImage.unpack(tokens, pooled, encoder.vision.width) if tokens is not None else None,
         CachedText.unpack(text_tokens, mask, text, title, encoder.text.width) if text_tokens is not None else None,
         item["metadata_text"] or "", readable_fields(fields, night.settings.metadata),
+        None if item[PARTS] is None else unpack_tokens(item[PARTS], encoder.vision.width),
     )  # fmt: skip
 
 
