@@ -40,6 +40,8 @@ setup(
         "torch>=2.6,<3",
         "transformers>=5.17,<6",
         "safetensors>=0.5,<1",
+        "bm25s>=0.3,<0.4",  # BM25 of items' attributes, for training
+        "scipy>=1.14,<2",
         "peft>=0.19,<1",
         "faiss-cpu>=1.12,<2",
         "mlflow>=3.10,<4",

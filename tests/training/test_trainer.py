@@ -182,10 +182,10 @@ def test_training_repeats_itself(folder):
     assert once() == once()
 
 
-def weights(folder, config, checkpoint=None, log=lambda step, values: None):
+def weights(folder, config, checkpoint=None, log=lambda step, values: None, make=drawn):
     torch.manual_seed(0)
     encoder = TGQFormer(TGQFormer.from_pretrained(folder).config, folder)
-    history = train(encoder, drawn(encoder), config, log, checkpoint=checkpoint)
+    history = train(encoder, make(encoder), config, log, checkpoint=checkpoint)
     return encoder.own_state(), history
 
 

@@ -29,6 +29,8 @@ class TrainConfig(InitialisationConfig):
     scene_share: float = 0.0  # share of a batch's items whose image is replaced by a composed scene with other products; needs a CNN tower
     scene_same_category: float = 0.0  # share of the other products in a scene that are of the item's category, as far as there are any
     attention_weight: float = 0.5  # of the attention loss, which asks the light head to attend to the item of a composed scene
+    agcl: bool = False  # InfoNCE weighs pairs by how alike the attributes of both items are (AFMRL)
+    agcl_threshold: float = 0.9  # with agcl: similarity to the positive's attributes, 0 to 1, above which an item is no negative; 1: none
     drop_image: float = 0.05  # share of training items whose image is dropped
     drop_text: float = 0.1  # share of training items whose metadata is dropped
     validation_share: float = 0.15  # of the training groups

@@ -41,7 +41,7 @@ class BatchGradients:
             outputs = {at: self._outputs(step, at, chunk) for at, chunk in mine.items()}
         whole = self._whole(batch.sizes, outputs).leaves()
         self.objective.zero_grad()
-        loss, values = self.objective(whole, excluded, hard_excluded)
+        loss, values = self.objective(whole, excluded, hard_excluded, batch.log_weights.to(device) if batch.log_weights else None)
         loss.backward()
         ends = np.cumsum([0, *batch.sizes])
         for at, chunk in mine.items():

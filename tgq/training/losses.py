@@ -10,8 +10,9 @@ LEAST_ATTENTION = 1e-6  # added to the attention inside a box, so that the loss 
 
 
 def info_nce(
-    queries: Tensor, positives: Tensor, scale: Tensor, excluded: Tensor, hard: Tensor | None = None, hard_excluded: Tensor | None = None
-) -> Tensor:
+    queries: Tensor, positives: Tensor, scale: Tensor, excluded: Tensor, hard: Tensor | None = None, hard_excluded: Tensor | None = None,
+    log_weights: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     """Symmetric in-batch InfoNCE (van den Oord et al. 2018, arXiv 1807.03748), a scalar.
 
     Args:
@@ -21,6 +22,8 @@ def info_nce(
         excluded: `[P, P]` bool, pairs off the diagonal that must not count as negatives (same group, same image).
         hard: `[H, D]`, further negatives of the queries.
         hard_excluded: `[P, H]` bool, pairs of query and hard negative that must not count.
+        log_weights: `[P, P + H]` and `[P, P]`, logarithms of the factors of `exp(s_ij / t)`: of each query's positives and hard
+            negatives, and of each positive's queries. -inf leaves a negative out. None: all factors are 1.
     """
     logits = scale * queries @ positives.T
     excluded = excluded & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -29,7 +32,10 @@ def info_nce(
     if hard is not None and len(hard):
         assert hard_excluded is not None
         with_hard = torch.cat([logits, (scale * queries @ hard.T).masked_fill(hard_excluded, float("-inf"))], dim=1)
-    return (F.cross_entropy(with_hard, target) + F.cross_entropy(logits.T, target)) / 2
+    by_query, by_positive = with_hard, logits.T
+    if log_weights is not None:
+        by_query, by_positive = by_query + log_weights[0], by_positive + log_weights[1]
+    return (F.cross_entropy(by_query, target) + F.cross_entropy(by_positive, target)) / 2
 
 
 def redundancy(anchored: Tensor, exploratory: Tensor) -> Tensor:

@@ -100,18 +100,21 @@ class Objective(nn.Module):
         attention = self._attention(out.streams, box)
         return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, attention, teacher, has_both)))
 
-    def forward(self, out: Outputs, excluded: Tensor, hard_excluded: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def forward(
+        self, out: Outputs, excluded: Tensor, hard_excluded: Tensor, log_weights: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
         """The loss, and its parts by name.
 
         Args:
             out: outputs of P queries, then of their P positives, then of H hard negatives.
             excluded: `[P, P]` bool, query and positive of another query that must not count as a negative pair.
             hard_excluded: `[P, H]` bool, query and hard negative that must not count as a negative pair.
+            log_weights: as for `info_nce`, of the embeddings alone, not of the image-title contrast.
         """
         c, pairs = self.config, len(excluded)
         queries, positives, hard = out.embedding.split([pairs, pairs, len(out.embedding) - 2 * pairs])
         scale = self.log_scale.exp().clamp(max=c.max_scale)
-        contrast = info_nce(queries, positives, scale, excluded, hard, hard_excluded)
+        contrast = info_nce(queries, positives, scale, excluded, hard, hard_excluded, log_weights)
         overlap = redundancy(out.anchored, out.exploratory)
         align = self._alignment(out, excluded)
         distillation = relation(out.embedding, out.teacher)
@@ -130,6 +133,8 @@ class Objective(nn.Module):
             "gate_metadata": out.gates[:, 0].mean(), "gate_exploratory": out.gates[:, 1].mean(),
             "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **scenes,
         }  # fmt: skip
+        if log_weights is not None:
+            values["masked_by_attributes"] = log_weights[0].isinf().float().mean()
         return loss, {name: float(value.detach()) for name, value in values.items()}
 
     @torch.no_grad()

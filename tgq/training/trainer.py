@@ -134,6 +134,8 @@ def _identity(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> str
         for array in (rows.category, rows.parts.known, rows.banks.rows):
             digest.update(b"" if array is None else array.tobytes())
         digest.update(f"{rows.parts.half.sum(dtype=np.float64):.3f} {rows.banks.backgrounds.sum(dtype=np.float64):.3f}".encode())
+    if config.agcl:
+        digest.update("\0".join(rows.texts).encode())
     return digest.hexdigest()[:16]
 
 

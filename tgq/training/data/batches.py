@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
+from tgq.training.attributes import AttributeSimilarity, LogWeights
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
@@ -52,6 +53,7 @@ class Batch:
     without_text: np.ndarray  # [B] bool, items whose metadata is dropped
     excluded: np.ndarray  # [P, P] bool, query and positive that must not count as a negative pair
     hard_excluded: np.ndarray  # [P, H] bool, query and hard negative, likewise
+    log_weights: LogWeights | None  # of the pairs in InfoNCE, by their attributes; None: all weigh the same
     chunk_size: int  # maximum number of items in a chunk
     scene: np.ndarray | None = None  # [B] number of the item's scene in `cast`, -1: its own picture; None: no scenes
     cast: Cast | None = None
@@ -97,6 +99,7 @@ class Batches:
     def __init__(self, rows: TrainingSet, sampler: PairSampler, casting: Casting | None, config):
         self.rows, self.sampler, self.casting, self.config = rows, sampler, casting, config
         self.excluded = ExcludedNegatives(rows)
+        self.attributes = AttributeSimilarity(rows) if config.agcl else None
 
     def draw(self, step: int) -> Batch:
         """The batch of a step: a random metadata view per item, some items without image or metadata, some in composed scenes."""
@@ -108,4 +111,5 @@ class Batches:
         without_image, without_text = (draw.random(len(items)) < share for share in (c.drop_image, c.drop_text))
         excluded, hard_excluded = (self.excluded.mask(left, others) for others in (right, hard))
         scene, cast = self.casting.draw(items, np.random.default_rng([c.seed, step, 2])) if self.casting else (None, None)
-        return Batch(self.rows, items, view, without_image, without_text, excluded, hard_excluded, c.chunk, scene, cast)
+        weights = self.attributes.log_weights(left, right, hard, c.agcl_threshold) if self.attributes else None
+        return Batch(self.rows, items, view, without_image, without_text, excluded, hard_excluded, weights, c.chunk, scene, cast)
