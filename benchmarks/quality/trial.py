@@ -61,6 +61,7 @@ DESIGNS = {
         Design("tgq, vocabulary only", {"connector": "tgq"}, {"correlation": False}, "ablation"),
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, close-ups unused", {"connector": "tgq"}, {"closeup_share": 0.0}, "ablation"),
+        Design("tgq, attribute-guided", {"connector": "tgq"}, {"agcl": True}, "ablation"),
         Design("tgq, initialisation only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
     )
 }
