@@ -20,8 +20,8 @@ import pytest
 
 from tgq.catalog.examine import MISSING
 from tgq.catalog.ingest import MAX_ID, _counts, examine, ingest
-from tgq.catalog.location import locate
-from tgq.catalog.source import open_source
+from tgq.catalog.reading.location import locate
+from tgq.catalog.reading.source import open_source
 from tgq.errors import SourceError
 from tgq.publishing.catalog_change import catalog_change
 from tgq.retrieval.gate import judge_change

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tgq.catalog.examine import VERDICT, Examiner
 from tgq.catalog.ingest import ingest
-from tgq.catalog.location import Location
+from tgq.catalog.reading.location import Location
 from tgq.errors import SourceError
 from tgq.images.decode import ImageLimits
 from tgq.images.fetch import Fetcher

@@ -5,8 +5,8 @@ from datetime import datetime, timezone
 import pytest
 
 from tgq.catalog import pairs as module
-from tgq.catalog.location import Location
 from tgq.catalog.pairs import load_pairs
+from tgq.catalog.reading.location import Location
 from tgq.errors import SourceError
 from tgq.run.night import Night
 from tgq.settings.sections import CatalogSettings, PairSettings, Settings, WarehouseSettings

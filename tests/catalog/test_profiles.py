@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tgq.catalog.profile import look_at
-from tgq.catalog.source import open_source
+from tgq.catalog.reading.source import open_source
 from tgq.settings.load import load_settings
 
 SHOPIFY = """\ufeffHandle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Option1 Name,Option1 Value,Variant SKU,Image Src,Image Position,Variant Image

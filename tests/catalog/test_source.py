@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgq.catalog.fields import encoder_texts
-from tgq.catalog.location import Location, fetch_options, folder_of, locate  # fmt: skip
-from tgq.catalog.source import open_columns, open_source
+from tgq.catalog.reading.location import Location, fetch_options, folder_of, locate  # fmt: skip
+from tgq.catalog.reading.source import open_columns, open_source
 from tgq.errors import SourceError
 from tgq.feeds.values import attributes as flat_attributes
 from tgq.feeds.values import category_path

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tgq.catalog.location import Location, fetch_options
+from tgq.catalog.reading.location import Location, fetch_options
 from tgq.images.decode import MAX_PNG_TEXT, ImageError, decode_image, verify_image
 from tgq.images.fetch import Fetcher
 from tgq.images.permitted import is_web_address, one_line, scheme_of

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from tgq.catalog.fields import encoder_texts
-from tgq.catalog.location import Location, fetch_options
+from tgq.catalog.reading.location import Location, fetch_options
 from tgq.images.decode import ImageError, ImageLimits, verify_header, verify_image
 from tgq.images.fetch import Fetcher
 from tgq.images.permitted import is_web_address

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from tgq.catalog.examine import MISSING
-from tgq.catalog.source import TASK_BYTES, Source
+from tgq.catalog.reading.source import TASK_BYTES, Source
 
 MAX_ID = 512  # characters
 BAD_ID = f"an id with control characters, or of more than {MAX_ID} characters"

@@ -24,10 +24,10 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from tgq.catalog.examine import VERDICT, Examiner
 from tgq.catalog.identity import partitions, with_id_reasons
-from tgq.catalog.location import Location, locate
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
-from tgq.catalog.read_errors import first_line, reader_error
-from tgq.catalog.source import Source, open_source
+from tgq.catalog.reading.location import Location, locate
+from tgq.catalog.reading.read_errors import first_line, reader_error
+from tgq.catalog.reading.source import Source, open_source
 from tgq.errors import SourceError
 from tgq.run.job_progress import job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from tgq.catalog.location import Location
-from tgq.catalog.source import open_columns
+from tgq.catalog.reading.location import Location
+from tgq.catalog.reading.source import open_columns
 from tgq.errors import SourceError
 from tgq.feeds.columns import find
 from tgq.run.night import Night

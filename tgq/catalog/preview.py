@@ -14,10 +14,10 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from tgq.catalog.examine import Examiner
-from tgq.catalog.feed import feed_options
 from tgq.catalog.identity import BAD_ID, MAX_ID
-from tgq.catalog.location import locate
-from tgq.catalog.source import Source, open_source
+from tgq.catalog.reading.feed import feed_options
+from tgq.catalog.reading.location import locate
+from tgq.catalog.reading.source import Source, open_source
 from tgq.feeds.feed import read
 from tgq.feeds.source_row import PART_ROWS, SourceRows
 from tgq.settings.sections import CatalogSettings, Settings

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from tgq.catalog.feed import feed_options, plan_files
-from tgq.catalog.location import locate
+from tgq.catalog.reading.feed import feed_options, plan_files
+from tgq.catalog.reading.location import locate
 from tgq.errors import UsageError
 from tgq.feeds.feed import read
 from tgq.feeds.options import FeedOptions

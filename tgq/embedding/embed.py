@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from pyspark.sql import functions as F
 
-from tgq.catalog.location import folder_of
+from tgq.catalog.reading.location import folder_of
 from tgq.embedding.accounting import account, carry_quarantine
 from tgq.embedding.committer import Committer
 from tgq.embedding.feature_cache import mark_cached, shrink_cache

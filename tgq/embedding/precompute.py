@@ -7,7 +7,7 @@ from dataclasses import replace
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.catalog.location import folder_of
+from tgq.catalog.reading.location import folder_of
 from tgq.embedding.feature_cache import cache_features, cached_bytes, free_space, mark_cached, shrink_cache, with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import write_plan

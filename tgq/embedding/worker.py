@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pyspark import TaskContext
 
-from tgq.catalog.location import fetch_options
+from tgq.catalog.reading.location import fetch_options
 from tgq.images.decode import ImageLimits
 from tgq.images.permitted import FetchOptions
 from tgq.settings.sections import Settings

@@ -28,9 +28,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from tgq.catalog.identity import partitions, with_id_reasons
-from tgq.catalog.location import Location, fetch_options, locate
-from tgq.catalog.read_errors import first_line, reader_error
-from tgq.catalog.source import Source, open_source
+from tgq.catalog.reading.location import Location, fetch_options, locate
+from tgq.catalog.reading.read_errors import first_line, reader_error
+from tgq.catalog.reading.source import Source, open_source
 from tgq.errors import SourceError, WarehouseError
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.images.fetch import Fetcher

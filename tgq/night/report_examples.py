@@ -10,7 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
-from tgq.catalog.location import Location, fetch_options, locate
+from tgq.catalog.reading.location import Location, fetch_options, locate
 from tgq.errors import SourceError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.images.fetch import Fetcher

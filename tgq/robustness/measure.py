@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from tgq.catalog.location import folder_of
+from tgq.catalog.reading.location import folder_of
 from tgq.embedding.daemon import preloaded
 from tgq.embedding.worker import EmbedWorker
 from tgq.errors import SourceError, UsageError, WarehouseError

@@ -18,7 +18,7 @@ from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.catalog.location import fetch_options, folder_of
+from tgq.catalog.reading.location import fetch_options, folder_of
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.images.permitted import FetchOptions
 from tgq.nuisances import NUISANCES, Item, apply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
-from tgq.catalog.location import Location
+from tgq.catalog.reading.location import Location
 from tgq.errors import SourceError
 from tgq.feeds.feed import inspect
 from tgq.feeds.files import FeedFile, feed_files

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from pyspark.sql import SparkSession
 
-from tgq.catalog.read_errors import reading
+from tgq.catalog.reading.read_errors import reading
 from tgq.errors import SourceError
 from tgq.feeds.files import FORMATS, SNIFFED, feed_files, is_hidden, suffix
 from tgq.images.decode import ImageError

@@ -20,9 +20,9 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
-from tgq.catalog.feed import csv_options, feed_options, plan_files
-from tgq.catalog.location import Location, locate
-from tgq.catalog.read_errors import reading
+from tgq.catalog.reading.feed import csv_options, feed_options, plan_files
+from tgq.catalog.reading.location import Location, locate
+from tgq.catalog.reading.read_errors import reading
 from tgq.errors import SourceError
 from tgq.feeds.columns import Matcher, cell, match, top_level
 from tgq.feeds.feed import read
