@@ -1,6 +1,6 @@
 """Speed of the inference engine on a GPU: CLIP ViT-L/14's shape with random weights, from JPEG files of 500 pixels.
 
-    python benchmarks/gpu.py [--items 20000] [--device auto] [--dtype auto] [--batch-tokens 16384 65536] [--decode-threads 0] [--rounds 3]
+    python benchmarks/gpu.py [--items 20000] [--device auto] [--dtype auto] [--batch-tokens 16384 65536] [--decode-threads 0] [--compile] [--rounds 3]
 
 One process as a Spark worker runs it: the engine that the embed step uses, from encoded pictures and texts to vectors. For each size of
 batch the table has pictures per second, the share of the time in which the GPU waited for decoded pictures, and the peak memory of the
@@ -28,9 +28,10 @@ from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_preprocessor
 from tgq.images.decode import decode_image
-from tgq.inference.device import choose_device, choose_dtype
+from tgq.inference.device import choose_device
 from tgq.inference.engine import EmbeddingEngine, EngineOptions
 from tgq.inference.machine import usable_cores
+from tgq.registry.loading import load_encoder
 
 SIDE = 500
 DISTINCT = 256  # drawn pictures; each is decoded anew for every item
@@ -94,6 +95,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--batch-tokens", type=int, nargs="+", default=[16_384, 65_536])
     parser.add_argument("--decode-threads", type=int, default=0, help="0: one per core")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the vision tower, as embed.compile does")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gpu.json")
     args = parser.parse_args()
@@ -102,7 +104,7 @@ def main() -> None:
     pictures = draw_pictures()
     with tempfile.TemporaryDirectory(prefix="tgq-bench-") as scratch:
         folder = write_encoder(Path(scratch), args.layers)
-        encoder = TGQFormer.from_pretrained(folder, device=device, dtype=choose_dtype(device, args.dtype))
+        encoder = load_encoder(str(folder), str(device), args.dtype, args.compile)
     began = time.perf_counter()
     for picture in pictures:
         encoder.vision.preprocess(decode_image(picture, target=encoder.vision.input_size))
@@ -118,7 +120,8 @@ def main() -> None:
         speeds, waits = [run["items_per_s"] for run in runs], [run["wait_share"] for run in runs]
         memory = max(run["peak_gb"] for run in runs)
         print(f"| {tokens} | {statistics.median(speeds):.0f} [{min(speeds):.0f}, {max(speeds):.0f}] | {statistics.median(waits):.1%} | {memory:.1f} |")
-    record = {"hardware": hardware, "cores": usable_cores(), "torch": torch.__version__, "dtype": str(encoder.dtype), "decode_per_core": decode, "rows": rows}
+    record = {"hardware": hardware, "cores": usable_cores(), "torch": torch.__version__, "dtype": str(encoder.dtype), "compiled": args.compile,
+              "decode_per_core": decode, "rows": rows}  # fmt: skip
     args.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

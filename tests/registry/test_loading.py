@@ -1,8 +1,10 @@
 """Versions of encoders: noted in the cache, and asked of the encoder again when anything that they depend on has changed."""
 
 import json
+from functools import partialmethod
 
 import pytest
+import torch
 
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
@@ -50,3 +52,15 @@ def test_a_cache_that_cannot_be_written_costs_time_only(versions, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     folder = write_tiny_encoder(tmp_path / "encoder")
     assert versions(folder)[0] == TGQFormer.from_pretrained(folder).model_version
+
+
+def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):
+    """Without the C++ compiler that torch's own backend needs on a CPU, and half a minute of its time."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    folder = str(write_tiny_encoder(tmp_path / "encoder"))
+    plain, compiled = (loading.load_encoder.__wrapped__(folder, "cpu", "float32", compiled) for compiled in (False, True))
+    pixels = torch.rand(3, 3, compiled.vision.preprocess.height, compiled.vision.preprocess.width)
+    torch._dynamo.utils.counters.clear()
+    for one, other in zip(plain.encode_image(pixels), compiled.encode_image(pixels), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "the tower ran as it is"

@@ -24,6 +24,7 @@ class EmbedWorker:
     prefetch_mb: int
     fetch: FetchOptions
     limits: ImageLimits
+    compiled: bool = False
     output_tower_features: bool = False
 
     @classmethod
@@ -39,6 +40,7 @@ class EmbedWorker:
             prefetch_mb=settings.embed.prefetch_mb,
             fetch=fetch_options(catalog_folder, images),
             limits=ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels),
+            compiled=settings.embed.compile,
         )  # fmt: skip
 
     def engine(self):
@@ -61,7 +63,7 @@ class EmbedWorker:
         """The encoder on the task's device, loaded once per process."""
         from tgq.registry.loading import load_encoder
 
-        return load_encoder(self.model_folder, task_device(self.device, TaskContext.get()), self.dtype)
+        return load_encoder(self.model_folder, task_device(self.device, TaskContext.get()), self.dtype, self.compiled)
 
 
 def task_cores() -> int:

@@ -85,8 +85,11 @@ def _digest(place: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
+def load_encoder(folder: str, device: str, dtype: str, compiled: bool = False) -> TGQFormer:
     """The encoder, loaded once per process.
+
+    Args:
+        compiled: torch.compile the vision tower. The first batch of each size then takes a minute.
 
     Raises:
         DeviceError: the device is a GPU, and it is absent.
@@ -100,4 +103,6 @@ def load_encoder(folder: str, device: str, dtype: str) -> TGQFormer:
     encoder = TGQFormer.from_pretrained(local_folder(folder), device=chosen, dtype=choose_dtype(chosen, dtype))
     if isinstance(encoder.head, LLMHead):
         encoder.head.merge()  # inference is faster with merged adapters
+    if compiled:
+        encoder.vision.model.compile()
     return encoder

@@ -130,6 +130,7 @@ class EmbedSettings(Section):
     slice_items: Positive | None = None  # items per commit; null: about a minute of work
     decode_threads: Annotated[int, Field(ge=0)] = 0  # per task; 0: one per core of the task
     prefetch_mb: Positive = 256  # decoded pictures waiting for the model, per task
+    compile: bool = False  # torch.compile the vision tower: takes each worker up to a minute, see benchmarks/gpu.py
     retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed
 
 
