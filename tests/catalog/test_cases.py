@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tgq.catalog.examine import MISSING
-from tgq.catalog.ingest import MAX_ID, _counts, examine, ingest
+from tgq.catalog.identity import MAX_ID
+from tgq.catalog.ingest import _counts, examine, ingest
 from tgq.catalog.reading.location import locate
 from tgq.catalog.reading.source import open_source
 from tgq.errors import SourceError
