@@ -23,10 +23,10 @@ nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 test: setup
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(OPTIONS)
 
-# tests that need no Spark, under a minute
+# tests that need no Spark, a minute or two
 FAST := tests/encoder tests/inference tests/images tests/retrieval tests/training tests/nuisances tests/multiply/test_variants.py tests/report tests/settings tests/test_architecture.py
 test-fast: $(VENV)/.installed
-	@$(VENV)/bin/python -m pytest $(FAST) $(OPTIONS)
+	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(FAST) $(OPTIONS)
 
 setup: java $(VENV)/.installed $(VENV)/.prepared
 
