@@ -11,11 +11,10 @@ setting reads no picture. `content_hash` covers the picture's bytes and the text
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, Row
@@ -29,7 +28,7 @@ from tgq.catalog.reading.location import Location, locate
 from tgq.catalog.reading.read_errors import first_line, reader_error
 from tgq.catalog.reading.source import Source, open_source
 from tgq.errors import SourceError
-from tgq.run.job_progress import job_progress
+from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
 
 STAGE = "ingest"
@@ -100,13 +99,7 @@ def examine(night: Night, source: Source, location: Location) -> DataFrame:
     examiner, folder = Examiner.of(night.settings, location), night.staging(STAGE)
     try:
         with job_progress(night, "ingest", source.rows) as done:
-
-            def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-                for batch in examiner.batches(batches):
-                    done.add(batch.num_rows)
-                    yield batch
-
-            joined.mapInArrow(run, from_arrow_schema(VERDICT)).write.mode("overwrite").parquet(folder)
+            joined.mapInArrow(counted(examiner.batches, done), from_arrow_schema(VERDICT)).write.mode("overwrite").parquet(folder)
     except (PySparkException, Py4JError) as e:
         if ours := reader_error(e):
             raise ours from e

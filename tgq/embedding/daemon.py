@@ -27,13 +27,16 @@ def preloaded(context: SparkContext) -> Iterator[None]:
         del context.environment[PRELOAD]
 
 
-def start_workers(spark: SparkSession) -> None:
+def start_workers(spark: SparkSession) -> Thread | None:
     """Let Spark on this machine start the parent of the embedding workers in the background, so that embedding does not wait for its imports.
 
     On a cluster it does nothing: a job of one task would start the parent on one of the executors only.
+
+    Returns:
+        The thread that waits for it; None on a cluster.
     """
     if not (spark.sparkContext.master or "").startswith("local"):
-        return
+        return None
     with preloaded(spark.sparkContext):
         nothing = spark.range(1, numPartitions=1).mapInArrow(lambda batches: batches, "id long")
 
@@ -41,7 +44,9 @@ def start_workers(spark: SparkSession) -> None:
         with suppress(Exception):  # where no worker can start, the embed step raises the error
             nothing.collect()
 
-    Thread(target=run, name="start-workers", daemon=True).start()
+    thread = Thread(target=run, name="start-workers", daemon=True)
+    thread.start()
+    return thread
 
 
 def _preload() -> None:

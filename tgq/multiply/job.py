@@ -41,7 +41,7 @@ from tgq.multiply.plan import partners_of, plan_of
 from tgq.multiply.product import Product, cut
 from tgq.multiply.row import ROW, row_of
 from tgq.multiply.sampling import CAST_ROW, Sampling
-from tgq.run.job_progress import job_progress
+from tgq.run.job_progress import counted, job_progress
 from tgq.run.progress import Progress
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
@@ -149,13 +149,7 @@ def _cut(work: _Work, source: Source, location: Location) -> DataFrame:
     tasks, folder = partitions(work.spark, source), work.out.staging("products")
     rows = with_id_reasons(source.frame, tasks).select(*_CutTask.COLUMNS)
     with job_progress(work, "cut out", source.rows) as done:
-
-        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in task.run(batches):
-                done.add(batch.num_rows)
-                yield batch
-
-        rows.mapInArrow(run, from_arrow_schema(STAGED)).write.mode("overwrite").parquet(folder)
+        rows.mapInArrow(counted(task.run, done), from_arrow_schema(STAGED)).write.mode("overwrite").parquet(folder)
     return work.spark.read.schema(from_arrow_schema(STAGED)).parquet(folder)
 
 
@@ -214,13 +208,7 @@ def _draw(work: _Work, products: DataFrame, sampling: Sampling) -> None:
     chunks = sampling.work(work.spark).withColumnRenamed("category", "key")
     rows = chunks.join(columns, "item_id").repartition(tasks, "key", "chunk").sortWithinPartitions("key", "chunk", "first", "item_id")
     with job_progress(work, "draw", sampling.rows) as done:
-
-        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in task.run(batches):
-                done.add(batch.num_rows)
-                yield batch
-
-        rows.mapInArrow(run, from_arrow_schema(ROW)).write.mode("overwrite").parquet(work.out.place(TABLE))
+        rows.mapInArrow(counted(task.run, done), from_arrow_schema(ROW)).write.mode("overwrite").parquet(work.out.place(TABLE))
 
 
 @dataclass(frozen=True)

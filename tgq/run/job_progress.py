@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import pyarrow as pa
 from pyspark import Accumulator
 from pyspark.sql import SparkSession
 
 from tgq.run.progress import Progress, repeated
+
+Rows = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 class Watched(Protocol):
@@ -31,3 +34,14 @@ def job_progress(night: Watched, label: str, total: int) -> Iterator[Accumulator
             yield done
     finally:
         night.progress.finish()
+
+
+def counted(run: Rows, done: Accumulator[int]) -> Rows:
+    """A function for `mapInArrow` that yields what `run` yields, and adds the number of rows to `done`."""
+
+    def counting(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in run(batches):
+            done.add(batch.num_rows)
+            yield batch
+
+    return counting

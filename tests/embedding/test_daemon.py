@@ -1,0 +1,25 @@
+"""The parent of the embedding workers is started ahead of them."""
+
+import psutil
+
+from tgq.embedding.daemon import PRELOAD, preloaded, start_workers
+
+
+def parents():
+    """Process ids of the parents that import torch for their workers. Spark starts one for each environment of a Python function."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if "tgq.embedding.daemon" in (process.info["cmdline"] or ()):
+            above = [p.pid for p in process.parents()]
+            if psutil.Process().pid in above and process.parent().name() == "java" and PRELOAD in process.environ():
+                found.add(process.pid)
+    return found
+
+
+def test_embedding_finds_the_parent_that_was_started_ahead(spark):
+    start_workers(spark).join()
+    [started] = parents()
+    with preloaded(spark.sparkContext):
+        rows = spark.range(1, numPartitions=1).mapInArrow(lambda batches: batches, "id long")
+    rows.write.format("noop").mode("overwrite").save()
+    assert parents() == {started}
