@@ -17,6 +17,7 @@ def checks(settings: Settings) -> Iterator[tuple[str, bool, str]]:
     for name, check in (
         ("java", _java),
         ("delta jars", _jars),
+        ("class archive", _classes),
         ("memory", _memory),
         ("gpu", _gpu),
         ("tower weights", _towers),
@@ -47,6 +48,14 @@ def _jars(settings: Settings) -> str:
     if not jars:
         raise MachineError(f"no Delta JARs in {jars_folder()}", "run `tgq setup`, or any step with a network")
     return f"{len(jars)} in {jars_folder()}"
+
+
+def _classes(settings: Settings) -> str:
+    from tgq.storage.class_archive import archive_file
+    from tgq.storage.jars import jars_folder
+
+    file = archive_file() if jars_folder().is_dir() else None
+    return str(file) if file and file.is_file() else "none; `tgq setup` makes one, and Spark then starts a quarter faster"
 
 
 def _memory(settings: Settings) -> str:

@@ -42,11 +42,15 @@ def need_machine(settings: Settings) -> None:
 
 @commands.command()
 def setup() -> None:
-    """Prepare the Delta JARs and the default towers' weights in the local cache. Needed once per machine."""
+    """Prepare the Delta JARs, the JVM's class archive and the default towers' weights in the local cache. Needed once per machine."""
     from tgq.encoder.towers.hub import prepare_towers
+    from tgq.storage.class_archive import record_archive
     from tgq.storage.jars import delta_jars
 
-    out.print(f"{len(delta_jars())} JARs, towers: {', '.join(sorted(prepare_towers()))}")
+    jars, towers, problem = delta_jars(), prepare_towers(), record_archive()
+    out.print(f"{len(jars)} JARs, towers: {', '.join(sorted(towers))}")
+    if problem:
+        out.print(f"no class archive, so Spark starts as slowly as before: {problem}", markup=False)
 
 
 @commands.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -26,17 +27,36 @@ def java_version() -> int:
     Raises:
         MachineError: there is no Java, or it is older than 17.
     """
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if not java or not Path(java).exists():
-        raise MachineError(f"no Java found ({'JAVA_HOME=' + home if home else 'nothing named java on the PATH'})", JAVA_HELP)
-    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    java, printed = _java()
     match = re.search(r'version "(?:1\.)?(\d+)', printed)
     if not match:
         raise MachineError(f"{java} -version printed {printed.strip()[:120]!r}, which names no version", JAVA_HELP)
     if int(match[1]) < JAVA_MINIMUM:
         raise MachineError(f"Java {match[1]} at {java} is too old for Spark {pyspark.__version__}", JAVA_HELP)
     return int(match[1])
+
+
+def java_text() -> str:
+    """What `java -version` prints: the exact version and build.
+
+    Raises:
+        MachineError: there is no Java.
+    """
+    return _java()[1]
+
+
+def _java() -> tuple[str, str]:
+    """The path of Java, and what its `-version` prints."""
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if not java or not Path(java).exists():
+        raise MachineError(f"no Java found ({'JAVA_HOME=' + home if home else 'nothing named java on the PATH'})", JAVA_HELP)
+    return java, _printed_version(java)
+
+
+@functools.cache
+def _printed_version(java: str) -> str:
+    return subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
 
 
 def jars_folder() -> Path:

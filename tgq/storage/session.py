@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import re
 import sys
 
 from py4j.protocol import Py4JJavaError
@@ -12,10 +13,12 @@ from pyspark.sql import SparkSession
 
 from tgq.errors import MachineError
 from tgq.settings.sections import Settings
+from tgq.storage.class_archive import archive_options
 from tgq.storage.jars import delta_jars, java_version
 from tgq.storage.sizing import CONF, JVM, is_small
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
+CLASS_PATH = "spark.driver.extraClassPath"
 
 
 def _need_delta() -> None:
@@ -55,13 +58,17 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     _speak_utf8()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1") if (spark.master or "").startswith("local") else None
     builder = SparkSession.builder.appName(spark.app_name)
+    local = re.fullmatch(r"local(\[.*\])?", spark.master or "") is not None  # local-cluster has JVMs of its own
+    jars = [str(jar) for jar in delta_jars()]
+    if local:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM, so master and memory are fixed
     defaults = {
         "spark.sql.extensions": DELTA_CLASS,
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.jars": ",".join(str(jar) for jar in delta_jars()),
+        # a local JVM is its own executor; the class archive has classes of the class path, not of JARs that are added later
+        **({CLASS_PATH: os.pathsep.join([*filter(None, [spark.conf.get(CLASS_PATH)]), *jars])} if local else {"spark.jars": ",".join(jars)}),
         "spark.scheduler.mode": "FAIR",  # the commit of embedded items does not wait for the tasks that embed the next ones
         "spark.python.daemon.module": "tgq.embedding.daemon",
         "spark.ui.enabled": "false",
@@ -71,7 +78,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         "spark.databricks.delta.snapshotPartitions": "2",
         "spark.databricks.delta.schema.autoMerge.enabled": "false",
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
-        "spark.driver.extraJavaOptions": f"-XX:+UseParallelGC {JVM if small else ''}".strip(),
+        "spark.driver.extraJavaOptions": " ".join(filter(None, ("-XX:+UseParallelGC", JVM if small else "", archive_options() if local else ""))),
         "spark.sql.catalogImplementation": "hive" if metastore else "in-memory",
     } | (CONF if small else {})
     if submitted:
@@ -80,8 +87,9 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         defaults["spark.driver.memory"] = spark.driver_memory
         if spark.master:
             builder = builder.master(spark.master)
-    for key, value in (defaults | spark.conf | (extra or {})).items():
-        if submitted and key in ("spark.jars", "spark.driver.extraJavaOptions") and key not in spark.conf:
+    own = {key: value for key, value in spark.conf.items() if not (local and key == CLASS_PATH)}
+    for key, value in (defaults | own | (extra or {})).items():
+        if submitted and key in ("spark.jars", CLASS_PATH, "spark.driver.extraJavaOptions") and key not in spark.conf:
             continue
         builder = builder.config(key, value)
     session = builder.getOrCreate()
