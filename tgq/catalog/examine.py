@@ -33,7 +33,7 @@ VERDICT = pa.schema([
     ("title", _TEXT), ("brand", _TEXT), ("category", _TEXT), ("attributes", _MAP), ("image_uri", _TEXT), ("image_size", pa.int64()),
     ("image_hash", _TEXT), ("metadata_text", _TEXT), ("encoder_title", _TEXT), ("group_id", _TEXT), ("variant_id", _TEXT),
     ("slices", _MAP), ("source_fingerprint", _TEXT), ("content_hash", _TEXT), ("image_bytes", pa.binary()),
-    ("additional_images", pa.list_(_TEXT)), ("missing_words", pa.int32()),
+    ("additional_images", pa.list_(_TEXT)), ("missing_words", pa.int32()), ("was_active", pa.bool_()),
 ])  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class Examiner:
         more = row.get("additional_images")
         fields = _digest(*(row[f] for f in FIELDS), *([more] if more else []))
         out: dict[str, Any] = {name: row.get(name) for name in VERDICT.names}
-        out.update(image_bytes=None, bytes_read=0, source_fingerprint=f"{fields}:{NONE}")
+        out.update(image_bytes=None, bytes_read=0, was_active=row["known_active"], source_fingerprint=f"{fields}:{NONE}")
         if row["reason"]:
             return self._refused(row, out)
         text, title = encoder_texts(row, self.metadata)
@@ -154,7 +154,7 @@ class Examiner:
         shown = {k: v[:LONGEST_FIELD] if isinstance(v, str) else v for k, v in shown.items() if v not in (None, {})}
         return dict.fromkeys(VERDICT.names) | {
             "item_id": out["item_id"], "occurrence": out["occurrence"], "reason": out["reason"], "detail": out["detail"],
-            "fields": json.dumps(shown, ensure_ascii=False), "bytes_read": out["bytes_read"],
+            "fields": json.dumps(shown, ensure_ascii=False), "bytes_read": out["bytes_read"], "was_active": out["was_active"],
             "source_fingerprint": self._refusal(out["source_fingerprint"]), "change": "quarantined",
         }  # fmt: skip
 

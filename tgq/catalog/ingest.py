@@ -11,9 +11,8 @@ setting reads no picture. `content_hash` covers the picture's bytes and the text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -32,6 +31,15 @@ from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
 
 STAGE = "ingest"
+CHANGES = ("new", "changed", "touched", "reactivated")  # counts of rows that change `catalog_items`
+
+
+class Standing(NamedTuple):
+    """Counts of `catalog_items`."""
+
+    active: int
+    inactive: int
+    largest_group: int  # active items of the largest group
 
 
 def ingest(night: Night) -> StepResult:
@@ -57,17 +65,21 @@ def ingest(night: Night) -> StepResult:
         reasons = ", ".join(f"{reason} {n}" for reason, n in counts["reasons"].items())
         outside = "name the folder of the pictures in images.allowed_roots, or " if "path_outside_catalog" in counts["reasons"] else ""
         raise SourceError(f"none of the {counts['rows']} rows of {catalog.path} can be used ({reasons})", f"{outside}see the table quarantine for details")
-    vanished = upsert_items(night, staged, counts)
+    # without changes the active items show whether an item has vanished: then more of them are active than have a row
+    standing = None if any(counts[name] for name in CHANGES) else _standing(night)
+    vanished = 0
+    if standing is None or standing.active > counts["present"]:
+        vanished, standing = upsert_items(night, staged), None
     pairs = load_pairs(night, location)
-    inactive, largest_group = _standing(night)
-    if largest_group > MAX_GROUP and night.settings.pairs.source in ("auto", "group"):
-        night.progress.say(f"the largest group has {largest_group} items; only {MAX_GROUP} items of a group are paired")
+    standing = standing or _standing(night)
+    if standing.largest_group > MAX_GROUP and night.settings.pairs.source in ("auto", "group"):
+        night.progress.say(f"the largest group has {standing.largest_group} items; only {MAX_GROUP} items of a group are paired")
     return StepResult(
         rows_in=counts["rows"],
         rows_out=counts["good"],
         unchanged=counts["unchanged"],
         quarantined=counts["rows"] - counts["good"],
-        inactive=inactive,
+        inactive=standing.inactive,
         versions_written=warehouse.versions("catalog_items", "quarantine", "relevance_pairs"),
         figures={
             **{name: counts[name] for name in ("new", "changed", "touched", "unchanged", "reactivated", "images_read", "bytes_read")},
@@ -76,8 +88,8 @@ def ingest(night: Night) -> StepResult:
             "additional_images": counts["additional_images"],
             "notes": list(source.notes),
             "newly_inactive": vanished,
-            "inactive": inactive,
-            "largest_group": largest_group,
+            "inactive": standing.inactive,
+            "largest_group": standing.largest_group,
             "pairs": pairs,
         },
     )
@@ -120,7 +132,7 @@ def _refusals(night: Night) -> DataFrame:
 
 
 def _counts(staged: DataFrame) -> dict[str, Any]:
-    """Rows by verdict, from one aggregation."""
+    """Rows by verdict, and `present`: active items that have a row. From one aggregation."""
     found: list[Row] = (
         staged.groupBy("change", "reason")
         .agg(
@@ -130,26 +142,27 @@ def _counts(staged: DataFrame) -> dict[str, Any]:
             F.sum("bytes_read").alias("bytes_read"),
             F.sum("missing_words").alias("missing_words"),
             F.sum(F.greatest(F.size("additional_images"), F.lit(0))).alias("additional_images"),
+            F.count_if(F.col("was_active") & (F.col("occurrence") == 0)).alias("present"),
         )
         .collect()
     )  # at most one row a reason
     counts: dict[str, Any] = {c: sum(r["rows"] for r in found if r["change"] == c) for c in ("new", "changed", "touched", "unchanged")}
     counts["good"] = sum(counts.values())
-    for name in ("rows", "reactivated", "images_read", "bytes_read", "missing_words", "additional_images"):
+    for name in ("rows", "reactivated", "images_read", "bytes_read", "missing_words", "additional_images", "present"):
         counts[name] = sum(r[name] or 0 for r in found)
     bad = ((r["reason"], r["rows"]) for r in found if r["reason"])
     counts["reasons"] = dict(sorted(bad, key=lambda pair: (-pair[1], pair[0])))
     return counts
 
 
-def _standing(night: Night) -> tuple[int, int]:
-    """(inactive items, items of the largest active group), from one aggregation."""
+def _standing(night: Night) -> Standing:
+    """Counts of the items, from one aggregation."""
     groups = night.warehouse.read("catalog_items").groupBy("group_id").agg(
         F.count_if("is_active").alias("active"), F.count_if(~F.col("is_active")).alias("inactive")
     )  # fmt: skip
-    active = F.when(F.col("group_id").isNotNull(), F.col("active"))
-    row = groups.agg(F.sum("inactive").alias("inactive"), F.max(active).alias("largest")).collect()[0]
-    return row["inactive"] or 0, row["largest"] or 0
+    in_group = F.when(F.col("group_id").isNotNull(), F.col("active"))
+    [row] = groups.agg(F.sum("active"), F.sum("inactive"), F.max(in_group)).collect()
+    return Standing(*(count or 0 for count in row))
 
 
 def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
@@ -159,28 +172,21 @@ def write_quarantine(night: Night, staged: DataFrame, refused: int) -> None:
     })  # fmt: skip
     warehouse = night.warehouse
     condition = f"run_id = '{night.run_id}' AND stage = '{STAGE}'"
-    if not refused and warehouse.read("quarantine").where(condition).isEmpty():
+    if not refused and not warehouse.has_rows("quarantine", {"run_id": night.run_id, "stage": STAGE}):
         return
     rows.select(*warehouse.read("quarantine").columns).write.format("delta").mode("overwrite") \
         .option("replaceWhere", condition).saveAsTable(warehouse.qualified("quarantine"))  # fmt: skip
 
 
-def upsert_items(night: Night, staged: DataFrame, counts: Mapping[str, int]) -> int:
+def upsert_items(night: Night, staged: DataFrame) -> int:
     """MERGE new and changed items; items without a row in the source become inactive. Returns how many became inactive.
 
     An item whose row was quarantined stays active with its last good version. Unchanged rows are not written again, so the cost of
     the write depends on the changes, not on the size of the catalog.
-
-    Args:
-        counts: of `_counts`; where nothing is new, changed or gone, no commit is made.
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
     snapshot = staged.where("occurrence = 0").withColumns(stamp | {"first_seen": F.lit(night.started_at)})
-    if not any(counts[name] for name in ("new", "changed", "touched", "reactivated")):
-        active = warehouse.read("catalog_items").where("is_active").select("item_id")
-        if active.join(snapshot.select("item_id"), "item_id", "left_anti").isEmpty():
-            return 0
     columns = [c for c in warehouse.read("catalog_items").columns if c != "first_seen"]
     good, news = "s.reason IS NULL", "(s.change <> 'unchanged' OR s.reactivated)"
     before = last_ingest(night)

@@ -21,9 +21,9 @@ def carry_quarantine(night: Night, model_version: str) -> None:
     """
     if night.settings.embed.retry_quarantined:
         return
-    earlier = night.warehouse.read("quarantine").where((F.col("stage") == "embed") & F.col("reason").isin(*PERMANENT))
-    if earlier.isEmpty():
+    if not night.warehouse.has_rows("quarantine", {"stage": "embed", "reason": PERMANENT}):
         return
+    earlier = night.warehouse.read("quarantine").where((F.col("stage") == "embed") & F.col("reason").isin(*PERMANENT))
     latest = Window.partitionBy("item_id").orderBy(F.desc("quarantined_at"))
     last = earlier.withColumn("n", F.row_number().over(latest)).where("n = 1").drop("n")
     done = night.warehouse.read("item_embeddings").where(F.col("model_version") == model_version)

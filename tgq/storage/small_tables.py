@@ -34,13 +34,15 @@ def schema_of(folder: str) -> StructType:
 
 def select(folder: str, columns: Sequence[str], where: Where) -> list[dict[str, Any]]:
     """The rows that have these values, in no order. Times are in UTC, maps are dicts."""
-    from deltalake import DeltaTable, QueryBuilder
-
     names = ", ".join(f'"{name}"' for name in columns)
     condition = _condition(where)
-    found = QueryBuilder().register("t", DeltaTable(folder)).execute(f"SELECT {names} FROM t{f' WHERE {condition}' if condition else ''}")
-    rows: list[dict[str, Any]] = pa.RecordBatchReader.from_stream(found).read_all().to_pylist(maps_as_pydicts="strict")
-    return rows
+    found: list[dict[str, Any]] = _query(folder, f"SELECT {names} FROM t{f' WHERE {condition}' if condition else ''}").to_pylist(maps_as_pydicts="strict")
+    return found
+
+
+def has_rows(folder: str, where: Where) -> bool:
+    """Whether a table, of any size, has rows with these values."""
+    return bool(_query(folder, f"SELECT 1 AS one FROM t WHERE {_condition(where)} LIMIT 1").num_rows)
 
 
 def replace(folder: str, rows: Sequence[Mapping[str, Any]], where: Where) -> None:
@@ -51,6 +53,13 @@ def replace(folder: str, rows: Sequence[Mapping[str, Any]], where: Where) -> Non
     schema = pa.schema(table.schema())
     content = pa.Table.from_pylist([{name: _plain(row.get(name)) for name in schema.names} for row in rows], schema)
     write_deltalake(table, content, mode="overwrite", predicate=_condition(where))
+
+
+def _query(folder: str, sql: str) -> pa.Table:
+    """The result of a query that calls the table t."""
+    from deltalake import DeltaTable, QueryBuilder
+
+    return pa.RecordBatchReader.from_stream(QueryBuilder().register("t", DeltaTable(folder)).execute(sql)).read_all()
 
 
 def _plain(value: Any) -> Any:

@@ -183,6 +183,12 @@ class Warehouse:
         found = self.read(name).where(_condition(where)).select(*columns).collect()
         return [{c: v.astimezone(timezone.utc) if isinstance(v, datetime) else v for c, v in row.asDict().items()} for row in found]
 
+    def has_rows(self, name: str, where: small_tables.Where) -> bool:
+        """Whether a table has rows with these values. Cost: a scan of these columns at most; without a Spark job in a local folder."""
+        if self._is_local:
+            return small_tables.has_rows(self.location(name), where)
+        return not self.read(name).where(_condition(where)).isEmpty()
+
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], where: small_tables.Where) -> None:
         """Write rows in place of those that have these values, in one commit. Columns that a row does not name are null.
 
