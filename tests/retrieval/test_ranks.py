@@ -56,6 +56,8 @@ def test_counts_follow_the_definition_for_any_blocks_and_tiles(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "QUERY_TILE", data.draw(st.integers(1, 9)))
         patch.setattr(ranks, "POOL_TILE", data.draw(st.integers(1, 20)))
+        patch.setattr(ranks, "NEAR", data.draw(st.integers(1, 30)))
+        patch.setattr(ranks, "DIRECT", data.draw(st.sampled_from([0, ranks.DIRECT, 10**9])))  # never, by cost, wherever there are candidates
         got = count_above(queries, positives, blocks, Exclude(own, query_images), query_categories)
         parts = [
             count_above(queries, positives, [b], Exclude(own, query_images), query_categories) for b in blocks

@@ -78,15 +78,18 @@ class Exclude:
         )
 
     def mask(self, block: Block, columns: np.ndarray) -> np.ndarray:
-        """True if row columns[i, j] of `block` is excluded for query i; bool, shape of `columns`."""
+        """True if row columns[i, j] of `block` is excluded for query i; bool [Q, m].
+
+        columns: [Q, m], or [1, m] if they are the same for all queries. The result is [1, m], too, if nothing is excluded.
+        """
         excluded = np.zeros(columns.shape, bool)
         if self.positions is not None:
-            excluded |= block.positions[columns] == self.positions[:, None]
+            excluded = excluded | (block.positions[columns] == self.positions[:, None])
         if self.images is not None:
             if block.images is None:
                 raise ValueError("same-image items cannot be excluded: the block has no image codes")
             codes = block.images[columns]
-            excluded |= (codes == self.images[:, None]) & (codes != NO_IMAGE)
+            excluded = excluded | ((codes == self.images[:, None]) & (codes != NO_IMAGE))
         return excluded
 
 

@@ -10,8 +10,9 @@ of a random order.
 The counts over disjoint parts of the pool add up, so the pool can be spread over workers: rank = 1 + the sum of `above`.
 
 Cost: one matrix product of queries and pool, plus about 50 ns for each item that scores at least as high as the query's lowest
-positive. In total this is less than twice the matrix product for a good encoder, ten times for a random one and thirty times for
-a collapsed one. Memory: one tile (QUERY_TILE x POOL_TILE) and its candidates.
+positive, or 5 ns for each item and positive if that is less. In total this is less than twice the matrix product for a good
+encoder or a random one and a few positives, and thirty times for a collapsed one. Memory: one tile (QUERY_TILE x POOL_TILE) and
+its candidates.
 """
 
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ import numpy as np
 from tgq.retrieval.exact import NO_EXCLUSIONS, NO_IMAGE, Block, Exclude, as_matrix, noise_bound, ordered, pack, product_tiles, score_pairs
 
 QUERY_TILE, POOL_TILE = 2048, 2048
+NEAR = 8192  # exact scores that are computed at once; bounds the memory
+DIRECT = 10  # a candidate that is sorted costs as much as this many comparisons of an item with a positive
 
 
 @dataclass(frozen=True)
@@ -156,38 +159,81 @@ class _Tile:
         np.minimum.at(lowest, rows, low)
         for first, products in product_tiles(self.queries, pool, POOL_TILE):
             candidate = products >= lowest[:, None]
-            row = np.repeat(np.arange(len(products)), np.count_nonzero(candidate, axis=1))
-            flat = np.flatnonzero(candidate)
-            column = first + flat - row * products.shape[1]
-            allowed = ~self.exclude.rows(row).mask(block, column[:, None])[:, 0]
-            row, column, value = row[allowed], column[allowed], products.ravel()[flat[allowed]]
+            if DIRECT * np.count_nonzero(candidate) > len(rows) * products.shape[1]:
+                self._compare(block, pool, first, products, high, low, total, in_category)
+            else:
+                self._sort(block, pool, first, products, candidate, high, low, total, in_category)
 
-            keys = np.sort(_row_keys(row, value))
-            total += _count_over(keys, rows, high)
+    def _sort(
+        self, block: Block, pool: np.ndarray, first: int, products: np.ndarray, candidate: np.ndarray, high: np.ndarray, low: np.ndarray,
+        total: np.ndarray, in_category: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Count in the columns from `first` on by sorting the candidates, bool [q, w]: cheap if they are few."""
+        rows = self.positives.rows
+        row = np.repeat(np.arange(len(products)), np.count_nonzero(candidate, axis=1))
+        flat = np.flatnonzero(candidate)
+        column = first + flat - row * products.shape[1]
+        allowed = ~self.exclude.rows(row).mask(block, column[:, None])[:, 0]
+        row, column, value = row[allowed], column[allowed], products.ravel()[flat[allowed]]
+
+        keys = np.sort(_row_keys(row, value))
+        total += _count_over(keys, rows, high)
+        if in_category is not None:
+            assert self.categories is not None and block.categories is not None
+            same = self.categories[row] == block.categories[column]
+            in_category += _count_over(np.sort(_row_keys(row[same], value[same])), rows, high)
+
+        # Between low and high, the exact score of the pair decides.
+        near = np.searchsorted(keys, _row_keys(rows, high), "right") > np.searchsorted(keys, _row_keys(rows, low))
+        starts = np.searchsorted(row, np.arange(len(products) + 1))
+        pairs, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for pair in map(int, np.flatnonzero(near)):
+            span = slice(starts[rows[pair]], starts[rows[pair] + 1])
+            columns.append(column[span][(value[span] >= low[pair]) & (value[span] <= high[pair])])
+            pairs.append(np.full(len(columns[-1]), pair))
+        self._count_near(np.concatenate(pairs), np.concatenate(columns), block, pool, total, in_category)
+
+    def _compare(
+        self, block: Block, pool: np.ndarray, first: int, products: np.ndarray, high: np.ndarray, low: np.ndarray, total: np.ndarray,
+        in_category: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        """Count in the columns from `first` on by comparing each item with each positive: cheap if the positives are few. `products` [q, w]
+        is changed."""
+        columns, rows = slice(first, first + products.shape[1]), self.positives.rows
+        np.copyto(products, -np.inf, where=self.exclude.mask(block, np.arange(columns.start, columns.stop)[None]))
+        categories = None if block.categories is None else block.categories[columns]
+        for start in range(0, len(rows), QUERY_TILE):
+            part = slice(start, min(start + QUERY_TILE, len(rows)))
+            values = products[rows[part]]
+            above = values > high[part, None]
+            total[part] += np.count_nonzero(above, axis=1)
+            near = (values >= low[part, None]) & ~above
+            if in_category is not None:
+                assert self.categories is not None and categories is not None
+                in_category[part] += np.count_nonzero(above & (categories == self.categories[rows[part], None]), axis=1)
+            pairs, at = np.nonzero(near)
+            self._count_near(start + pairs, first + at, block, pool, total, in_category)
+
+    def _count_near(
+        self, pairs: np.ndarray, columns: np.ndarray, block: Block, pool: np.ndarray, total: np.ndarray, in_category: np.ndarray | None
+    ) -> None:
+        """Count the items `columns[i]` of `block`, which are about as high as the positive `pairs[i]`, if they rank above it by their exact
+        score. Both are int64 [m], with the columns of a pair next to each other."""
+        which, first, counts = np.unique(pairs, return_index=True, return_counts=True)
+        order, done = np.argsort(-counts, kind="stable"), 0
+        while done < len(order):
+            most = int(counts[order[done]])
+            group = order[done : done + max(1, NEAR // most)]
+            done += len(group)
+            pair, listed = which[group], np.arange(most) < counts[group, None]
+            column = np.where(listed, columns[np.minimum(first[group, None] + np.arange(most), len(columns) - 1)], -1)
+            row, own, positions = self.positives.rows[pair], self.positives.positions[pair, None], block.positions[column]
+            scores = score_pairs(self.queries[row], pool, column)
+            above = listed & (pack(scores, positions) < pack(self.scores[pair, None], own)) & (positions != own)
+            total[pair] += np.count_nonzero(above, axis=1)
             if in_category is not None:
                 assert self.categories is not None and block.categories is not None
-                same = self.categories[row] == block.categories[column]
-                in_category += _count_over(np.sort(_row_keys(row[same], value[same])), rows, high)
-
-            # Between low and high, the exact score of the pair decides.
-            near = np.searchsorted(keys, _row_keys(rows, high), "right") > np.searchsorted(
-                keys, _row_keys(rows, low)
-            )
-            starts = np.searchsorted(row, np.arange(len(products) + 1))
-            for pair in map(int, np.flatnonzero(near)):
-                span = slice(starts[rows[pair]], starts[rows[pair] + 1])
-                within = span.start + np.flatnonzero((value[span] >= low[pair]) & (value[span] <= high[pair]))
-                above = within[self._above(pair, int(rows[pair]), block, pool, column[within])]
-                total[pair] += len(above)
-                if in_category is not None:
-                    in_category[pair] += np.count_nonzero(same[above])
-
-    def _above(self, pair: int, row: int, block: Block, pool: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """bool, shape of `columns`: the items of `block` that rank above the positive `pair` by their exact score."""
-        own, positions = self.positives.positions[pair], block.positions[columns]
-        scores = score_pairs(self.queries[row : row + 1], pool, columns[None])[0]
-        threshold = pack(self.scores[pair : pair + 1], own[None])[0]
-        return (pack(scores, positions) < threshold) & (positions != own)
+                in_category[pair] += np.count_nonzero(above & (block.categories[column] == self.categories[row, None]), axis=1)
 
 
 def _row_keys(row: np.ndarray, value: np.ndarray) -> np.ndarray:
