@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tgq.publishing.pool import MAIN, Pool, gather_vectors, read_blocks
-from tgq.retrieval.bootstrap import Sums, difference_interval, interval, partial
+from tgq.retrieval.bootstrap import Sums, difference_interval, interval, poisson_weights, weighted
 from tgq.retrieval.exact import Block, Exclude
 from tgq.retrieval.metrics import Metric, query_metrics
 from tgq.retrieval.ranks import Positives, count_above, listed_above
@@ -51,9 +51,10 @@ class Scoring:
         counts: dict[str, int] = {}
         for queries in passes(batches):
             values, _ = self.values(queries)
-            keys = queries["group_key"].to_numpy().view(np.uint64)
+            # a query has the same weights in all its slices
+            weights = poisson_weights(queries["group_key"].to_numpy().view(np.uint64), self.replicates, self.seed)
             for name, rows in _members(queries["memberships"], self.slices).items():
-                part = summed(values[rows], keys[rows], self.replicates, self.seed)
+                part = summed(values[rows], weights[rows])
                 held[name] = held[name] + part if name in held else part
                 counts[name] = counts.get(name, 0) + len(rows)
         for name, sums in held.items():
@@ -129,11 +130,11 @@ def metric_columns(cutoffs: tuple[int, ...]) -> tuple[Metric, ...]:
     return query_metrics(np.zeros(1, np.int64), none, None, none, cutoffs=cutoffs).columns
 
 
-def summed(values: np.ndarray, keys: np.ndarray, replicates: int, seed: int) -> Sums:
-    """Bootstrap sums of some queries, with the plain sums (every weight 1) as a first replicate."""
+def summed(values: np.ndarray, weights: np.ndarray) -> Sums:
+    """Bootstrap sums of some queries, with the plain sums (every weight 1) as a first replicate. `weights`: uint8 [n, replicates]."""
     known = ~np.isnan(values)
     plain = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64)
-    sums = partial(values, keys, replicates, seed)
+    sums = weighted(values, weights)
     return Sums(np.vstack([plain[0], sums.values]), np.vstack([plain[1], sums.weights]))
 
 

@@ -9,7 +9,7 @@ The unit of resampling is the cluster, not the query (Field and Welsh 2007, "Boo
 product group have each other as positives and share images and titles, so their results are correlated. Resampled one by one
 they would count as independent evidence, and the intervals would be too narrow. Without groups the cluster is the query itself.
 
-Cost: rows x B weights in chunks, one matrix product [B, rows] x [rows, M]; the result takes B * (M + 1) doubles.
+Cost: rows x B weights of one byte, one matrix product [B, rows] x [rows, M]; the result takes B * (M + 1) doubles.
 """
 
 from collections.abc import Iterable
@@ -45,12 +45,13 @@ class Sums:
 def poisson_weights(keys: np.ndarray, replicates: int, seed: int) -> np.ndarray:
     """Poisson(1) weights, uint8 [n, B]. Row i depends on keys[i] (uint64) and the seed only."""
     stream = _splitmix64(np.arange(replicates, dtype=np.uint64) + (np.uint64(seed) << np.uint64(32)))
-    uniform = (_splitmix64(np.asarray(keys, np.uint64)[:, None] ^ stream[None]) >> np.uint64(32)).astype(
-        np.uint32
-    )
-    weights = np.zeros(uniform.shape, np.uint8)
-    for bound in _BOUNDS:
-        weights += uniform >= bound
+    keys = np.asarray(keys, np.uint64)
+    weights = np.zeros((len(keys), replicates), np.uint8)
+    for start in range(0, len(keys), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        uniform = (_splitmix64(keys[rows, None] ^ stream[None]) >> np.uint64(32)).astype(np.uint32)
+        for bound in _BOUNDS:
+            weights[rows] += uniform >= bound
     return weights
 
 
@@ -62,14 +63,18 @@ def partial(values: np.ndarray, keys: np.ndarray, replicates: int = REPLICATES, 
         keys: uint64 [n], hash of each query's cluster.
         replicates: B.
     """
+    return weighted(values, poisson_weights(keys, replicates, seed))
+
+
+def weighted(values: np.ndarray, weights: np.ndarray) -> Sums:
+    """Like `partial`, with the weights of `poisson_weights`, uint8 [n, B]."""
     values = np.asarray(values, np.float64)
-    sums = np.zeros((2, replicates, values.shape[1]))
+    sums = np.zeros((2, weights.shape[1], values.shape[1]))
     for start in range(0, len(values), _CHUNK):
-        chunk = values[start : start + _CHUNK]
-        weights = poisson_weights(keys[start : start + _CHUNK], replicates, seed).astype(np.float64).T
+        chunk, weight = values[start : start + _CHUNK], weights[start : start + _CHUNK].astype(np.float64).T
         known = ~np.isnan(chunk)
-        sums[0] += weights @ np.where(known, chunk, 0.0)
-        sums[1] += weights @ known.astype(np.float64)
+        sums[0] += weight @ np.where(known, chunk, 0.0)
+        sums[1] += weight @ known.astype(np.float64)
     return Sums(*sums)
 
 
