@@ -1,3 +1,5 @@
+import json
+
 import ir_measures
 import numpy as np
 import pytest
@@ -148,3 +150,35 @@ def test_queries_may_leave_the_pool(make_night, items, warehouse):
         row = next(r for (_, s, name), r in rows.items() if (s, name) == ("all", "hit_rate@1"))
         found[keep] = (row.value, row.pool_size, figures["queries_hidden_from_pool"])
     assert found == {True: (0.0, 40, 0), False: (1.0, 38, 2)}
+
+
+def test_an_unchanged_pool_is_not_measured_again(make_night, items, warehouse, monkeypatch):
+    options = {"replicates": 50, "slices": ("category",), "min_slice_queries": 10}
+    night, data = make_night(evaluate=options), items(n=80, styles=10)
+    data.write(night)
+    data.write_pairs(night)
+    index.build_index(night)
+    first = step.evaluate(night)
+    generations.publish_index(night, {"item_embeddings": 1})
+    assert not first.figures["carried"]
+
+    def stamped(run_id):
+        return {key: (row.value, row.ci_low, row.ci_high, row.n_queries, row.pool_size) for key, row in rows_of(warehouse, run_id).items()}
+
+    second = make_night("night-2", evaluate=options)
+    index.build_index(second)
+    with monkeypatch.context() as patch:
+        patch.setattr(step, "measure", None)  # would fail if it were called
+        again = step.evaluate(second)
+    timed = {"carried", "evaluate_seconds", "gate"}  # the gate judges the second night against the first
+    assert again.figures["carried"] and stamped("night-2") == stamped("night-1")
+    figures = ({k: v for k, v in result.figures.items() if k not in timed} for result in (again, first))
+    assert len({json.dumps(of_night, sort_keys=True) for of_night in figures}) == 1
+    assert (again.rows_in, again.rows_out) == (first.rows_in, first.rows_out)
+
+    # another setting, and other pairs: measured again
+    wider = make_night("night-3", evaluate=options | {"level": 0.9})
+    index.build_index(wider)
+    assert not step.evaluate(wider).figures["carried"]
+    data.write_pairs(second, data.pairs()[:40])
+    assert not step.evaluate(second).figures["carried"]

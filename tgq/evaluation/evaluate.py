@@ -14,6 +14,8 @@ import numpy as np
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tgq.evaluation import carrying
+from tgq.evaluation.carrying import Measured
 from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
 from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
@@ -32,38 +34,49 @@ CONCAT = "concat"
 def evaluate(night: Night) -> StepResult:
     """Compute the metrics of the night, write them to `retrieval_metrics`, and stage the gate's verdict.
 
-    Without relevance pairs only coverage and the recall of the shards are computed. A refusal takes effect in the publish step.
+    Without relevance pairs only coverage and the recall of the shards are computed. If the last published run measured the same pool,
+    pairs and shards with the same settings, its figures are this run's too (`carried`). A refusal takes effect in the publish step.
     """
     clock, options = time.perf_counter(), night.settings.evaluate
-    pool = write_pool(night)
+    pool, shards = write_pool(night), staged_shards(night) or []
+    key = carrying.key_of(night, pool, shards)
+    found = carrying.measured_before(night, key)
+    carried = found is not None
+    found = found or measure(night, pool, shards)
+    carrying.keep(night, key, found)
+    write_metrics(night, [row for row in found.rows if not row["model_version"].startswith(MINUS)])
+    differences = [row for row in found.rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL]
+    figures: dict[str, Any] = {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split, "carried": carried}
+    figures |= found.figures
+    figures["differences"] = [
+        {"baseline": row["model_version"].removeprefix(MINUS)} | {name: row[name] for name in ("metric", "k", "value", "ci_low", "ci_high")}
+        for row in differences
+    ]  # fmt: skip
+    figures["metrics"] = {
+        f"{row['model_version']}/{metric_key(row)}": row["value"] for row in found.rows if row["slice"] == ALL and row not in differences
+    }
+    figures["gate"] = verdict(night, pool, found.rows, bool(found.queries))
+    figures["evaluate_seconds"] = round(time.perf_counter() - clock, 2)
+    return StepResult(
+        rows_in=found.queries, rows_out=sum(not row["model_version"].startswith(MINUS) for row in found.rows), versions_read=pool.versions,
+        figures=figures, versions_written=night.warehouse.versions("retrieval_metrics"),
+    )  # fmt: skip
+
+
+def measure(night: Night, pool: Pool, shards: list[ShardFile]) -> Measured:
+    """Metrics of all systems and slices, coverage, and the recall of the shards."""
     totals = write_queries(night, pool, evaluated_pairs(night), night.staging("evaluate", "queries"))
     rows = [coverage_row(pool)]
-    figures: dict[str, Any] = {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split}
+    figures: dict[str, Any] = {"pairs": asdict(totals)}
     if totals.queries:
         scored, more = score(night, pool, totals)
         rows += scored
         figures |= more
     else:
         figures["relevance"] = "no relevance pairs"
-    figures["pairs"] = asdict(totals)
-    shards = staged_shards(night)
     if shards and pool.rows > 1:
         rows.append(recall_row(night, pool, shards))
-    write_metrics(night, [row for row in rows if not row["model_version"].startswith(MINUS)])
-    differences = [row for row in rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL]
-    figures["differences"] = [
-        {"baseline": row["model_version"].removeprefix(MINUS)} | {name: row[name] for name in ("metric", "k", "value", "ci_low", "ci_high")}
-        for row in differences
-    ]  # fmt: skip
-    figures["metrics"] = {
-        f"{row['model_version']}/{metric_key(row)}": row["value"] for row in rows if row["slice"] == ALL and row not in differences
-    }
-    figures["gate"] = verdict(night, pool, rows, bool(totals.queries))
-    figures["evaluate_seconds"] = round(time.perf_counter() - clock, 2)
-    return StepResult(
-        rows_in=totals.queries, rows_out=len(rows) - len(differences), versions_read=pool.versions, figures=figures,
-        versions_written=night.warehouse.versions("retrieval_metrics"),
-    )  # fmt: skip
+    return Measured(totals.queries, rows, figures)
 
 
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
