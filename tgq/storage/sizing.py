@@ -16,7 +16,8 @@ LITTLE = 32 * 2**20  # bytes of the catalog's table, and of catalog_items
 TABLES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml", ".gz")
 # C1 alone, with the code cache that both compilers have together by default
 JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
-CONF = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+# little data needs no plan that adapts to its size; each adaptation plans what is left of the query again
+CONF = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.sql.adaptive.enabled": "false"}
 
 
 def is_small(settings: Settings) -> bool:
