@@ -62,7 +62,7 @@ def catalog(tmp_path, empty_tables):
 def begin(spark, tmp_path, model, catalog, *sets):
     loaded = load_settings(
         [], [f"warehouse.path={tmp_path / 'warehouse'}", f"catalog.path={catalog}", f"encoder.path={model}",
-             "embed.task_items=8", "embed.slice_items=16", "encoder.device=cpu", *sets], {},
+             "embed.task_items=8", "encoder.device=cpu", *sets], {},
     )  # fmt: skip
     return open_night(spark, loaded.settings)
 
@@ -114,13 +114,14 @@ def test_a_run_embeds_everything_once_and_the_next_only_what_changed(spark, tmp_
 
 
 def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, model, catalog, monkeypatch):
-    whole = begin(spark, tmp_path / "whole", model, catalog)
-    rows = [item(n, catalog, jpeg(n), f"blue bag {n}", whole.run_id) for n in range(50)]
+    slices = "embed.slice_items=18"  # three slices, each committed alone
+    whole = begin(spark, tmp_path / "whole", model, catalog, slices)
+    rows = [item(n, catalog, jpeg(n), f"blue bag {n}", whole.run_id) for n in range(45)]
     put(whole, rows)
     step.embed(whole)
     expected = vectors(whole)
 
-    night = begin(spark, tmp_path / "killed", model, catalog)
+    night = begin(spark, tmp_path / "killed", model, catalog, slices)
     put(night, [(*r[:17], night.run_id, *r[18:]) for r in rows])
     real, calls = committer.commit_slices, []
 
@@ -142,12 +143,12 @@ def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         step.embed(night)
     monkeypatch.undo()
-    assert 0 < len(vectors(night)) < 50
+    assert 0 < len(vectors(night)) < 45
 
-    resumed = begin(spark, tmp_path / "killed", model, catalog)
+    resumed = begin(spark, tmp_path / "killed", model, catalog, slices)
     assert resumed.run_id == night.run_id
     done = step.embed(resumed)
-    assert (done.embedded, done.unchanged) == (50, 0) and 0 < done.figures["encoded_now"] < 50
+    assert (done.embedded, done.unchanged) == (45, 0) and 0 < done.figures["encoded_now"] < 45
     got = vectors(resumed)
     assert got.keys() == expected.keys()
     assert max(np.abs(got[k] - expected[k]).max() for k in got) < 1e-6

@@ -57,6 +57,15 @@ def run(spark, shop, cache, tiny_encoder, mlflow_in, tmp_path, told):
 
 
 @pytest.fixture
+def filled(run, cache):
+    """The shop's warehouse, which the first training filled, as a source: it is not ingested again."""
+    if not any(cache.iterdir()):
+        run("fills the warehouse", steps=1, evaluate_every=1)
+    settings = load_settings(["local", "catalogs/demo"], [f"warehouse.path={json.dumps(str(next(cache.iterdir())))}"]).settings
+    return Source.of_warehouse(settings)
+
+
+@pytest.fixture
 def sets(monkeypatch):
     """The training sets that were trained on."""
     kept, save = [], TrainingSet.save
@@ -120,9 +129,9 @@ def test_views_are_positives_of_their_item_and_of_its_group(run, sets, cache):
     assert (sets[-1].image == rows.image).all()
 
 
-def test_several_processes_have_the_curve_of_one(run, tmp_path):
+def test_several_processes_have_the_curve_of_one(run, filled, tmp_path):
     for name, more in (("one", {}), ("torchrun", {"processes": 2}), ("spark", {"processes": 2, "launcher": "spark"})):
-        run(name, **more)
+        run(name, sources=[filled], **more)
     one, *others = (curve(tmp_path / name) for name in ("one", "torchrun", "spark"))
     for other in others:
         for name, points in one.items():
@@ -130,9 +139,9 @@ def test_several_processes_have_the_curve_of_one(run, tmp_path):
             assert [value for _, value in other[name]] == pytest.approx([value for _, value in points], rel=1e-4)
 
 
-def test_a_training_that_fails_leaves_its_curve(run, tmp_path):
+def test_a_training_that_fails_leaves_its_curve(run, filled, tmp_path):
     with pytest.raises(TgqError, match="the loss is nan"):
-        run("broken", lr=1e30, base_lr=1e30, evaluate_every=1)
+        run("broken", sources=[filled], lr=1e30, base_lr=1e30, evaluate_every=1)
     points = curve(tmp_path / "broken")["validation_mrr"]
     assert len(points) > 1 and [step for step, _ in points] == list(range(len(points)))
     _, found = mlflow_run(tmp_path / "broken")
@@ -144,15 +153,13 @@ def test_processes_that_fail_say_why(spark, tmp_path):
         launch(tmp_path, 2, "torchrun", spark, "cpu")
 
 
-def test_a_warehouse_is_trained_on_without_a_tower_and_other_towers_are_said_to_run(run, told, cache, sets):
+def test_a_warehouse_is_trained_on_without_a_tower_and_other_towers_are_said_to_run(run, told, filled, sets):
     run("first")
-    place = next(cache.iterdir())
-    settings = load_settings(["local", "catalogs/demo"], [f"warehouse.path={json.dumps(str(place))}"]).settings
-    run("second", sources=[Source.of_warehouse(settings)])
+    run("second", sources=[filled])
     assert "towers ran for 0" in told.said[-2]
     assert (sets[0].item == sets[1].item).all() and np.array_equal(sets[0].image_tokens, sets[1].image_tokens)
     assert not any("other towers" in line for line in told.said)
-    run("third", sources=[Source.of_warehouse(settings)], fit="crop")
+    run("third", sources=[filled], fit="crop")
     assert any("is of other towers" in line for line in told.said) and "towers ran for 0" not in told.said[-2]
 
 
