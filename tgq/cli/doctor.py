@@ -77,9 +77,9 @@ def _gpu(settings: Settings) -> str:
 
 
 def _towers(settings: Settings) -> str:
-    from tgq.encoder.towers.hub import prepare_towers
+    from tgq.encoder.towers.hub import prepare_models
 
-    return ", ".join(f"{name} in {folder}" for name, folder in prepare_towers().items())
+    return ", ".join(f"{name} in {folder}" for name, folder in prepare_models().items())
 
 
 def _encoder(settings: Settings) -> str:

@@ -41,14 +41,19 @@ def need_machine(settings: Settings) -> None:
 
 
 @commands.command()
-def setup() -> None:
-    """Prepare the Delta JARs, the JVM's class archive and the default towers' weights in the local cache. Needed once per machine."""
-    from tgq.encoder.towers.hub import prepare_towers
+def setup(
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Optional bundled models to prepare too.")] = None,
+) -> None:  # fmt: skip
+    """Prepare the Delta JARs, the JVM's class archive and the default towers' weights in the local cache. Needed once per machine.
+
+    Example: tgq setup smollm2-135m-instruct
+    """
+    from tgq.encoder.towers.hub import prepare_models
     from tgq.storage.class_archive import record_archive
     from tgq.storage.jars import delta_jars
 
-    jars, towers, problem = delta_jars(), prepare_towers(), record_archive()
-    out.print(f"{len(jars)} JARs, towers: {', '.join(sorted(towers))}")
+    jars, prepared, problem = delta_jars(), prepare_models(models or ()), record_archive()
+    out.print(f"{len(jars)} JARs, models: {', '.join(sorted(prepared))}", soft_wrap=True)
     if problem:
         out.print(f"no class archive, so Spark starts as slowly as before: {problem}", markup=False)
 

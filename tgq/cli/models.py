@@ -32,7 +32,9 @@ def train(
     launcher: Annotated[str, typer.Option(help="How several processes are started: torchrun (on this machine) or spark (TorchDistributor).")] = "torchrun",
     device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda.")] = "auto",
     head: Annotated[str | None, typer.Option(help="Head: light or llm. Short for --model head=...")] = None,
-    llm: Annotated[str | None, typer.Option(help="Language model of the llm head: a folder or a Hugging Face name. Short for --model llm=...")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="Language model of the llm head: a folder, a Hugging Face name or smollm2-135m-instruct. Short for --model llm=...")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Setting of the encoder, e.g. vision=openai/clip-vit-base-patch32 or connector=qformer; repeatable."),

@@ -15,7 +15,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 class EncoderConfig:
     """The configuration of an encoder, saved as `config.json`.
 
-    `vision`, `text` and `llm` are references: the name of a bundled tower, a folder (relative to the encoder's) or a hub name.
+    `vision`, `text` and `llm` are references: the name of a bundled model, a folder (relative to the encoder's) or a hub name.
     """
 
     vision: str = "efficientnet-lite0"  # reference of the vision tower

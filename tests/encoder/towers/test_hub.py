@@ -11,13 +11,13 @@ from tgq.errors import ModelError
 
 def test_bundled_towers_are_folders_of_safetensors(tmp_path, monkeypatch):
     monkeypatch.setenv("TGQ_CACHE", str(tmp_path))
-    folders = hub.prepare_towers()
+    folders = hub.prepare_models()
     assert set(folders) == {"efficientnet-lite0", "all-minilm-l6-v2"}
     for folder in folders.values():
         assert load_file(hub.weight_files(folder)[0])
         assert (folder / "config.json").is_file()
     stamp = (folders["efficientnet-lite0"] / "model.safetensors").stat().st_mtime_ns
-    assert hub.prepare_towers() == folders
+    assert hub.prepare_models() == folders
     assert (folders["efficientnet-lite0"] / "model.safetensors").stat().st_mtime_ns == stamp
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tgq.encoder.towers.loading import quiet_transformers
+from tgq.errors import ModelError
+
 
 def convert_lite0(weights: Path, labels: Path, out: Path) -> None:
     """Convert TF EfficientNet-Lite0 (ImageNet-1k) to a transformers EfficientNetForImageClassification with class names.
@@ -59,3 +62,35 @@ def convert_lite0(weights: Path, labels: Path, out: Path) -> None:
         "image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3,
     }
     (out / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=1))
+
+
+def convert_gguf(weights: Path, out: Path) -> None:
+    """Convert a GGUF language model to a transformers causal language model with its tokenizer.
+
+    Its quantised weights are expanded and rounded to float16, which changes them far less than their quantisation did. transformers
+    refuses to save a model that came from a GGUF file, so the weights are written here.
+
+    Raises:
+        ModelError: the file's tokenizer names no end token, or the file lacks some of the model's weights.
+    """
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    place = {"gguf_file": weights.name, "local_files_only": True, "trust_remote_code": False}
+    with quiet_transformers():
+        tokenizer = AutoTokenizer.from_pretrained(weights.parent, **place)
+        model, info = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, output_loading_info=True, **place)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer in {weights} names no end token", "use a GGUF file with tokenizer.ggml.eos_token_id")
+    if info["missing_keys"]:
+        raise ModelError(f"{weights} lacks the weight '{min(info['missing_keys'])}'", "use a complete GGUF file")
+    config = model.config
+    del config.quantization_config  # of the file, not of what is written
+    config.name_or_path, config.dtype = "", torch.float16
+    state = model.state_dict()
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)  # the same tensor as the token embeddings
+    config.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    save_file({name: value.half().contiguous() for name, value in state.items()}, out / "model.safetensors", {"format": "pt"})

