@@ -50,6 +50,10 @@ def test_neither_batch_nor_padding_reach_the_state_that_is_read(model):
     torch.testing.assert_close(torch.cat([encode(model, [i]) for i in range(6)]), whole, atol=1e-4, rtol=0)
 
 
+def test_nothing_is_kept_that_only_the_light_head_reads(model):
+    assert model.anchor is None and model.config.anchor
+
+
 def test_the_version_outlives_the_folder_that_was_loaded(folder, tmp_path):
     work = shutil.copytree(folder, tmp_path / "work" / "encoder")
     (work / "towers").rename(tmp_path / "towers")

@@ -101,7 +101,8 @@ class TGQFormer(nn.Module):
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
         design = connector_class(config.connector)
         self.connector = design(config, t.width, t.max_length)
-        self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width, v.n_closeups) if config.anchor and self.connector.n_anchored else None
+        anchored = config.anchor and config.head == "light" and self.connector.n_anchored  # the llm head pools no image
+        self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width, v.n_closeups) if anchored else None
         self.gates = DualGates(config.width, v.pooled_width) if design.gated else None
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
