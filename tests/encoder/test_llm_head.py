@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from tgq.encoder import heads
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder, write_tiny_llm
 from tgq.errors import ModelError
@@ -48,6 +49,14 @@ def test_neither_batch_nor_padding_reach_the_state_that_is_read(model):
     torch.testing.assert_close(whole.norm(dim=-1), torch.ones(6))
     torch.testing.assert_close(encode(model, [5, 3, 1]), whole[[5, 3, 1]], atol=1e-4, rtol=0)
     torch.testing.assert_close(torch.cat([encode(model, [i]) for i in range(6)]), whole, atol=1e-4, rtol=0)
+
+
+def test_items_are_passed_in_groups_of_like_length_and_come_back_in_order(model, monkeypatch):
+    whole, padded = encode(model, [0, 1, 2, 3, 4, 5]), []
+    monkeypatch.setattr(heads, "GROUP", 2)
+    model.head.llm.register_forward_pre_hook(lambda module, args, kwargs: padded.append(kwargs["attention_mask"].shape[1]), with_kwargs=True)
+    torch.testing.assert_close(encode(model, [0, 1, 2, 3, 4, 5]), whole, atol=1e-4, rtol=0)
+    assert padded == sorted(padded) and padded[0] < padded[-1]
 
 
 def test_nothing_is_kept_that_only_the_light_head_reads(model):

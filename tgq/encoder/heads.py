@@ -15,6 +15,8 @@ from tgq.encoder.towers import hub
 from tgq.encoder.towers.loading import load_model, load_tokenizer
 from tgq.errors import ModelError
 
+GROUP = 32  # items in a pass of the language model; they are padded to the longest of them
+
 
 @dataclass(frozen=True)
 class Streams:
@@ -101,21 +103,26 @@ class LLMHead(nn.Module):
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
         """Embeddings `[B, De]`, not normalised."""
-        visual = self.visual_in(streams.tokens)
-        ids, mask = self._tokenize(features.metadata, visual.device)
+        visual, texts = self.visual_in(streams.tokens), self._tokenize(features.metadata)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # so that a short text is not padded to the longest of the batch
+        parts = [order[first : first + GROUP] for first in range(0, len(order), GROUP)]
+        states = torch.cat([self._end_states(visual[part], [texts[i] for i in part]) for part in parts])
+        return self.out(states.to(self.out.weight.dtype))[torch.tensor(order).argsort()]
+
+    def _end_states(self, visual: Tensor, texts: list[list[int]]) -> Tensor:
+        """The states `[B, H]` at the end tokens of B texts behind the connector tokens `[B, n, H]`."""
+        lengths = torch.tensor([len(text) for text in texts])
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=self.tokenizer.eos_token_id)
+        ids, mask = ids.to(visual.device), (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(visual.device)
         embeds = torch.cat([visual, self.llm.get_input_embeddings()(ids).to(visual.dtype)], dim=1)
         mask = torch.cat([mask.new_ones(visual.shape[:2]), mask], dim=1)
         states = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
-        return self.out(states[torch.arange(len(states)), mask.sum(1) - 1].to(self.out.weight.dtype))
+        return states[torch.arange(len(states)), mask.sum(1) - 1]
 
-    def _tokenize(self, texts: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-        end = self.tokenizer.eos_token_id
-        rows = [self.tokenizer(t, truncation=True, max_length=self.text_length, add_special_tokens=False)["input_ids"]
-                for t in texts]
-        rows = [torch.tensor([*row, end]) for row in rows]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=end)
-        lengths = torch.tensor([len(row) for row in rows])
-        return ids.to(device), (torch.arange(ids.shape[1]) < lengths[:, None]).long().to(device)
+    def _tokenize(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """The tokens of each text, then the end token."""
+        rows = self.tokenizer(list(texts), truncation=True, max_length=self.text_length, add_special_tokens=False)["input_ids"]
+        return [[*row, self.tokenizer.eos_token_id] for row in rows]
 
     def merge(self) -> None:
         """Fold the adapters into the base weights. Inference is faster, but the encoder can no longer be trained or saved."""
