@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tgq.encoder.fusion import PlainFusion
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.tiny import write_tiny_encoder
+from tgq.encoder.tiny import write_tiny_encoder, write_tiny_llm
 from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import initialise
@@ -255,3 +256,15 @@ def test_features_that_are_no_numbers_are_one_line(encoder):
 def test_too_few_groups_are_one_line(encoder):
     with pytest.raises(SourceError, match="too few for training and validation"):
         train(encoder, drawn(encoder).subset(np.arange(4)), CONFIG)
+
+
+@pytest.mark.parametrize("regather", [False, True])
+def test_a_language_model_head_trains_without_a_closed_form_and_with_a_teacher(encoder, folder, tmp_path, regather):
+    llm = TGQFormer(replace(encoder.config, head="llm", llm=str(write_tiny_llm(tmp_path / "llm")), lora_rank=4), folder)
+    rows, path = drawn(llm), tmp_path / "checkpoint.safetensors"
+    assert initialise(llm, rows, CONFIG) == {}, "there is nothing to solve in closed form"
+    history = train(llm, rows, replace(CONFIG, lr=3e-3, chunk=8, regather=regather, steps=6, evaluate_every=1), checkpoint=path)
+    assert history[-1]["loss"] < history[1]["loss"] and history[-1]["relation"] > 0
+    trained = {name: value for name, value in load_file(path).items() if name.startswith("now/encoder.head.llm.")}
+    assert trained and all("lora_" in name for name in trained), "the checkpoint has the adapters, not the language model"
+    assert all(value.any() for name, value in trained.items() if "lora_B" in name), "every adapter has left its start at zero"
