@@ -15,6 +15,7 @@ from catalogs import Catalog, folder_of, truth
 from PIL import Image
 from trial import Design
 
+from tgq.encoder.heads import LLMHead
 from tgq.encoder.model import TGQFormer
 from tgq.training.data.dataset import TrainingSet
 
@@ -179,7 +180,8 @@ def _save(fig, out: Path) -> None:
 
 
 def costs(designs: list[Design], rows: TrainingSet) -> pd.DataFrame:
-    """GFLOPs per item without the towers (torch's counter; a multiply-add counts as two), and items per second on this machine, by design."""
+    """Parameters that are trained, all parameters with the frozen ones, GFLOPs per item without the towers (torch's counter; a multiply-add
+    counts as two), and items per second on this machine, by design. Adapters of a language model are merged, as in a night."""
     import time
 
     from torch.utils.flop_counter import FlopCounterMode
@@ -189,14 +191,18 @@ def costs(designs: list[Design], rows: TrainingSet) -> pd.DataFrame:
     batch = rows.features(np.arange(min(128, len(rows))))
     for design in designs:
         encoder = untrained(design).eval()
+        parameters = {"trained": sum(p.numel() for p in encoder.parameters() if p.requires_grad), "all": sum(p.numel() for p in encoder.parameters())}
+        if isinstance(encoder.head, LLMHead):
+            encoder.head.merge()
+        encoder.requires_grad_(False)  # so that no graph is kept: torch's counter fails under no_grad for parameters that require gradients
         counter = FlopCounterMode(display=False)
-        with counter:  # not under no_grad, because torch's counter then fails for parameters that require gradients
+        with counter:
             encoder(batch)
         took = []
-        with torch.no_grad():
-            for _ in range(5):
-                began = time.perf_counter()
-                encoder(batch)
-                took.append(time.perf_counter() - began)
-        found[design.name] = {"gflops": counter.get_total_flops() / 1e9 / len(batch.image), "items_per_s": len(batch.image) / float(np.median(took))}
+        for _ in range(5):
+            began = time.perf_counter()
+            encoder(batch)
+            took.append(time.perf_counter() - began)
+        speed = len(batch.image) / float(np.median(took))
+        found[design.name] = parameters | {"gflops": counter.get_total_flops() / 1e9 / len(batch.image), "items_per_s": speed}
     return pd.DataFrame(found).T

