@@ -111,3 +111,17 @@ def test_the_note_of_the_rows_outlives_maintenance(spark, warehouse):
     assert warehouse.note_of("relevance_pairs") == "key 2" and warehouse.read("relevance_pairs").count() == 2
     warehouse.append(rows.limit(1), "relevance_pairs")
     assert warehouse.note_of("relevance_pairs") is None, "rows were added that no key decided"
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_short_questions_are_answered_alike_by_both_engines(spark, warehouse, scheme):
+    store = Warehouse(spark, WarehouseSettings(path=f"{scheme}{warehouse.root}"))
+    assert store.sums("tower_features", "fingerprint", "bytes") == {} and not store.has_rows("tower_features", {"fingerprint": "a"})
+    schema = store.read("tower_features").schema
+    sizes = (("a", 1), ("a", 2_000_000_000), ("a", 2_000_000_000), ("b", 5))
+    rows = [{"fingerprint": f, "source_hash": f"{f}{n}", "bytes": n, "run_id": "r"} for f, n in sizes]
+    store.append(spark.createDataFrame([tuple(row.get(f.name) for f in schema) for row in rows], schema), "tower_features")
+    spark.sql("DELETE FROM tgq.tower_features WHERE source_hash = 'b5'")
+    assert store.sums("tower_features", "fingerprint", "bytes") == {"a": 4_000_000_001}
+    assert store.has_rows("tower_features", {"fingerprint": ("b", "a"), "run_id": "r"})
+    assert not store.has_rows("tower_features", {"fingerprint": "b"}), "the row was deleted"

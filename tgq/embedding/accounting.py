@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Column, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from tgq.catalog.examine import UNKNOWN
@@ -37,6 +37,14 @@ def carry_quarantine(night: Night, model_version: str) -> None:
         night.warehouse.upsert(again.select(*columns), "quarantine", ("run_id", "stage", "item_id", "occurrence"))
 
 
+def quarantined_by(night: Night, stage: str) -> DataFrame | None:
+    """`item_id` of the items that a stage of this run has quarantined, each once; None if there are none, which needs no Spark job."""
+    if not night.warehouse.has_rows("quarantine", {"run_id": night.run_id, "stage": stage}):
+        return None
+    rows = night.warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == stage))
+    return rows.select("item_id").distinct()
+
+
 def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], meter: Meter, seconds: float) -> StepResult:
     """Count the items in the tables, so that a continued run reports the same counts as an uninterrupted one.
 
@@ -53,15 +61,12 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
         .where(F.col("model_version") == model_version)
         .select("item_id", "content_hash", F.col("run_id").alias("embedded_by"))
     )
-    refused = (
-        night.warehouse.read("quarantine")
-        .where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed"))
-        .select("item_id", F.lit(True).alias("refused"))
-    )
-    # ingest quarantined the new row of such an item, so its last good version stays active
-    outdated = night.warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "ingest"))
-    outdated = outdated.select("item_id", F.lit(True).alias("outdated")).distinct()
-    in_snapshot = F.col("outdated").isNull()
+    joined = items.join(vectors, ["item_id", "content_hash"], "left")
+    # outdated: ingest quarantined the new row of such an item, so its last good version stays active
+    for name, stage in (("refused", "embed"), ("outdated", "ingest")):
+        found = quarantined_by(night, stage)
+        joined = joined.withColumn(name, F.lit(False)) if found is None else joined.join(found.withColumn(name, F.lit(True)), "item_id", "left")
+    in_snapshot = ~F.coalesce("outdated", F.lit(False))
     by_this_run = F.col("embedded_by") == night.run_id
 
     from_cache = sum(part.items for part in plan.slices if part.cached)
@@ -71,10 +76,7 @@ def account(night: Night, plan: Plan, model_version: str, read: dict[str, int], 
 
     is_refused = F.coalesce("refused", F.lit(False))
     row = (
-        items.join(vectors, ["item_id", "content_hash"], "left")
-        .join(refused, "item_id", "left")
-        .join(outdated, "item_id", "left")
-        .agg(
+        joined.agg(
             F.count("*").alias("active"),
             count(by_this_run, "embedded"),
             count(by_this_run & in_snapshot, "embedded_in_snapshot"),

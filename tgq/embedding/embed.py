@@ -11,10 +11,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from pyspark.sql import functions as F
-
 from tgq.catalog.reading.location import folder_of
-from tgq.embedding.accounting import account, carry_quarantine
+from tgq.embedding.accounting import account, carry_quarantine, quarantined_by
 from tgq.embedding.committer import Committer
 from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
@@ -56,9 +54,9 @@ def embed(night: Night) -> StepResult:
     read = warehouse.versions("catalog_items", "item_embeddings")
     carry_quarantine(night, model_version)
 
-    waiting = pending(night, model_version, tower_version).join(
-        warehouse.read("quarantine").where((F.col("run_id") == night.run_id) & (F.col("stage") == "embed")), "item_id", "left_anti"
-    )
+    waiting, refused = pending(night, model_version, tower_version), quarantined_by(night, "embed")
+    if refused is not None:
+        waiting = waiting.join(refused, "item_id", "left_anti")
     towers = towers_of(night.model_folder)
     plan = write_plan(night, *mark_cached(night, waiting, towers))
     clock, meter = time.perf_counter(), Meter(night)

@@ -91,8 +91,7 @@ def cache_tokens(night: Night, rows: DataFrame, fingerprint: str, transaction: t
 
 def cached_bytes(night: Night) -> dict[str, int]:
     """Bytes in the cache, by the tower's fingerprint."""
-    sizes = night.warehouse.read("tower_features").groupBy("fingerprint").agg(F.sum(F.col("bytes").cast("long")).alias("bytes"))
-    return {row["fingerprint"]: row["bytes"] for row in sizes.collect()}  # a few towers
+    return night.warehouse.sums("tower_features", "fingerprint", "bytes")  # a few towers
 
 
 def free_space(night: Night) -> int:

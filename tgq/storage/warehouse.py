@@ -189,6 +189,12 @@ class Warehouse:
             return small_tables.has_rows(self.location(name), where)
         return not self.read(name).where(_condition(where)).isEmpty()
 
+    def sums(self, name: str, by: str, column: str) -> dict[str, int]:
+        """The sum of a column of whole numbers for each value of another one, which has few. Cost: a scan of both columns."""
+        if self._is_local:
+            return small_tables.sums(self.location(name), by, column)
+        return {row[0]: row[1] for row in self.read(name).groupBy(by).agg(F.sum(F.col(column).cast("long"))).collect()}
+
     def replace(self, name: str, rows: Sequence[Mapping[str, Any]], where: small_tables.Where) -> None:
         """Write rows in place of those that have these values, in one commit. Columns that a row does not name are null.
 
