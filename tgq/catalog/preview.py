@@ -34,12 +34,15 @@ def preview(spark: SparkSession, settings: Settings) -> Iterator[str]:
     catalog = settings.catalog
     location = locate(spark, catalog)
     source = open_source(spark, catalog, location)
-    about = "" if location.format in ("parquet", "delta") else "about "
-    yield f"catalog: {about}{source.rows} rows in {catalog.path} ({location.format}), columns {', '.join(source.columns)}"
-    for note in source.notes:
-        yield f"note: {note}"
     examiner = Examiner.of(settings, location)
     rows = [_examined(examiner, row) for row in _sample(source, catalog)]
+    if len(rows) < SAMPLE:
+        known = f"{len(rows)}"  # the sample is the whole catalog
+    else:
+        known = f"{source.rows}" if location.format in ("parquet", "delta") else f"about {source.rows}"
+    yield f"catalog: {known} rows in {catalog.path} ({location.format}), columns {', '.join(source.columns)}"
+    for note in source.notes:
+        yield f"note: {note}"
     for row in rows[:SHOWN]:
         yield _shown(row)
     refused = Counter(row["reason"] for row in rows if row["reason"])

@@ -22,7 +22,7 @@ def train(
     profiles: Profiles = None, sets: Sets = None,
     seed: Annotated[int, typer.Option(help="Seed of initialisation and sampling.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of batches; fewer if the validation MRR stops improving.")] = None,
-    max_items: Annotated[int, typer.Option(min=10, help="Approximate maximum of items per source. An item or view takes 270 kB of memory.")] = 20_000,
+    max_items: Annotated[int, typer.Option(min=10, help="About how many items per source at most; 270 kB of memory each, 340 with scene_share.")] = 20_000,
     views: Annotated[
         int, typer.Option(min=0, max=11, help="Extra views per item, each disturbed by one nuisance of `tgq robustness`; views of an item are positives.")
     ] = 0,
