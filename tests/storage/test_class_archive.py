@@ -54,6 +54,19 @@ def test_a_recording_that_fails_says_why_and_leaves_nothing(empty_cache, monkeyp
     assert sorted(os.listdir(empty_cache)) == sorted([program.name, jars_folder().name])
 
 
+def test_the_newest_archives_are_kept(empty_cache, monkeypatch):
+    program = empty_cache / "java-that-works"
+    program.write_text('#!/bin/sh\necho classes > "$TGQ_RECORD_CLASSES"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    for age in range(4):
+        older = empty_cache / f"classes-{age}.jsa"
+        older.write_bytes(b"")
+        os.utime(older, (1e9 - age, 1e9 - age))
+    assert record_archive() is None and archive_file().read_text() == "classes\n"
+    assert {file.name for file in empty_cache.glob("classes-*.jsa")} == {archive_file().name, "classes-0.jsa", "classes-1.jsa"}
+
+
 def test_an_archive_that_is_there_is_not_recorded_again(empty_cache, monkeypatch):
     archive_file().write_bytes(b"")
     monkeypatch.setattr(sys, "executable", "/nowhere")

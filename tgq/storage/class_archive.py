@@ -20,6 +20,7 @@ from tgq.storage.jars import delta_jars, java_text
 from tgq.storage.paths import cache_folder
 
 RECORD = "TGQ_RECORD_CLASSES"  # a session with this variable writes the archive to the file that it names, when its JVM ends
+KEPT = 3
 QUIET = "-Xlog:cds=off -Xlog:cds+dynamic=off -Xlog:class+path=off"  # an archive that does not fit is no news
 
 
@@ -45,7 +46,7 @@ def archive_options() -> str:
 def record_archive() -> str | None:
     """Make the archive, unless it is there: open a session, use Delta tables, and keep the classes. Takes about a minute.
 
-    Archives of other versions are removed.
+    The KEPT newest archives stay, because each environment on a machine has one of its own.
 
     Returns:
         None, or why there is no archive: what Java printed.
@@ -64,7 +65,8 @@ def record_archive() -> str | None:
         ended = subprocess.run(command, env=os.environ | {RECORD: str(made)}, capture_output=True, text=True, check=False)
         if ended.returncode or not made.is_file():
             return ((ended.stderr + ended.stdout).strip().splitlines() or ["nothing"])[-1][:300]
-        for older in file.parent.glob("classes-*.jsa"):
-            older.unlink()
         made.rename(file)
+        newest_first = sorted(file.parent.glob("classes-*.jsa"), key=lambda archive: archive.stat().st_mtime, reverse=True)
+        for older in newest_first[KEPT:]:
+            older.unlink()
     return None
