@@ -45,7 +45,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.prepared: $(VENV)/.installed
-	@echo "preparing the Delta JARs and the tower weights (once)"
+	@echo "preparing the Delta JARs, a class archive and the tower weights (once, two minutes)"
 	@$(TGQ) setup
 	@touch $@
 
