@@ -80,7 +80,7 @@ class Exclude:
     def mask(self, block: Block, columns: np.ndarray) -> np.ndarray:
         """True if row columns[i, j] of `block` is excluded for query i; bool [Q, m].
 
-        columns: [Q, m], or [1, m] if they are the same for all queries. The result is [1, m], too, if nothing is excluded.
+        columns: [Q, m], or [1, m] if they are the same for all queries. The result is [1, m], too, without exclusions.
         """
         excluded = np.zeros(columns.shape, bool)
         if self.positions is not None:
