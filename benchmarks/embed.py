@@ -42,7 +42,7 @@ from tgq.registry.loading import load_encoder
 from tgq.run.night import Night
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
-from tgq.storage.session import open_session
+from tgq.spark.session import open_session
 
 BATCH = 32
 

@@ -31,12 +31,12 @@ from text_catalog import write_text_catalog
 from tgq.catalog.ingest import ingest
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.evaluation.evaluate import evaluate
-from tgq.publishing.neighbors import build_neighbors
+from tgq.index.neighbors import build_neighbors
 from tgq.registry.loading import versions_of
 from tgq.run.night import Night
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
-from tgq.storage.session import open_session
+from tgq.spark.session import open_session
 
 CLUSTER = 20  # items whose vectors are alike; the two items of a group are two of them
 

@@ -32,7 +32,7 @@ from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
-from tgq.storage.session import open_session
+from tgq.spark.session import open_session
 
 VARIANTS = ("pixels", "filling", "cached")
 

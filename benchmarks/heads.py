@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tgq.demo.catalog import draw_catalog
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.features import Features
-from tgq.encoder.heads import LLMHead
+from tgq.encoder.layers.heads import LLMHead
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.text import metadata_text
 from tgq.errors import TgqError

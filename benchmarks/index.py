@@ -22,9 +22,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from tgq.metrics.shard_recall import draw_sample, sample_recall, tune_search
 from tgq.retrieval.exact import as_matrix
 from tgq.retrieval.factory import choose_factory
-from tgq.retrieval.shard_recall import draw_sample, sample_recall, tune_search
 from tgq.retrieval.shards import build_shard, write_shard
 
 K, SAMPLE = 10, 2000

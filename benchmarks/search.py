@@ -41,8 +41,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import faiss
 import numpy as np
 
+from tgq.metrics.ranks import Positives, count_above
 from tgq.retrieval.exact import Block, Exclude, product_tiles, search_blocks
-from tgq.retrieval.ranks import Positives, count_above
 
 
 def clustered(n: int, dim: int, per_cluster: int = 25) -> np.ndarray:

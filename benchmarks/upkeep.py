@@ -29,7 +29,7 @@ from tgq.night.nightly import STEPS, Nightly
 from tgq.run.opening import open_night
 from tgq.run.progress import Silent
 from tgq.settings.load import load_settings
-from tgq.storage.session import open_session
+from tgq.spark.session import open_session
 from tgq.upkeep.maintain import maintain
 
 SETS = ("gate.enabled=false", "report.strips=0", "index.keep_generations=3",

@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     from tgq.settings.sections import Settings
-    from tgq.storage.session import open_session
+    from tgq.spark.session import open_session
 
     session = open_session(
         Settings.model_validate({"spark": {"master": "local[2]", "driver_memory": "2g", "shuffle_partitions": 1, "sized_for": "small"}}),

@@ -18,7 +18,7 @@ from tgq.encoder.towers.parts import PartsTower
 from tgq.errors import SourceError
 from tgq.run.progress import Progress
 from tgq.settings.load import load_settings
-from tgq.storage.session import open_session
+from tgq.spark.session import open_session
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.scenes import Banks
 from tgq.training_job.job import Source, read_source

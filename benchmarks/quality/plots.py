@@ -15,7 +15,7 @@ from catalogs import Catalog, folder_of, truth
 from PIL import Image
 from trial import Design
 
-from tgq.encoder.heads import LLMHead
+from tgq.encoder.layers.heads import LLMHead
 from tgq.encoder.model import TGQFormer
 from tgq.training.data.dataset import TrainingSet
 

@@ -12,7 +12,7 @@ from catalogs import SLICES, Catalog, features, labels, truth
 from trial import Budget, Design, encoder_folder, ranks_file
 
 from tgq.encoder.model import TGQFormer
-from tgq.retrieval.bootstrap import Sums, difference_interval, interval, partial
+from tgq.metrics.bootstrap import Sums, difference_interval, interval, partial
 
 CUTS = (1, 5, 10, 20, 50, 100)
 SELECTIVITY = 0.00075  # K as a share of the pool; the paper's H@100 is in a pool of 134 thousand

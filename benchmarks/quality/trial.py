@@ -15,7 +15,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.encoder.towers import hub
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import InitialisationConfig, initialise
-from tgq.training.ranking import first_ranks
+from tgq.training.loss.ranking import first_ranks
 from tgq.training.trainer import TrainConfig, embed, train, validation_rows
 
 

@@ -24,8 +24,8 @@ from tgq.catalog.ingest import _counts, examine, ingest
 from tgq.catalog.reading.location import locate
 from tgq.catalog.reading.source import open_source
 from tgq.errors import SourceError
+from tgq.metrics.gate import judge_change
 from tgq.publishing.catalog_change import catalog_change
-from tgq.retrieval.gate import judge_change
 from tgq.run.night import Night
 from tgq.settings.load import load_settings
 from tgq.storage.warehouse import Warehouse

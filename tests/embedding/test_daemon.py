@@ -2,14 +2,14 @@
 
 import psutil
 
-from tgq.embedding.daemon import PRELOAD, preloaded, start_workers
+from tgq.embedding.executor.daemon import PRELOAD, preloaded, start_workers
 
 
 def parents():
     """Process ids of the parents that import torch for their workers. Spark starts one for each environment of a Python function."""
     found = set()
     for process in psutil.process_iter(["cmdline"]):
-        if "tgq.embedding.daemon" in (process.info["cmdline"] or ()):
+        if "tgq.embedding.executor.daemon" in (process.info["cmdline"] or ()):
             above = [p.pid for p in process.parents()]
             if psutil.Process().pid in above and process.parent().name() == "java" and PRELOAD in process.environ():
                 found.add(process.pid)

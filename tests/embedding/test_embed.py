@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 
 from tgq.embedding import committer
 from tgq.embedding import embed as step
+from tgq.embedding.executor.udf import register_udf
 from tgq.embedding.feature_cache import cached_bytes, shrink_cache
 from tgq.embedding.plan import Slice, next_batch
-from tgq.embedding.udf import register_udf
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tgq.encoder.anchor import Anchor, Moments, normalise_tokens, smooth
+from tgq.encoder.layers.anchor import Anchor, Moments, normalise_tokens, smooth
 from tgq.encoder.model import TGQFormer
 
 DV, DP, N = 12, 6, 16

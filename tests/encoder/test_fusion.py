@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tgq.encoder.fusion import PlainFusion
+from tgq.encoder.layers.fusion import PlainFusion
 
 
 def drawn(items=400, groups=80, catalogs=2, seed=0):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tgq.encoder.attention import GuidedPooling
-from tgq.encoder.heads import Streams
+from tgq.encoder.layers.attention import GuidedPooling
+from tgq.encoder.layers.heads import Streams
 from tgq.encoder.model import TGQFormer
 
 TITLES = ["red shirt", "blue leather bag for women", "mug", "", "a lamp of green wool and cotton for the home"]

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from tgq.encoder import heads
+from tgq.encoder.layers import heads
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder, write_tiny_llm
 from tgq.errors import ModelError
-from tgq.training.losses import info_nce
+from tgq.training.loss.losses import info_nce
 
 TEXTS = ["red shirt | sport", "blue bag of leather for women | bag", "mug", "", "green lamp | home", "white sofa | home"]
 

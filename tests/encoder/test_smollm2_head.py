@@ -6,7 +6,7 @@ import torch
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.encoder.towers import hub
-from tgq.training.losses import info_nce
+from tgq.training.loss.losses import info_nce
 
 NAME = "smollm2-135m-instruct"
 TEXTS = ["Golden Delicious | Fruit > Apple", "mug", "", "blue bag of leather for women | bag | material: leather", "白色 T恤", "Café 500 g"]

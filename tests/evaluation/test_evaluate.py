@@ -7,8 +7,8 @@ from ir_measures import AP, RR, R, Success, nDCG
 
 from tgq.errors import UsageError
 from tgq.evaluation import evaluate as step
-from tgq.publishing import generations, index
-from tgq.publishing.pool import gather_items, write_pool
+from tgq.index import build, generations
+from tgq.index.pool import gather_items, write_pool
 from tgq.publishing.verdict import read_verdict
 from tgq.retrieval import manifest
 
@@ -52,7 +52,7 @@ def test_metrics_are_those_of_ir_measures_for_every_system_and_slice(make_night,
     night.spark.sql(f"DELETE FROM tgq.item_embeddings WHERE item_id = '{data.ids[60]}'")  # active, relevant, and without a vector
     night.spark.sql(f"UPDATE tgq.catalog_items SET is_active = false WHERE item_id = '{data.ids[61]}'")  # gone: no relevance any more
     data.write_pairs(night)
-    index.build_index(night)
+    build.build_index(night)
     result = step.evaluate(night)
 
     pool = write_pool(night)
@@ -104,7 +104,7 @@ def test_without_pairs_a_night_has_coverage_and_recall_and_is_judged_by_them(mak
     with pytest.raises(UsageError, match="no verdict"):
         read_verdict(night)
     items(n=30).write(night)
-    index.build_index(night)
+    build.build_index(night)
     result = step.evaluate(night)
     assert result.figures["relevance"] == "no relevance pairs"
     assert {(r.metric, r.k) for r in warehouse.read("retrieval_metrics").collect()} == {("coverage", 0), ("ann_recall", 10)}
@@ -117,13 +117,13 @@ def test_a_night_that_fell_is_refused_and_leaves_the_published_generation(make_n
     night, data = make_night(evaluate=options, gate=gate), items(n=80, styles=10)
     data.write(night)
     data.write_pairs(night)
-    index.build_index(night)
+    build.build_index(night)
     assert step.evaluate(night).figures["gate"]["passed"]
     generations.publish_index(night, {"item_embeddings": 1})
 
     night.spark.sql("UPDATE tgq.item_embeddings SET embedding = transform(embedding, (x, i) -> CAST(IF(i = 0, 1, 0) AS FLOAT))")
     bad = make_night("night-2", evaluate=options, gate=gate)
-    index.build_index(bad)
+    build.build_index(bad)
     verdict = step.evaluate(bad).figures["gate"]
     assert not verdict["passed"] and "hit_rate@1 fell by" in verdict["reasons"][0]
     assert read_verdict(bad) == verdict
@@ -157,7 +157,7 @@ def test_an_unchanged_pool_is_not_measured_again(make_night, items, warehouse, m
     night, data = make_night(evaluate=options), items(n=80, styles=10)
     data.write(night)
     data.write_pairs(night)
-    index.build_index(night)
+    build.build_index(night)
     first = step.evaluate(night)
     generations.publish_index(night, {"item_embeddings": 1})
     assert not first.figures["carried"]
@@ -166,7 +166,7 @@ def test_an_unchanged_pool_is_not_measured_again(make_night, items, warehouse, m
         return {key: (row.value, row.ci_low, row.ci_high, row.n_queries, row.pool_size) for key, row in rows_of(warehouse, run_id).items()}
 
     second = make_night("night-2", evaluate=options)
-    index.build_index(second)
+    build.build_index(second)
     with monkeypatch.context() as patch:
         patch.setattr(step, "measure", None)  # would fail if it were called
         again = step.evaluate(second)
@@ -178,7 +178,7 @@ def test_an_unchanged_pool_is_not_measured_again(make_night, items, warehouse, m
 
     # another setting, and other pairs: measured again
     wider = make_night("night-3", evaluate=options | {"level": 0.9})
-    index.build_index(wider)
+    build.build_index(wider)
     assert not step.evaluate(wider).figures["carried"]
     data.write_pairs(second, data.pairs()[:40])
     assert not step.evaluate(second).figures["carried"]

@@ -12,8 +12,8 @@ from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import EvidenceError, TrackingError, UsageError, WarehouseError
 from tgq.evaluation import promotion as step
 from tgq.evaluation.queries import validation_pairs
+from tgq.index.search import search
 from tgq.night.nightly import STEPS, Nightly
-from tgq.publishing.search import search
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import versions_of
 from tgq.registry.tracking import open_tracker

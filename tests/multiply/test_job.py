@@ -202,7 +202,7 @@ class Kept:
 
 def test_the_command_says_what_it_would_do_and_does_it(spark, shop, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tgq.storage.session.open_session", lambda settings: Kept(spark))
+    monkeypatch.setattr("tgq.spark.session.open_session", lambda settings: Kept(spark))
 
     def run(*options):
         with pytest.raises(SystemExit) as ended:

@@ -6,7 +6,7 @@ import pytest
 
 from tgq.cli.app import main
 from tgq.evaluation import evaluate as step
-from tgq.publishing import generations, index
+from tgq.index import build, generations
 from tgq.publishing.verdict import read_verdict, refusal
 from tgq.run.night import StepResult
 from tgq.run.records import record
@@ -30,7 +30,7 @@ def judged(make_night):
 
 
 def publish(night):
-    index.build_index(night)
+    build.build_index(night)
     generations.publish_index(night, night.warehouse.versions("catalog_items", "item_embeddings"))
 
 
@@ -84,7 +84,7 @@ def test_a_night_whose_rows_are_not_recorded_is_judged_by_its_items(judged, item
 
 @pytest.mark.parametrize("command", ["nightly", "evaluate"])
 def test_the_flag_is_the_setting_and_wins_over_the_environment(command, monkeypatch):
-    from tgq.cli import nightly as commands
+    from tgq.cli.commands import nightly as commands
 
     seen = []
     monkeypatch.setattr(commands, "run_steps", lambda loaded, *_: seen.append(loaded))

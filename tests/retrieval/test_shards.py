@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tgq.errors import ConfigError, WarehouseError
+from tgq.metrics.shard_recall import draw_sample, sample_recall, tune_search, verify_shard
 from tgq.retrieval import shards
 from tgq.retrieval.exact import Block, search_blocks
 from tgq.retrieval.factory import choose_factory
-from tgq.retrieval.shard_recall import draw_sample, sample_recall, tune_search, verify_shard
 from tgq.retrieval.shards import assign_shards, build_shard, members_digest, n_shards, open_shards, read_shard, search_shards, slug, write_shard
 
 GIB = 2**30

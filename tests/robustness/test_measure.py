@@ -16,13 +16,13 @@ from tgq.cli import app as cli
 from tgq.cli.tables import robustness_tables
 from tgq.demo.catalog import draw_catalog
 from tgq.embedding.embed import embed
-from tgq.embedding.worker import EmbedWorker
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError, SourceError, UsageError, WarehouseError
 from tgq.images.decode import ImageLimits
+from tgq.index.build import build_index
+from tgq.index.generations import publish_index
 from tgq.nuisances import NUISANCES, Item, apply
-from tgq.publishing.generations import publish_index
-from tgq.publishing.index import build_index
 from tgq.registry.tracking import open_tracker
 from tgq.robustness.measure import EXPERIMENT, Plan, figures, measure
 from tgq.robustness.rendering import CLEAN
@@ -142,7 +142,7 @@ def test_what_is_not_there_is_said_before_any_work(spark, published, tmp_path, c
     with pytest.raises(ModelError, match="set encoder.path to the encoder of run night-1"):
         plan(settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"path": str(other)})}))
     before = state(settings)
-    monkeypatch.setattr("tgq.storage.session.open_session", lambda *a: pytest.fail("a dry run needs no Spark"))
+    monkeypatch.setattr("tgq.spark.session.open_session", lambda *a: pytest.fail("a dry run needs no Spark"))
     sets = ["--set", f"encoder.path={settings.encoder.path}", "--warehouse", settings.warehouse.path]
     with pytest.raises(SystemExit) as ended:
         cli.main(["robustness", *sets, "--dry-run", "--items", "10", "--nuisance", "scene", "--nuisance", "banner"])

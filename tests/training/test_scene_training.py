@@ -13,7 +13,7 @@ from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import PairSampler
 from tgq.training.data.scenes import Banks, SceneParts, compose
-from tgq.training.losses import outside
+from tgq.training.loss.losses import outside
 from tgq.training.trainer import TrainConfig, embed, train
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2, chunk=12, scene_share=0.5)

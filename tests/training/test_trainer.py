@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tgq.encoder.fusion import PlainFusion
+from tgq.encoder.layers.fusion import PlainFusion
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder, write_tiny_llm
 from tgq.errors import ModelError, SourceError, TgqError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import initialise
+from tgq.training.loss.ranking import first_ranks
 from tgq.training.processes import Processes
-from tgq.training.ranking import first_ranks
 from tgq.training.trainer import TrainConfig, embed, learning_rate_factor, mean_reciprocal_rank, train, validation_rows
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)

@@ -3,7 +3,7 @@
 import pytest
 
 from tgq.errors import SourceError
-from tgq.publishing import generations, index, neighbors
+from tgq.index import build, generations, neighbors
 from tgq.training_job.training_set import items_of_side, published_neighbors
 
 VERSIONS = {"catalog_items": 1, "item_embeddings": 1, "item_neighbors": 1}
@@ -16,7 +16,7 @@ def test_hard_negatives_are_published_neighbours_of_the_same_category_among_the_
     assert published_neighbors(night, chosen) == {}, "nothing is published"
     neighbors.build_neighbors(night)
     neighbors.publish_neighbors(night)
-    index.build_index(night)
+    build.build_index(night)
     generations.publish_index(night, VERSIONS)
     found, category = published_neighbors(night, chosen), dict(zip(data.ids, data.category, strict=True))
     near: dict[str, list[str]] = {}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.upkeep.ageing import age
-from tgq.publishing import generations, index
+from tgq.index import build, generations
 from tgq.registry import loading
 from tgq.registry.loading import versions_of
 from tgq.registry.selection import with_encoder
@@ -64,7 +64,7 @@ def used(make_night, items, warehouse, mlflow_in):
         else:
             night.spark.sql("DELETE FROM tgq.item_embeddings WHERE model_version = 'replaced'")  # its file is of no version that is kept
             night.spark.sql(f"UPDATE tgq.item_embeddings SET embedding = array_repeat(CAST({n}.0 AS FLOAT), 16) WHERE item_id = '{data.ids[n]}'")
-        index.build_index(night)
+        build.build_index(night)
         generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings", "item_neighbors"))
         record(night, RUN_STEP, "done", night.started_at, datetime.now(timezone.utc), StepResult())
         write_json(warehouse.path("reports", night.run_id, "evaluate.json"), {})
@@ -129,7 +129,7 @@ def test_an_encoder_that_cannot_be_read_keeps_its_features(make_night, items, wa
     night = make_night()
     night = replace(night, settings=with_encoder(night.settings, str(folder)))
     items(n=30, styles=3).write(night)
-    index.build_index(night)
+    build.build_index(night)
     generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings"))
     model, tower = versions_of(str(folder))
     keep = needed(night.settings, warehouse.root)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tgq.cli import explore, index, machine, maintain, models, multiply, nightly
+from tgq.cli.commands import explore, index, machine, maintain, models, multiply, nightly
 from tgq.cli.options import err
 from tgq.errors import GateError, TgqError
 

@@ -36,13 +36,13 @@ def _run(name: str, check: Callable[[Settings], str], settings: Settings) -> tup
 
 
 def _java(settings: Settings) -> str:
-    from tgq.storage.jars import java_version
+    from tgq.spark.jars import java_version
 
     return f"Java {java_version()}"
 
 
 def _jars(settings: Settings) -> str:
-    from tgq.storage.jars import jars_folder
+    from tgq.spark.jars import jars_folder
 
     jars = list(jars_folder().glob("*.jar"))
     if not jars:
@@ -51,8 +51,8 @@ def _jars(settings: Settings) -> str:
 
 
 def _classes(settings: Settings) -> str:
-    from tgq.storage.class_archive import archive_file
-    from tgq.storage.jars import jars_folder
+    from tgq.spark.class_archive import archive_file
+    from tgq.spark.jars import jars_folder
 
     file = archive_file() if jars_folder().is_dir() else None
     return str(file) if file and file.is_file() else "none; `tgq setup` makes one, and Spark then starts a quarter faster"

@@ -58,7 +58,7 @@ class Warehouse:
             UsageError: not exactly one query was given, the item or category is unknown, or the picture cannot be read.
             WarehouseError: nothing is published.
         """
-        from tgq.publishing.search import search
+        from tgq.index.search import search
 
         settings = Settings(warehouse=WarehouseSettings(path=self.root))
         hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k)

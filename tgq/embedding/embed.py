@@ -14,11 +14,11 @@ from dataclasses import replace
 from tgq.catalog.reading.location import folder_of
 from tgq.embedding.accounting import account, carry_quarantine, quarantined_by
 from tgq.embedding.committer import Committer
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import next_batch, pending, write_plan
 from tgq.embedding.slices import encode_slices
-from tgq.embedding.worker import EmbedWorker
 from tgq.registry.loading import towers_of, versions_of
 from tgq.run.night import Night, StepResult
 from tgq.storage.artifacts import remove_folder

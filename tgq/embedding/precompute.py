@@ -8,11 +8,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.catalog.reading.location import folder_of
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import cache_features, cached_bytes, free_space, mark_cached, shrink_cache, with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import write_plan
 from tgq.embedding.slices import encode_slices, staged
-from tgq.embedding.worker import EmbedWorker
 from tgq.errors import WarehouseError
 from tgq.registry.loading import towers_of
 from tgq.run.night import Night

@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.embedding.daemon import preloaded
+from tgq.embedding.executor.daemon import preloaded
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import with_cached_features
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import Plan, Slice
-from tgq.embedding.worker import EmbedWorker
 from tgq.registry.loading import Towers
 from tgq.run.night import Night
 

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tgq.encoder.anchor import Anchor
 from tgq.encoder.config import CONFIG, WEIGHTS, EncoderConfig
 from tgq.encoder.connectors import connector_class
 from tgq.encoder.features import Features
-from tgq.encoder.gates import DualGates
-from tgq.encoder.heads import LightHead, LLMHead, Streams
+from tgq.encoder.layers.anchor import Anchor
+from tgq.encoder.layers.gates import DualGates
+from tgq.encoder.layers.heads import LightHead, LLMHead, Streams
 from tgq.encoder.packing import CachedText
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tgq.publishing.pool import Pool
+from tgq.index.pool import Pool
 from tgq.publishing.verdict import Row, last_published
 from tgq.retrieval.shards import ShardFile
 from tgq.run.night import Night

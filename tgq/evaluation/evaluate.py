@@ -19,11 +19,11 @@ from tgq.evaluation.carrying import Measured
 from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
 from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
-from tgq.publishing.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
-from tgq.publishing.staging import staged_shards
+from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
+from tgq.index.staging import staged_shards
+from tgq.metrics.bootstrap import interval, partial
+from tgq.metrics.metrics import ALL
 from tgq.publishing.verdict import Row, metric_key, verdict
-from tgq.retrieval.bootstrap import interval, partial
-from tgq.retrieval.metrics import ALL
 from tgq.retrieval.shards import ShardFile
 from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult

@@ -1,7 +1,7 @@
 """Promotion: a candidate encoder is compared with the champion on the validation queries, over the full pool of active items.
 
 First each encoder embeds the items that have no vector of its model yet. Then both rank the same positives exactly. The candidate
-becomes the champion unless it is shown to be worse, overall or in a slice (`tgq.retrieval.comparison`). Test pairs are not used:
+becomes the champion unless it is shown to be worse, overall or in a slice (`tgq.metrics.comparison`). Test pairs are not used:
 they measure nights, and an encoder chosen by them would make every later night look better than it is. Nothing that is published
 changes. The next night embeds with the new champion and finds the candidate's vectors in the table.
 
@@ -26,14 +26,14 @@ from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
 from tgq.evaluation.scoring import MINUS
-from tgq.publishing.pool import Pool, pool_members, write_pool
+from tgq.index.pool import Pool, pool_members, write_pool
+from tgq.metrics.comparison import Difference, judge
+from tgq.metrics.metrics import ALL
 from tgq.publishing.verdict import Row, metric_key
 from tgq.registry.champion import CHAMPION, Promotion, local_folder, read_history, store_encoder, write_history
 from tgq.registry.loading import versions_of
 from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
-from tgq.retrieval.comparison import Difference, judge
-from tgq.retrieval.metrics import ALL
 from tgq.run.night import Night, StepResult
 from tgq.run.opening import new_run_id
 from tgq.run.records import git_commit, record, run_step

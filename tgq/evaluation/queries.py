@@ -17,8 +17,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tgq.catalog.pairs import split_of
-from tgq.publishing.pool import NO_CATEGORY, Pool, item_frame
-from tgq.retrieval.metrics import ALL
+from tgq.index.pool import NO_CATEGORY, Pool, item_frame
+from tgq.metrics.metrics import ALL
 from tgq.run.night import Night
 from tgq.settings.sections import EvaluateSettings
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from tgq.publishing.pool import Pool, PoolBlock, find_positions, gather_vectors, read_blocks
+from tgq.index.pool import Pool, PoolBlock, find_positions, gather_vectors, read_blocks
+from tgq.metrics.metrics import ann_recall
 from tgq.retrieval.exact import Exclude, merge_top, score_pairs, search_blocks
-from tgq.retrieval.metrics import ann_recall
 from tgq.retrieval.shards import ShardFile, open_shards, search_shards
 from tgq.run.night import Night
 

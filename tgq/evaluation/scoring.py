@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tgq.publishing.pool import MAIN, Pool, gather_vectors, read_blocks
-from tgq.retrieval.bootstrap import Sums, difference_interval, interval, poisson_weights, weighted
+from tgq.index.pool import MAIN, Pool, gather_vectors, read_blocks
+from tgq.metrics.bootstrap import Sums, difference_interval, interval, poisson_weights, weighted
+from tgq.metrics.metrics import Metric, query_metrics
+from tgq.metrics.ranks import Positives, count_above, listed_above
 from tgq.retrieval.exact import Block, Exclude
-from tgq.retrieval.metrics import Metric, query_metrics
-from tgq.retrieval.ranks import Positives, count_above, listed_above
 
 QUERIES, PAIRS = 2048, 16_384  # at most in one pass over the pool: they bound a task's memory
 NEVER = 2**40  # rank of positives that cannot be found: beyond every cutoff, and 1 / rank is about 0

@@ -7,19 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from tgq.catalog.expectations import import_great_expectations
 from tgq.catalog.ingest import ingest
-from tgq.catalog.validation import validate_catalog
-from tgq.embedding.daemon import start_workers
 from tgq.embedding.embed import embed, need_model
-from tgq.embedding.validation import validate_embeddings
+from tgq.embedding.executor.daemon import start_workers
 from tgq.errors import GateError, TgqError
 from tgq.evaluation.evaluate import evaluate
+from tgq.index.build import build_index
+from tgq.index.neighbors import build_neighbors
 from tgq.night.report import write_report
 from tgq.night.run_log import log_failure, open_run_log, write_run_log
 from tgq.night.summary import check_accounting, summary_of
-from tgq.publishing.index import build_index
-from tgq.publishing.neighbors import build_neighbors
 from tgq.publishing.publish import publish
 from tgq.publishing.verdict import read_verdict, refusal
 from tgq.registry.tracking import Tracker, import_mlflow
@@ -27,6 +24,9 @@ from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.records import record, run_step
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
+from tgq.validation.catalog import validate_catalog
+from tgq.validation.embeddings import validate_embeddings
+from tgq.validation.expectations import import_great_expectations
 
 STEPS: dict[str, Callable[[Night], StepResult]] = {
     "ingest": ingest,
@@ -139,7 +139,7 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
 def dry_run(settings: Settings) -> Iterator[str]:
     """Lines that say what a nightly run would read and which steps it would take. Nothing is written."""
     from tgq.catalog.preview import preview
-    from tgq.storage.session import open_session
+    from tgq.spark.session import open_session
 
     spark = open_session(settings)
     try:

@@ -13,8 +13,8 @@ import json
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.publishing.pool import Pool
-from tgq.retrieval.gate import CatalogChange
+from tgq.index.pool import Pool
+from tgq.metrics.gate import CatalogChange
 from tgq.retrieval.manifest import Manifest
 from tgq.run.night import Night
 

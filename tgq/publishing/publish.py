@@ -7,7 +7,7 @@ generation. If the step is killed and run again, each part finds its own work do
 from __future__ import annotations
 
 from tgq.errors import UsageError
-from tgq.publishing import generations, neighbors, staging
+from tgq.index import generations, neighbors, staging
 from tgq.publishing.verdict import read_verdict, refusal
 from tgq.publishing.views import define_views
 from tgq.retrieval import manifest

@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from tgq.errors import GateError, UsageError
+from tgq.index.pool import Pool
+from tgq.metrics import gate
+from tgq.metrics.metrics import ALL
 from tgq.publishing.catalog_change import catalog_change
-from tgq.publishing.pool import Pool
-from tgq.retrieval import gate, manifest
-from tgq.retrieval.metrics import ALL
+from tgq.retrieval import manifest
 from tgq.run.night import Night
 from tgq.storage import artifacts
 

@@ -95,7 +95,7 @@ def load_encoder(folder: str, device: str, dtype: str, compiled: bool = False) -
         DeviceError: the device is a GPU, and it is absent.
         ModelError: as `versions_of`.
     """
-    from tgq.encoder.heads import LLMHead
+    from tgq.encoder.layers.heads import LLMHead
     from tgq.encoder.model import TGQFormer
     from tgq.inference.device import choose_device, choose_dtype
 

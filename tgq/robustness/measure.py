@@ -23,18 +23,18 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from tgq.catalog.reading.location import folder_of
-from tgq.embedding.daemon import preloaded
-from tgq.embedding.worker import EmbedWorker
+from tgq.embedding.executor.daemon import preloaded
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.evaluation.queries import evaluated_pairs, write_queries
 from tgq.evaluation.scoring import QUERIES, Scoring, passes
+from tgq.index.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
+from tgq.index.search import need_encoder, need_published
+from tgq.metrics.bootstrap import interval, partial
+from tgq.metrics.metrics import Metric
 from tgq.nuisances import Nuisance, chosen
-from tgq.publishing.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
-from tgq.publishing.search import need_encoder, need_published
 from tgq.registry.tracking import Tracker, open_tracker
-from tgq.retrieval.bootstrap import interval, partial
 from tgq.retrieval.manifest import Manifest
-from tgq.retrieval.metrics import Metric
 from tgq.robustness.rendering import CLEAN, COLUMNS, write_donors
 from tgq.robustness.worker import NOT_APPLICABLE, VIEWS, ViewEncoder
 from tgq.run.job_progress import job_progress

@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image
 
 from tgq.catalog.fields import encoder_texts
-from tgq.embedding.worker import EmbedWorker
+from tgq.embedding.executor.worker import EmbedWorker
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.nuisances import Item, apply
 from tgq.robustness.rendering import CLEAN, ItemRenderer

@@ -20,11 +20,11 @@ from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.progress import Progress, Silent
 from tgq.run.records import config_digest, record
 from tgq.settings.sections import Settings
+from tgq.spark.session import open_session
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
 from tgq.storage.lock import warehouse_lock
 from tgq.storage.paths import absolute, ensure_writable
-from tgq.storage.session import open_session
 from tgq.storage.warehouse import Warehouse
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,119}")  # also the name of the run's generation, which may get a suffix

@@ -12,7 +12,7 @@ from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
 from tgq.training.config import TrainConfig
 from tgq.training.data.batches import Batches, Chunk
-from tgq.training.objective import Objective, Outputs
+from tgq.training.loss.objective import Objective, Outputs
 from tgq.training.processes import Processes
 
 

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tgq.encoder.anchor import STRENGTH, Moments
-from tgq.encoder.heads import LightHead, Streams
+from tgq.encoder.layers.anchor import STRENGTH, Moments
+from tgq.encoder.layers.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
 from tgq.errors import TgqError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of
-from tgq.training.ranking import catalog_mrr
+from tgq.training.loss.ranking import catalog_mrr
 
 CORRELATION_ROWS = 6000  # maximum number of rows that the correlation is fitted to, drawn evenly from the catalogs
 BATCH = 128

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tgq.encoder.heads import LightHead
+from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
 from tgq.training import checkpoint as checkpoints
@@ -26,9 +26,9 @@ from tgq.training.data.sampling import PairSampler
 from tgq.training.data.split import split_of
 from tgq.training.gradients import BatchGradients
 from tgq.training.initialisation import initialise
-from tgq.training.objective import Objective
+from tgq.training.loss.objective import Objective
+from tgq.training.loss.ranking import catalog_mrr
 from tgq.training.processes import Processes
-from tgq.training.ranking import catalog_mrr
 
 Log = Callable[[int, dict[str, float]], None]
 SINGLE_PROCESS = Processes()

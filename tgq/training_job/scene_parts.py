@@ -13,8 +13,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from tgq.catalog.reading.location import folder_of
+from tgq.embedding.executor.worker import EmbedWorker, task_cores
 from tgq.embedding.feature_cache import cache_tokens, cached_tokens, free_space
-from tgq.embedding.worker import EmbedWorker, task_cores
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.packing import half, pack_tokens
 from tgq.encoder.towers.parts import PartsTower

@@ -9,7 +9,7 @@ from tgq.errors import SourceError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
 from tgq.training.data.split import split_of
-from tgq.training.ranking import first_ranks
+from tgq.training.loss.ranking import first_ranks
 
 
 def rows_of(group, image, catalog, pairs, unjudged=(), hard=None):

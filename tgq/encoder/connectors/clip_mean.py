@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tgq.encoder.connectors.concat_linear import ConcatLinear
-from tgq.encoder.fusion import PlainFusion
+from tgq.encoder.layers.fusion import PlainFusion
 
 
 class MeanFusion(PlainFusion):

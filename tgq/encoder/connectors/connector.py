@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tgq.encoder.fusion import PlainFusion
+from tgq.encoder.layers.fusion import PlainFusion
 
 
 class Connector(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tgq.encoder.connectors.concat_linear import ConcatLinear
-from tgq.encoder.fusion import PlainFusion
+from tgq.encoder.layers.fusion import PlainFusion
 
 EXPERTS, RANK = 4, 64
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tgq.encoder.attention import Block, CrossAttention
 from tgq.encoder.connectors.connector import Connector
+from tgq.encoder.layers.attention import Block, CrossAttention
 
 
 class QFormer(Connector):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tgq.encoder.attention import Block
 from tgq.encoder.connectors.connector import Connector
+from tgq.encoder.layers.attention import Block
 
 
 class HybridConnector(Connector):

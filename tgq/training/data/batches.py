@@ -10,11 +10,11 @@ from torch import Tensor
 
 from tgq.encoder.features import Features
 from tgq.encoder.model import TGQFormer
-from tgq.training.attributes import AttributeSimilarity, LogWeights
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives, PairSampler, hard_negatives
 from tgq.training.data.scenes import Cast, compose_into
+from tgq.training.loss.attributes import AttributeSimilarity, LogWeights
 
 
 @dataclass(frozen=True)
