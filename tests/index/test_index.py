@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tgq.errors import UsageError, WarehouseError
-from tgq.index import build, generations
+from tgq.index import build, carrying, generations
+from tgq.index.pool import read_block, write_pool
 from tgq.index.search import is_under, search
 from tgq.retrieval import manifest
 from tgq.retrieval.shards import open_shards, search_shards
@@ -14,6 +15,32 @@ VERSIONS = {"catalog_items": 1, "item_embeddings": 1, "item_neighbors": 0}
 
 def places(shards):
     return {(file.category, file.shard): file.path for file in shards}
+
+
+def test_an_unchanged_night_takes_the_pool_and_the_shards_over(make_night, items, warehouse):
+    night, data = make_night(), items(n=60, styles=12)
+    data.write(night)
+    first, pool = build.build_index(night), carrying.find_pool(night)
+    generations.publish_index(night, VERSIONS)
+
+    second = make_night("night-2")
+    again = build.build_index(second)
+    assert not Path(second.staging("pool")).exists()  # neither shuffled nor written
+    assert (again.figures["built"], again.figures["carried"], again.rows_in, again.rows_out) == (0, 3, first.rows_in, first.rows_out)
+    described, written = carrying.find_pool(second), write_pool(second)
+    assert described == written and described.digest == pool.digest and read_block(written, written.blocks[0]).vectors.shape[1] == 16
+
+    # another setting, a file that is gone, another title: planned again
+    other = build.build_index(make_night("night-3", index={"recall_target": 0.5}))
+    assert other.figures["built"] == 3
+    lost = generations.published_shards(warehouse)[0]
+    Path(warehouse.path(lost.path)).unlink()
+    build.build_index(make_night("night-4"))
+    assert Path(warehouse.path(lost.path)).exists()
+    night.spark.sql(f"UPDATE tgq.catalog_items SET title = 'renamed' WHERE item_id = '{data.ids[0]}'")
+    renamed = make_night("night-5")
+    build.build_index(renamed)
+    assert carrying.find_pool(renamed).versions != pool.versions and Path(renamed.staging("pool")).exists()
 
 
 def test_only_changed_categories_are_rebuilt_and_a_rollback_brings_the_old_ones_back(make_night, items, warehouse):

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tgq.index.generations import last_published
 from tgq.index.pool import Pool
-from tgq.publishing.verdict import Row, last_published
+from tgq.publishing.verdict import Row
 from tgq.retrieval.shards import ShardFile
 from tgq.run.night import Night
 from tgq.storage.files import Files

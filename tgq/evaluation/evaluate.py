@@ -19,6 +19,7 @@ from tgq.evaluation.carrying import Measured
 from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
 from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
+from tgq.index.carrying import find_pool
 from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
 from tgq.index.staging import staged_shards
 from tgq.metrics.bootstrap import interval, partial
@@ -38,11 +39,11 @@ def evaluate(night: Night) -> StepResult:
     pairs and shards with the same settings, its figures are this run's too (`carried`). A refusal takes effect in the publish step.
     """
     clock, options = time.perf_counter(), night.settings.evaluate
-    pool, shards = write_pool(night), staged_shards(night) or []
+    pool, shards = find_pool(night), staged_shards(night) or []
     key = carrying.key_of(night, pool, shards)
     found = carrying.measured_before(night, key)
     carried = found is not None
-    found = found or measure(night, pool, shards)
+    found = found or measure(night, write_pool(night), shards)
     carrying.keep(night, key, found)
     write_metrics(night, [row for row in found.rows if not row["model_version"].startswith(MINUS)])
     differences = [row for row in found.rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL]

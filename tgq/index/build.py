@@ -1,7 +1,8 @@
 """FAISS shards per category: built on the executors, or carried over if nothing changed.
 
 A category's shards are rebuilt only if its members, the model or the index settings changed. The key of a shard is a hash of
-all that it is built from. If the published manifest has a shard with the same key, its file is used again.
+all that it is built from. If the published manifest has a shard with the same key, its file is used again. If nothing changed at all,
+the whole list is taken over (`carrying`).
 
 Cost: one pass over the ids of the catalog, to find what changed; then the vectors of the changed shards. A task builds one shard at
 a time, so a worker needs memory for one shard (`index.max_shard_items` vectors, twice while it is built). The driver gets a row per shard.
@@ -20,8 +21,9 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tgq.index import carrying
 from tgq.index.generations import published_shards
-from tgq.index.pool import MAIN, Pool, list_matrix, pool_members, write_pool
+from tgq.index.pool import MAIN, Pool, list_matrix, pool_members
 from tgq.index.staging import staged_shards
 from tgq.metrics.shard_recall import draw_sample, verify_shard
 from tgq.retrieval.factory import choose_factory
@@ -30,7 +32,6 @@ from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
 from tgq.settings.sections import IndexSettings
 from tgq.storage import artifacts
-from tgq.storage.warehouse import Warehouse
 
 FORMAT = 1  # to be raised when the same members and settings give another file
 SEED = 0
@@ -58,15 +59,19 @@ def build_index(night: Night) -> StepResult:
         WarehouseError: a written file differs from the shard that was built.
     """
     clock, settings = time.perf_counter(), night.settings.index
-    pool = write_pool(night)
-    wanted = wanted_shards(night, pool)
-    published = published_shards(night.warehouse)
-    candidates = [*published, *(staged_shards(night) or ())]  # staged: this step ran before in this night
-    known = {file.members_digest: file for file in candidates if _is_there(night.warehouse, file)}
-    planned = time.perf_counter()
-    missing = [shard for shard in wanted if shard.key not in known]
-    known |= {file.members_digest: file for file in (_build(night, pool, missing, settings) if missing else ())}
-    shards = [known[shard.key] for shard in wanted]
+    pool = carrying.find_pool(night)
+    published, key = published_shards(night.warehouse), carrying.index_key(night, pool, FORMAT)
+    planned = clock
+    shards = carrying.carried_shards(night, key)
+    if shards is None:
+        wanted = wanted_shards(night, pool)
+        candidates = [*published, *(staged_shards(night) or ())]  # staged: this step ran before in this night
+        known = {file.members_digest: file for file in candidates if carrying.is_there(night, file)}
+        planned = time.perf_counter()
+        missing = [shard for shard in wanted if shard.key not in known]
+        known |= {file.members_digest: file for file in (_build(night, pool, missing, settings) if missing else ())}
+        shards = [known[shard.key] for shard in wanted]
+    carrying.keep(night, key, pool, shards)
     artifacts.write_json(
         night.staging("index", "manifest.json"),
         {"model_version": pool.model_version, "versions": pool.versions, "pool": pool.digest, "shards": [asdict(file) for file in shards]},
@@ -116,10 +121,6 @@ def wanted_shards(night: Night, pool: Pool) -> list[Wanted]:
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         wanted.append(Wanted(row["category"], row["shard"], row["of"], row["n_items"], factory, key))
     return wanted
-
-
-def _is_there(warehouse: Warehouse, file: ShardFile) -> bool:
-    return all(artifacts.exists(warehouse.path(path)) for path in (file.path, file.ids_path))
 
 
 def _build(night: Night, pool: Pool, missing: list[Wanted], settings: IndexSettings) -> list[ShardFile]:

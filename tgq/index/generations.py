@@ -85,6 +85,11 @@ def rollback(warehouse: Warehouse, to: str | None = None) -> Manifest:
     return manifest.rollback(warehouse.root, to)
 
 
+def last_published(night: Night) -> Manifest | None:
+    """The manifest of the last published run other than this one; None if there is none."""
+    return next((made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id), None)
+
+
 def published_shards(warehouse: Warehouse) -> tuple[ShardFile, ...]:
     """The shards of the current generation; none before the first."""
     current = manifest.load_current(warehouse.root)

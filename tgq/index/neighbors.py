@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tgq.errors import UsageError
+from tgq.index.carrying import find_pool
 from tgq.index.pool import Pool, gather_items, read_block, read_blocks, write_pool
 from tgq.retrieval.exact import Exclude, search_blocks
 from tgq.run.job_progress import job_progress
@@ -32,13 +33,13 @@ FORMAT = 1  # to be raised when the same pool and options give other rows
 def build_neighbors(night: Night) -> StepResult:
     """Search the pool and stage the neighbours as Parquet, unless the table already holds the result of the same search."""
     clock = time.perf_counter()
-    pool, options = write_pool(night), night.settings.neighbors
+    pool, options = find_pool(night), night.settings.neighbors
     key = search_key(pool, options.k, options.exclude_same_image)
     staged = _staged(night)
     if staged is None or staged["key"] != key:
         carried = table_key(night.warehouse) == key
         if not carried:
-            _search(night, pool)
+            _search(night, write_pool(night))
         staged = {"key": key, "carried": carried, "model_version": pool.model_version, "pool": pool.digest}
         artifacts.write_json(night.staging("neighbors.json"), staged)
     rows = night.warehouse.read("item_neighbors") if staged["carried"] else night.spark.read.parquet(night.staging("neighbors"))

@@ -72,6 +72,19 @@ class Pool:
     def file(self, block: PoolBlock, kind: str) -> str:
         return f"{self.folder}/{block.name}.{kind}.arrow"
 
+    def is_from(self, source: Mapping[str, Any]) -> bool:
+        """Whether it was built from this source, as `source_of` gives it."""
+        return all(getattr(self, name) == value for name, value in source.items())
+
+
+def source_of(night: Night, rival: str | None = None, published: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """All that decides the night's pool, by the names of `Pool`'s fields. Arguments as for `write_pool`."""
+    model_version, tower_version = versions_of(night.model_folder)
+    versions = night.warehouse.versions(*TABLES)
+    versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
+    block_rows = night.settings.neighbors.block_rows
+    return dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
+
 
 def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str, int] | None = None) -> Pool:
     """Write the night's pool, or find it already written from the same table versions and the same model.
@@ -83,14 +96,10 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     Raises:
         WarehouseError: embeddings of one model have different widths.
     """
-    model_version, tower_version = versions_of(night.model_folder)
-    versions = night.warehouse.versions(*TABLES)
-    versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
-    folder, block_rows = night.staging("pool"), night.settings.neighbors.block_rows
-    source_key: dict[str, Any] = dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
-    found = _read(folder)
-    if found and all(getattr(found, name) == value for name, value in source_key.items()):
+    source, folder = source_of(night, rival, published), night.staging("pool")
+    if found := written_pool(night, source):
         return found
+    model_version, tower_version, versions, block_rows = (source[name] for name in ("model_version", "tower_version", "versions", "block_rows"))
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     active = items.count()
     members = pool_members(night, versions, model_version)
@@ -117,7 +126,7 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     digest = hashlib.sha256("".join(row["digest"] for row in written).encode()).hexdigest()
     pool = Pool(
         folder, rows=start, active=active, widths={k: w for k, w in widths.items() if w}, digest=digest, blocks=tuple(blocks),
-        **source_key,
+        **source,
     )  # fmt: skip
     artifacts.write_json(f"{folder}/pool.json", asdict(pool))
     return pool
@@ -136,11 +145,16 @@ def pool_members(night: Night, versions: dict[str, int], model_version: str) -> 
     return items.join(embeddings.select("item_id", "content_hash", "agreement", "embedding"), ["item_id", "content_hash"])
 
 
-def _read(folder: str) -> Pool | None:
-    if not artifacts.exists(f"{folder}/pool.json"):
-        return None
-    raw = artifacts.read_json(f"{folder}/pool.json")
-    return Pool(**raw | {"blocks": tuple(PoolBlock(**block | {"features": tuple(block["features"])}) for block in raw["blocks"])})
+def written_pool(night: Night, source: Mapping[str, Any]) -> Pool | None:
+    """The pool that the night has written from this source; None if there is none."""
+    path = f"{night.staging('pool')}/pool.json"
+    pool = pool_from_json(artifacts.read_json(path)) if artifacts.exists(path) else None
+    return pool if pool and pool.is_from(source) else None
+
+
+def pool_from_json(raw: Mapping[str, Any]) -> Pool:
+    """A pool from its fields, as `dataclasses.asdict` and JSON give them."""
+    return Pool(**dict(raw) | {"blocks": tuple(PoolBlock(**block | {"features": tuple(block["features"])}) for block in raw["blocks"])})
 
 
 def _write_blocks(members: DataFrame, folder: str, n_buckets: int, block_rows: int) -> list[dict]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tgq.errors import GateError, UsageError
+from tgq.index.generations import last_published
 from tgq.index.pool import Pool
 from tgq.metrics import gate
 from tgq.metrics.metrics import ALL
@@ -65,11 +66,6 @@ def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[
     }  # fmt: skip
     artifacts.write_json(night.staging("gate.json"), result)
     return result
-
-
-def last_published(night: Night) -> manifest.Manifest | None:
-    """The manifest of the last published run other than this one; None if there is none."""
-    return next((made for made in manifest.history(night.warehouse.root) if made.run_id != night.run_id), None)
 
 
 def metrics_of(night: Night, published: manifest.Manifest) -> dict[str, gate.MetricValue]:
