@@ -14,7 +14,7 @@ from tgq.embedding import committer
 from tgq.embedding import embed as step
 from tgq.embedding.executor.udf import register_udf
 from tgq.embedding.feature_cache import cached_bytes, shrink_cache
-from tgq.embedding.plan import Slice, next_batch
+from tgq.embedding.plan import Slice, next_batch, parts_per_task
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
@@ -180,6 +180,11 @@ def test_a_batch_is_a_minute_of_work_of_one_kind():
     assert sizes(None, 60) == sizes(100, 0) == [1] * 9, "without a rate, or with slice_items, each slice is committed alone"
     assert sizes(5, 60) == [3, 3, 1, 2] and sizes(1, 60) == [1] * 9
     assert sizes(1000, 60) == [6, 1, 2], "rows that replace others are merged, and cached items are encoded by themselves"
+
+
+def test_a_task_lasts_seconds_not_minutes():
+    assert [parts_per_task(rate, 2, 128) for rate in (None, 0.1, 10, 26, 50, 1e4)] == [1, 1, 1, 2, 4, 4]
+    assert [parts_per_task(rate, 2, 3) for rate in (None, 0.1, 1e4)] == [1, 1, 4], "fewer items than parts"
 
 
 def retrained(model, folder) -> str:

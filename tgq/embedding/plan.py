@@ -1,4 +1,4 @@
-"""The plan of the embed step: the pending items, in slices (one commit each) and tasks of about equal bytes."""
+"""The plan of the embed step: the pending items, in slices (one commit each) and parts of tasks, of about equal bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tgq.storage.artifacts import remove_folder
 
 ITEM_COST = 32 * 1024  # bytes that the plan adds to each item's picture for work that does not depend on it
 CACHED_FACTOR = 16  # a slice of cached items holds this many times the items of another slice
+PARTS = 4  # the plan cuts a task of `embed.task_items` into this many parts, which one task of fast work takes together
+TASK_S = 5.0  # seconds that a task lasts, as far as its number of parts allows: at the end of a job the other cores wait for the last task
 
 
 def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
@@ -45,7 +47,7 @@ class Slice:
 
     number: int
     items: int
-    tasks: int
+    parts: int  # of tasks
     replaced: int  # items whose old rows are replaced
     cached: bool  # no item's picture has to be read
 
@@ -72,8 +74,14 @@ def next_batch(slices: Sequence[Slice], items_per_s: float | None, seconds: floa
     return slices[:taken]
 
 
+def parts_per_task(items_per_s: float | None, cores: int, task_items: int) -> int:
+    """How many of a slice's parts one task takes, 1 to PARTS, so that it lasts about TASK_S. 1 if the rate of all cores is not known yet."""
+    part = max(1, task_items // PARTS)
+    return 1 if items_per_s is None else max(1, min(PARTS, round(items_per_s / cores * TASK_S / part)))
+
+
 def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> Plan:
-    """Split the pending items into slices by hash, and each slice into tasks of about equal bytes. Items with the same picture go to
+    """Split the pending items into slices by hash, and each slice into parts of about equal bytes. Items with the same picture go to
     the same slice, next to each other. Cached items have slices of their own, which are larger, because each reads the whole cache.
 
     Args:
@@ -98,19 +106,19 @@ def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> 
     sliced = waiting.select(*columns).withColumn("slice", number.cast("int"))
     whole = Window.partitionBy("slice")
     cost: Column = F.when(F.col("cached"), 0).otherwise(F.coalesce("image_size", F.lit(0))) + F.lit(ITEM_COST)
-    tasks = F.greatest(F.lit(1), F.ceil(F.count("*").over(whole) / F.lit(settings.task_items))).cast("int")
+    parts = F.greatest(F.lit(1), F.ceil(F.count("*").over(whole) * PARTS / F.lit(settings.task_items))).cast("int")
     before = F.sum(cost).over(whole.orderBy(group, "item_id").rowsBetween(Window.unboundedPreceding, -1))
     planned = (
-        sliced.withColumn("tasks", F.when(F.col("cached"), F.least(tasks, F.lit(4 * parallel))).otherwise(tasks))
+        sliced.withColumn("parts", F.when(F.col("cached"), F.least(parts, F.lit(4 * parallel * PARTS))).otherwise(parts))
         .withColumn("total", F.sum(cost).over(whole))
-        .withColumn("task", F.floor(F.coalesce(before, F.lit(0)) * F.col("tasks") / F.col("total")).cast("int"))
+        .withColumn("part", F.floor(F.coalesce(before, F.lit(0)) * F.col("parts") / F.col("total")).cast("int"))
         .drop("total")
     )
     planned.write.mode("overwrite").partitionBy("slice").parquet(folder)
     rows = (
         night.spark.read.parquet(folder)
         .groupBy("slice")
-        .agg(F.count("*").alias("items"), F.max("tasks").alias("tasks"), F.sum(F.col("replaces").cast("int")).alias("replaced"),
+        .agg(F.count("*").alias("items"), F.max("parts").alias("parts"), F.sum(F.col("replaces").cast("int")).alias("replaced"),
              F.max("cached").alias("cached"))
         .orderBy("slice")
         .collect()

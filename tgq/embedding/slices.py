@@ -20,18 +20,19 @@ from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
 
-def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter) -> None:
-    """Run the worker function over slices of one kind and stage their rows as Parquet."""
+def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter, parts_per_task: int = 1) -> None:
+    """Run the worker function over slices of one kind and stage their rows as Parquet. A task takes `parts_per_task` parts of a slice."""
     from tgq.inference.records import OUTPUT_SCHEMA
 
-    before = dict(zip((part.number for part in batch), accumulate((part.tasks for part in batch), initial=0), strict=False))
+    tasks = [-(-part.parts // parts_per_task) for part in batch]
+    before = dict(zip((part.number for part in batch), accumulate(tasks, initial=0), strict=False))
     first_task = F.create_map(*(F.lit(n) for pair in before.items() for n in pair))[F.col("slice")]
-    rows = _planned(night, plan, batch).withColumn("task", F.col("task") + first_task)
+    rows = _planned(night, plan, batch).withColumn("task", F.floor(F.col("part") / parts_per_task).cast("int") + first_task)
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
     rows = rows.select(*columns)
     if batch[0].cached:
         rows = with_cached_features(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
-    tasks = rows.repartitionById(sum(part.tasks for part in batch), F.col("task")).drop("task")
+    rows = rows.repartitionById(sum(tasks), F.col("task")).drop("task")
     counters = meter.counters
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -44,7 +45,7 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
 
     with meter.shown():
         with preloaded(night.spark.sparkContext):
-            done = tasks.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
+            done = rows.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
         done.write.mode("overwrite").parquet(_output(night, batch))
 
 
