@@ -16,7 +16,8 @@ from tgq.encoder.towers import hub
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import InitialisationConfig, initialise
 from tgq.training.loss.ranking import first_ranks
-from tgq.training.trainer import TrainConfig, embed, train, validation_rows
+from tgq.training.trainer import TrainConfig, train
+from tgq.training.validation import embed, validation_rows
 
 
 @dataclass(frozen=True)

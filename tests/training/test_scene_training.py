@@ -13,8 +13,10 @@ from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import PairSampler
 from tgq.training.data.scenes import Banks, SceneParts, compose
+from tgq.training.initialisation import initialise
 from tgq.training.loss.losses import outside
-from tgq.training.trainer import TrainConfig, embed, train
+from tgq.training.trainer import TrainConfig, train
+from tgq.training.validation import Validation, embed, validation_rows
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2, chunk=12, scene_share=0.5)
 
@@ -59,7 +61,8 @@ def drawn(encoder, groups=48, per_group=4, seed=0) -> TrainingSet:
 
 
 def batches_of(rows, config):
-    return Batches(rows, PairSampler(rows, config.seed), Casting(rows, config.scene_share, config.scene_same_category), config)
+    teacher = np.arange(len(rows), dtype=np.float32)[:, None]
+    return Batches(rows, PairSampler(rows, config.seed), Casting(rows, config.scene_share, config.scene_same_category), teacher, config)
 
 
 def test_the_loss_is_minus_log_of_the_attention_inside_the_box():
@@ -80,6 +83,7 @@ def test_chunks_hold_the_scenes_of_their_items_and_the_pictures_of_the_others(en
     for at in reversed(range(len(batch.sizes))):  # in any order, by any process
         chunk, part = again.chunk(at), slice(12 * at, 12 * at + batch.sizes[at])
         own = rows.features(batch.items[part])
+        assert chunk.teacher[:, 0].tolist() == batch.items[part].tolist(), "of the item itself, however it is shown"
         for i, scene in enumerate(batch.scene[part]):
             f, dropped = chunk.features, not (chunk.features.has_image[i] and chunk.features.has_text[i])
             assert chunk.composed[i] == (scene >= 0) and torch.equal(f.image_tokens[i], scenes.tokens[scene] if scene >= 0 else own.image_tokens[i])
@@ -99,6 +103,30 @@ def test_composed_items_have_attention_logits_of_their_own(encoder):
     asked = fresh.features.has_image & fresh.features.has_text
     assert torch.equal(stale, fresh.composed & asked) and stale.any(), "those of the pictures would be wrong"
     assert fresh.with_own_logits(encoder) is fresh, "without precomputed logits the encoder computes all of them"
+
+
+def test_validation_shows_the_held_out_items_in_the_same_scenes_each_time(encoder):
+    rows = drawn(encoder)
+    train(encoder, rows, replace(CONFIG, steps=1, lr=0.0, base_lr=0.0))
+    validation = Validation(rows, validation_rows(rows, CONFIG), CONFIG)
+    found = validation(encoder)
+    assert found == validation(encoder)
+    pictures, scenes = found["validation_mrr_pictures"], found["validation_mrr_scenes"]
+    assert scenes < pictures and found["validation_mrr"] == pytest.approx((pictures + scenes) / 2)
+    assert pictures == Validation(rows, validation_rows(rows, CONFIG), replace(CONFIG, scene_share=0.0))(encoder)["validation_mrr"]
+
+
+def test_items_in_scenes_are_restored_to_what_the_initial_encoder_made_of_their_pictures(cnn_encoder_dir):
+    kept = {}
+    for weight in (0.0, 50.0):
+        encoder = encoder_of(cnn_encoder_dir, dropout=0.0)
+        rows = drawn(encoder)
+        initialise(encoder, rows, CONFIG)
+        before = embed(encoder, rows)
+        train(encoder, rows, replace(CONFIG, steps=60, pairs=24, chunk=96, lr=2e-2, base_lr=0.0, patience=99, restoration_weight=weight), initialised=True)
+        scenes = embed(encoder, rows, Casting(rows, 1.0, 0.0), seed=1)
+        kept[weight] = float((scenes * before).sum(1).mean())
+    assert kept[50.0] > kept[0.0] + 0.01, kept
 
 
 def test_training_with_scenes_learns_to_attend_to_the_item(cnn_encoder_dir):

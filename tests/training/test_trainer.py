@@ -15,7 +15,8 @@ from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import initialise
 from tgq.training.loss.ranking import first_ranks
 from tgq.training.processes import Processes
-from tgq.training.trainer import TrainConfig, embed, learning_rate_factor, mean_reciprocal_rank, train, validation_rows
+from tgq.training.trainer import TrainConfig, learning_rate_factor, train
+from tgq.training.validation import Validation, embed, validation_rows
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
@@ -159,7 +160,8 @@ def test_steps_that_harm_are_not_kept(encoder):
     rows, wild = drawn(encoder), replace(CONFIG, lr=3.0, base_lr=3.0)
     history = [values["validation_mrr"] for values in train(encoder, rows, wild)]
     assert min(history[1:]) < history[0] - 0.05, "the learning rate does no harm, so this test proves nothing"
-    assert mean_reciprocal_rank(encoder, rows, validation_rows(rows, CONFIG)) == pytest.approx(max(history), abs=0.01), "apart from the rounding to float16"
+    kept = Validation(rows, validation_rows(rows, CONFIG), CONFIG)(encoder)["validation_mrr"]
+    assert kept == pytest.approx(max(history), abs=0.01), "apart from the rounding to float16"
 
 
 def test_training_ends_early_where_nothing_gets_better(encoder):

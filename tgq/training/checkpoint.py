@@ -32,7 +32,7 @@ def save(path: Path, identity: str, progress: Progress, state: dict[str, Tensor]
 
     Args:
         identity: a hash of configuration and data. `load` refuses a checkpoint with another identity.
-        state: the current weights, including those of the losses and the teacher.
+        state: the current weights, including those of the losses.
         best: the encoder's weights at the best validation.
     """
     tensors = {f"now/{name}": value for name, value in state.items()} | {f"best/{name}": value for name, value in best.items()}

@@ -25,7 +25,8 @@ class TrainConfig(InitialisationConfig):
     max_scale: float = 50.0  # upper limit of the learned inverse temperature
     redundancy_weight: float = 0.02  # of L_rr
     alignment_weight: float = 0.1  # of the image-title contrast, which learns the space of S_title
-    relation_weight: float = 20.0  # of the distillation from the encoder at initialisation
+    relation_weight: float = 20.0  # of the distillation: cosines of disturbed items as those of the undisturbed ones under the initial encoder
+    restoration_weight: float = 0.0  # light head: of the distance between a disturbed item's embedding and the undisturbed one's under the initial encoder
     scene_share: float = 0.0  # share of a batch's items whose image is replaced by a composed scene with other products; needs a CNN tower
     scene_same_category: float = 0.0  # share of the other products in a scene that are of the item's category, as far as there are any
     attention_weight: float = 0.5  # of the attention loss, which asks the light head to attend to the item of a composed scene

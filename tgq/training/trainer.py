@@ -23,12 +23,11 @@ from tgq.training.data.batches import Batches
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import PairSampler
-from tgq.training.data.split import split_of
 from tgq.training.gradients import BatchGradients
 from tgq.training.initialisation import initialise
 from tgq.training.loss.objective import Objective
-from tgq.training.loss.ranking import catalog_mrr
 from tgq.training.processes import Processes
+from tgq.training.validation import Validation, teacher_embeddings, validation_rows
 
 Log = Callable[[int, dict[str, float]], None]
 SINGLE_PROCESS = Processes()
@@ -41,9 +40,8 @@ def train(
     """Train the encoder in place. It ends in eval mode with the weights of the best validation, rounded to float16.
 
     Training begins with the closed-form initialisation (`initialise`), which is also validated: later weights replace it only if
-    they are better. Validation is the mean reciprocal rank of groups that are held out by a hash of the group id, among all rows
-    of their catalog, averaged over catalogs. Cost: about `steps * 2 * pairs` passes of the connector, and one pass per row at
-    each evaluation.
+    they are better (see `Validation`; its groups are held out by a hash of the group id). Cost: about `steps * 2 * pairs` passes of
+    the connector, and one or two passes per row at each evaluation.
 
     A batch is processed in chunks, and the loss is computed over the whole batch. The dropout of a chunk follows from (seed,
     step, chunk), and composed scenes follow from (seed, step). The curve is therefore the same for one process or several and
@@ -85,18 +83,22 @@ def train(
         learning = rows.subset(np.flatnonzero(~held_out))
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
-    gradients = BatchGradients(encoder, objective, Batches(learning, sampler, casting, config), config, processes)
+    gradients = BatchGradients(encoder, objective, Batches(learning, sampler, casting, teacher_embeddings(encoder, learning), config), config, processes)
 
-    def validation_mrr() -> float:
-        return processes.broadcast(mean_reciprocal_rank(encoder, rows, held_out) if processes.rank == 0 else 0.0)
+    validation = Validation(rows, held_out, config)
+
+    def validated() -> dict[str, float]:
+        found = validation(encoder) if processes.rank == 0 else {}
+        return found | {"validation_mrr": processes.broadcast(found.get("validation_mrr", 0.0))}
 
     identity = _identity(encoder, rows, config) if checkpoint else ""
     if checkpoint and checkpoint.is_file():
         progress, state, best_state = checkpoints.load(checkpoint, identity, optimizer)
         objective.load_state_dict(state, strict=False)
     else:
-        best = validation_mrr()
-        progress, best_state = checkpoints.Progress(0, best, 0, [{"step": 0, "validation_mrr": best, **chosen}]), copy.deepcopy(encoder.own_state())
+        start = validated()
+        history = [{"step": 0, **start, **chosen}]
+        progress, best_state = checkpoints.Progress(0, start["validation_mrr"], 0, history), copy.deepcopy(encoder.own_state())
     for values in progress.history:
         log(int(values["step"]), values)
 
@@ -111,7 +113,7 @@ def train(
             group["lr"] = group["peak"] * learning_rate_factor(step, config)
         optimizer.step()
         if step % config.evaluate_every == 0 or step == config.steps:
-            values["validation_mrr"] = validation_mrr()
+            values |= validated()
             progress.history.append({"step": step, **values})
             log(step, progress.history[-1])
             progress.worse = 0 if values["validation_mrr"] > progress.best else progress.worse + 1
@@ -140,30 +142,9 @@ def _identity(encoder: TGQFormer, rows: TrainingSet, config: TrainConfig) -> str
 
 
 def _state(objective: Objective) -> dict[str, torch.Tensor]:
-    """The weights of encoder, temperatures and teacher, without the frozen weights of the towers and of a language model."""
+    """The weights of encoder and temperatures, without the frozen weights of the towers and of a language model."""
     own = {f"encoder.{name}" for name in objective.encoder.own_state()}
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.") or name in own}
-
-
-def validation_rows(rows: TrainingSet, config: TrainConfig) -> np.ndarray:
-    """`[R]` bool: the rows that are held out for validation, selected by a hash of their group."""
-    return np.array([split_of(f"{group}:validation", config.validation_share) == "test" for group in rows.group], bool)
-
-
-@torch.no_grad()
-def embed(encoder: TGQFormer, rows: TrainingSet, batch: int = 256) -> np.ndarray:
-    """Embeddings `[R, De]` of all rows, from their cached tower features; leaves the encoder in eval mode."""
-    encoder.eval()
-    parts = []
-    for first in range(0, len(rows), batch):
-        features = rows.features(np.arange(first, min(first + batch, len(rows))))
-        parts.append(encoder(features.to(encoder.null_image.device)).embedding.cpu().numpy())
-    return np.concatenate(parts)
-
-
-def mean_reciprocal_rank(encoder: TGQFormer, rows: TrainingSet, queries: np.ndarray) -> float:
-    """MRR of the first positive for the rows `queries` (`[R]` bool) among all rows of their catalog, averaged over catalogs."""
-    return catalog_mrr(lambda pool: embed(encoder, rows.subset(pool)), rows, queries)
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

@@ -22,12 +22,13 @@ class Chunk:
     """The part of a batch that goes through the encoder at once, B items."""
 
     features: Features
+    teacher: Tensor  # [B, T] the teacher's embeddings of the undisturbed items
     composed: Tensor | None = None  # [B] bool, items in a composed scene; None: the batch has no scenes
     box: Tensor | None = None  # [B, N] bool, tokens that show the item; all false where nothing is asked of the attention
 
     def to(self, device: torch.device) -> Chunk:
         """A copy on another device."""
-        return Chunk(self.features.to(device), *(None if value is None else value.to(device) for value in (self.composed, self.box)))
+        return Chunk(self.features.to(device), self.teacher.to(device), *(None if value is None else value.to(device) for value in (self.composed, self.box)))
 
     def with_own_logits(self, encoder: TGQFormer) -> Chunk:
         """A copy in which the precomputed attention logits of composed items, which are those of their pictures, are replaced.
@@ -47,6 +48,7 @@ class Batch:
     """B items: P queries, then their P positives, then H hard negatives. They go through the encoder in chunks."""
 
     rows: TrainingSet
+    teacher: np.ndarray  # [R, T] the teacher's embeddings of all rows
     items: np.ndarray  # [B] row numbers
     view: np.ndarray  # [B] metadata view of each item
     without_image: np.ndarray  # [B] bool, items whose image is dropped
@@ -67,23 +69,23 @@ class Batch:
         """Chunk `at`, on CPU."""
         part = slice(at * self.chunk_size, (at + 1) * self.chunk_size)
         without_image, without_text = (torch.from_numpy(dropped[part]) for dropped in (self.without_image, self.without_text))
-        chunk = self._composed(self.rows.features(self.items[part], self.view[part]), part)
+        chunk = self._composed(self.rows.features(self.items[part], self.view[part]), torch.from_numpy(self.teacher[self.items[part]]), part)
         features = chunk.features.without(without_image & ~without_text, without_text)
         # without a text nothing tells which of the products is the item
         asked = features.has_image & features.has_text
         return replace(chunk, features=features, box=None if chunk.box is None else chunk.box & asked[:, None])
 
-    def _composed(self, features: Features, part: slice) -> Chunk:
+    def _composed(self, features: Features, teacher: Tensor, part: slice) -> Chunk:
         """The features with the scenes of the items in `part` in place of their pictures."""
         if self.scene is None or self.cast is None or self.rows.parts is None or self.rows.banks is None:
-            return Chunk(features)
+            return Chunk(features, teacher)
         composed = self.scene[part] >= 0
         at = torch.from_numpy(composed)
         box = torch.zeros(features.image_tokens.shape[:2], dtype=torch.bool)
         # the tensors are copies that `TrainingSet.features` made for this chunk
         own = [features.image_tokens[row] for row in np.flatnonzero(composed).tolist()]
         features.image[at], box[at] = compose_into(own, self.rows.parts, self.rows.banks, self.cast.part(self.scene[part][composed]))
-        return Chunk(features, at, box)
+        return Chunk(features, teacher, at, box)
 
 
 class Batches:
@@ -93,11 +95,12 @@ class Batches:
         rows: the items to learn from.
         sampler: draws the positive pairs of the same rows.
         casting: casts scenes of the same rows; None: no scenes.
+        teacher: `[R, T]`, the teacher's embeddings of the same rows.
         config: a TrainConfig.
     """
 
-    def __init__(self, rows: TrainingSet, sampler: PairSampler, casting: Casting | None, config):
-        self.rows, self.sampler, self.casting, self.config = rows, sampler, casting, config
+    def __init__(self, rows: TrainingSet, sampler: PairSampler, casting: Casting | None, teacher: np.ndarray, config):
+        self.rows, self.sampler, self.casting, self.teacher, self.config = rows, sampler, casting, teacher, config
         self.excluded = ExcludedNegatives(rows)
         self.attributes = AttributeSimilarity(rows) if config.agcl else None
 
@@ -112,4 +115,4 @@ class Batches:
         excluded, hard_excluded = (self.excluded.mask(left, others) for others in (right, hard))
         scene, cast = self.casting.draw(items, np.random.default_rng([c.seed, step, 2])) if self.casting else (None, None)
         weights = self.attributes.log_weights(left, right, hard, c.agcl_threshold) if self.attributes else None
-        return Batch(self.rows, items, view, without_image, without_text, excluded, hard_excluded, weights, c.chunk, scene, cast)
+        return Batch(self.rows, self.teacher, items, view, without_image, without_text, excluded, hard_excluded, weights, c.chunk, scene, cast)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.features import Features
@@ -28,7 +26,7 @@ class Outputs:
     title: Tensor  # [B, A] f_title in the same space
     gates: Tensor  # [B, 2] mean over channels of the metadata gate and of the exploratory gate
     attention: Tensor  # [B, 2] attention loss of the item, and 1 if it counts or 0; [B, 0] without composed scenes
-    teacher: Tensor  # [B, T] embedding of the teacher; no gradient
+    teacher: Tensor  # [B, T] the teacher's embedding of the undisturbed item; no gradient
     has_both: Tensor  # [B, 1] 1 if the item has an image and a title, else 0; no gradient
 
     @classmethod
@@ -67,14 +65,13 @@ def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
 class Objective(nn.Module):
     """The weighted sum of InfoNCE, L_rr, the image-title contrast, a distillation loss and, with composed scenes, an attention loss.
 
-    The teacher of the distillation is a frozen copy of the light head at initialisation. With another head it is the
-    concatenation of the towers' pooled features.
+    The teacher of the distillation saw the undisturbed item (`validation.teacher_embeddings`), while the encoder sees it in a scene, with
+    metadata of another item, or without picture or text.
     """
 
     def __init__(self, encoder: TGQFormer, config):
         super().__init__()
         self.encoder, self.config = encoder, config
-        self.teacher = copy.deepcopy(encoder.head).requires_grad_(False).eval() if isinstance(encoder.head, LightHead) else None
         device = encoder.null_image.device
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
         self.align_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature), device=device))
@@ -84,10 +81,11 @@ class Objective(nn.Module):
         """The learned inverse temperatures, as logarithms. Every process computes their full gradients, so these are not summed."""
         return [self.log_scale, self.align_scale]
 
-    def outputs(self, features: Features, box: Tensor | None = None) -> Outputs:
+    def outputs(self, features: Features, teacher: Tensor, box: Tensor | None = None) -> Outputs:
         """Run the encoder on B items. This is the only expensive part of the objective.
 
         Args:
+            teacher: `[B, T]`, the teacher's embeddings of the undisturbed items, unit length.
             box: `[B, N]` bool, tokens that show the item, for items in composed scenes; all false for other items. None: the batch
                 has no scenes.
         """
@@ -96,7 +94,6 @@ class Objective(nn.Module):
         image, title = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
         has_both = (features.has_image & features.has_title).float()[:, None]
-        teacher = self._teacher_embedding(features, out.streams.attention_logits)
         attention = self._attention(out.streams, box)
         return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, attention, teacher, has_both)))
 
@@ -119,6 +116,8 @@ class Objective(nn.Module):
         align = self._alignment(out, excluded)
         distillation = relation(out.embedding, out.teacher)
         loss = contrast + c.alignment_weight * align + c.relation_weight * distillation
+        if c.restoration_weight:
+            loss = loss + c.restoration_weight * (1 - (out.embedding * out.teacher).sum(-1)).mean()
         if self.encoder.connector.decorrelated:
             loss = loss + c.redundancy_weight * overlap
         scenes = {}
@@ -136,15 +135,6 @@ class Objective(nn.Module):
         if log_weights is not None:
             values["masked_by_attributes"] = log_weights[0].isinf().float().mean()
         return loss, {name: float(value.detach()) for name, value in values.items()}
-
-    @torch.no_grad()
-    def _teacher_embedding(self, features: Features, attention_logits: Tensor) -> Tensor:
-        """The teacher's embeddings `[B, T]`, unit length."""
-        if self.teacher is None:
-            sides = F.normalize(features.image, dim=-1), F.normalize(features.text, dim=-1)
-            return F.normalize(torch.cat(sides, dim=-1), dim=-1)
-        streams = Streams.untrained(attention_logits, self.encoder.config.width)
-        return F.normalize(self.teacher(features, streams), dim=-1)
 
     def _attention(self, streams: Streams, box: Tensor | None) -> Tensor:
         """The attention loss of each item and whether it counts `[B, 2]`; `[B, 0]` without boxes. No item counts if the head has no attention."""
