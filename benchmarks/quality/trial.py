@@ -128,10 +128,11 @@ class Trials:
 
     def _initialisation(self, encoder: TGQFormer, options: TrainConfig) -> Initialisation:
         settings = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
-        key = (encoder.anchor is not None, encoder.connector.has_tokens, type(getattr(encoder.head, "base", None)).__name__, settings)
+        parts = encoder.anchor is not None, encoder.reliability is not None, encoder.connector.has_tokens
+        key = (*parts, type(getattr(encoder.head, "base", None)).__name__, settings)
         if key not in self.initialisations:
             chosen = initialise(encoder, self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options))), options)
-            initialised = ("anchor.", "head.base.", "head.pooling.share")
+            initialised = ("anchor.", "alignment.", "reliability.", "head.base.", "head.pooling.share")
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(initialised)}
             tests = {name: rows.with_attention_logits(encoder, views=1) for name, rows in self.tests.items()}
             often = 2 * self.budget.seeds * options.steps * options.pairs > self.rows.metadata_index.size

@@ -114,7 +114,7 @@ def test_close_ups_have_a_share_if_they_help_and_none_if_they_harm(tmp_path, con
 @pytest.mark.parametrize(("groups", "given", "found"), [(16, None, 3.2), (100, None, 0.2), (16, 0.4, 0.4)])
 def test_the_ridge_is_larger_if_few_groups_would_be_overfitted(encoder, monkeypatch, groups, given, found):
     floors, fit = [], PlainFusion.fit
-    monkeypatch.setattr(PlainFusion, "fit", lambda base, *args: (floors.append(args[-1]), fit(base, *args)))
+    monkeypatch.setattr(PlainFusion, "fit", lambda base, *args: (floors.append(args[5]), fit(base, *args)))
     rows, draw = drawn(encoder, groups=groups, per_group=3), np.random.default_rng(3)
     here, width = np.repeat(np.arange(groups), 3), encoder.vision.width
     look, said = (draw.normal(size=(groups, width))[here] + draw.normal(size=(len(here), width)) for _ in "it")

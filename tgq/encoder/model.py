@@ -23,6 +23,7 @@ from tgq.encoder.features import Features
 from tgq.encoder.layers.anchor import Anchor
 from tgq.encoder.layers.gates import DualGates
 from tgq.encoder.layers.heads import LightHead, LLMHead, Streams
+from tgq.encoder.layers.reliability import Alignment, Reliability
 from tgq.encoder.packing import CachedText
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
@@ -52,27 +53,9 @@ class Forward:
     agreement: Tensor  # [B] S_title, nan if image or title is missing
     anchored: Tensor  # [B, D] mean over tokens of E~_txt
     exploratory: Tensor  # [B, D] mean over tokens of E~_rnd
-    gate_metadata: Tensor  # [B, D] 1 + beta, in (0, 2)
-    gate_exploratory: Tensor  # [B, D] likewise
+    gate_metadata: Tensor  # [B, D] 1 + beta, in (0, 2), times the trust in the metadata
+    gate_exploratory: Tensor  # [B, D] 1 + beta
     streams: Streams  # output of connector and gates, before the head
-
-
-class Alignment(nn.Module):
-    """The shared space of `S_title = cos(f_img, f_title)`.
-
-    The towers of an aligned pair such as CLIP share a space already, so their features are used as they are. For other towers
-    two projections are learned with a contrastive image-title loss, together with the connector.
-    """
-
-    def __init__(self, image_width: int, text_width: int, dim: int, learned: bool):
-        super().__init__()
-        self.image = nn.Linear(image_width, dim, bias=False) if learned else nn.Identity()
-        self.title = nn.Linear(text_width, dim, bias=False) if learned else nn.Identity()
-
-    def forward(self, image: Tensor, title: Tensor) -> tuple[Tensor, Tensor]:
-        """Image `[B, Dg]` and title `[B, Dp]` in the shared space, `[B, A]` each, unit length; a missing one is zero."""
-        image, title = self.image(F.normalize(image, dim=-1)), self.title(F.normalize(title, dim=-1))
-        return F.normalize(image, dim=-1), F.normalize(title, dim=-1)
 
 
 class TGQFormer(nn.Module):
@@ -95,7 +78,6 @@ class TGQFormer(nn.Module):
         self.text = TextTower(config.text, config.text_length, relative_to)
         v, t = self.vision, self.text
         aligned = v.is_pair and v.weights_sha256 == t.weights_sha256
-        self.alignment = Alignment(v.pooled_width, t.pooled_width, config.alignment_dim, learned=not aligned)
         self.image_in = nn.Sequential(nn.LayerNorm(v.width, elementwise_affine=False), nn.Linear(v.width, config.width))
         self.null_image = nn.Parameter(torch.randn(config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
@@ -104,6 +86,12 @@ class TGQFormer(nn.Module):
         anchored = config.anchor and config.head == "light" and self.connector.n_anchored  # the llm head pools no image
         self.anchor = Anchor(len(v.vocabulary), v.width, t.pooled_width, v.n_closeups) if anchored else None
         self.gates = DualGates(config.width, v.pooled_width) if design.gated else None
+        judged = config.reliability and config.head == "light" and self.gates is not None
+        widths = v.pooled_width, t.pooled_width, config.alignment_dim
+        self.alignment = Alignment(*widths, learned=not aligned, centred=judged)
+        self.reliability = Reliability(*widths, learned=not aligned) if judged else None
+        if judged:  # both are fitted in closed form
+            self.alignment.requires_grad_(False)
         if config.head not in ("light", "llm"):
             raise ModelError(f"unknown head '{config.head}'", "choose light or llm")
         self.head: LightHead | LLMHead
@@ -122,15 +110,16 @@ class TGQFormer(nn.Module):
         streams, agreement = self.streams(features)
         embedding = F.normalize(self.head(features, streams).float(), dim=-1)
         anchored, exploratory = (x.sum(1) / max(1, x.shape[1]) for x in (streams.anchored, streams.exploratory))  # max: a stream may be empty
-        return Forward(embedding, agreement, anchored, exploratory, streams.gate_metadata, streams.gate_exploratory, streams)
+        gate_metadata = streams.gate_metadata * streams.trust[:, None] if self.reliability is not None else streams.gate_metadata
+        return Forward(embedding, agreement, anchored, exploratory, gate_metadata, streams.gate_exploratory, streams)
 
     def streams(self, features: Features) -> tuple[Streams, Tensor]:
         """Output of connector and gates, and S_title `[B]`."""
         f = features
         image_or_null = torch.where(f.has_image[:, None, None], self.image_in(f.image_tokens), self.null_image)
         projected = image_or_null + self.position
-        image, title = self.alignment(f.image, f.title)
-        agreement = (image * title).sum(-1).masked_fill(~(f.has_image & f.has_title), float("nan"))
+        agreement = self.alignment.cosine(f.image, f.title).masked_fill(~(f.has_image & f.has_title), float("nan"))
+        trust = torch.ones_like(agreement) if self.reliability is None else self.reliability(f, self.alignment)
 
         tokens = self.connector(projected, f.text_tokens, f.text_mask)
         anchored, exploratory = tokens[:, : self.connector.n_anchored], tokens[:, self.connector.n_anchored :]
@@ -138,7 +127,9 @@ class TGQFormer(nn.Module):
             gate_metadata = gate_exploratory = tokens.new_ones(len(tokens), self.config.width)
         else:
             anchored, exploratory, gate_metadata, gate_exploratory = self.gates(anchored, exploratory, f.image, agreement)
-        return Streams(projected, anchored, exploratory, gate_metadata, gate_exploratory, self.attention_logits(f)), agreement
+        if self.reliability is not None:
+            anchored = anchored * trust[:, None, None]
+        return Streams(projected, anchored, exploratory, gate_metadata, gate_exploratory, trust[:, None] * self.attention_logits(f), trust), agreement
 
     def attention_logits(self, features: Features) -> Tensor:
         """The anchor's attention logits `[B, N]`; zero without an anchor and for items without image or metadata."""
@@ -271,6 +262,9 @@ class TGQFormer(nn.Module):
             digest.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
         shape = asdict(replace(self.config, vision=self.vision.fingerprint, text=self.text.fingerprint, llm=self._llm_sha()))
         del shape["image_size"], shape["closeups"]  # they are part of the vision tower's fingerprint
+        for name in ("imputation", "reliability"):  # newer than encoders whose version must stay
+            if not shape[name]:
+                del shape[name]
         digest.update(json.dumps(shape, sort_keys=True).encode())
         return digest.hexdigest()[:16]
 

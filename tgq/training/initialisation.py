@@ -20,6 +20,7 @@ from tgq.errors import TgqError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of
 from tgq.training.loss.ranking import catalog_mrr
+from tgq.training.reliability import fit_reliability
 
 CORRELATION_ROWS = 6000  # maximum number of rows that the correlation is fitted to, drawn evenly from the catalogs
 BATCH = 128
@@ -44,7 +45,7 @@ class InitialisationConfig:
 
 @torch.no_grad()
 def initialise(encoder: TGQFormer, rows: TrainingSet, config: InitialisationConfig) -> dict[str, float]:
-    """Initialise the anchor, the close-ups' share and the light head's linear base in place. All other weights stay unchanged.
+    """Initialise the anchor, the close-ups' share, the light head's linear base and the trust in metadata. Other weights stay unchanged.
 
     The steps are:
 
@@ -53,7 +54,8 @@ def initialise(encoder: TGQFormer, rows: TrainingSet, config: InitialisationConf
     3. Choose the anchor's strength, the close-ups' share and the base's ridge by cross-validation over two halves of the groups:
        each half is ranked by a correlation and a base that are fitted to the other half. The pool is all rows. A pool without the
        fitted groups would hide that a fit to few groups moves their items too close to everything else.
-    4. Fit the linear base to the pooled features that result.
+    4. Fit the linear base to the pooled features that result, and the maps that estimate a missing side.
+    5. Fit and calibrate the trust in metadata (`fit_reliability`).
 
     Cost: for the correlation `Dv^2` per token of at most 6,000 rows; for each half and strength a pass over all tokens; for each
     share the base's `(Dg + Dp)^2` per row; for each half and ridge a fit of the base, `(Dg + Dp)^3`. The connector is not run.
@@ -86,8 +88,10 @@ def initialise(encoder: TGQFormer, rows: TrainingSet, config: InitialisationConf
     logits = vocabulary if anchor is None else anchor.logits(vocabulary, _scores(encoder, rows, anchor.correlation_scores), anchor.strength)
     share = float(encoder.head.pooling.share) if encoder.head.pooling.closeups else 0.0
     (image,) = _shifted_images(encoder, rows, logits, [share])
+    unguided = _shifted_images(encoder, rows, torch.zeros_like(logits), [share])[0] if encoder.config.imputation else image
     group, catalog, text = _labels(rows, image.device)
-    encoder.head.base.fit(image, text, group, catalog, config.image_weight, floor)
+    encoder.head.base.fit(image, text, group, catalog, config.image_weight, floor, unguided)
+    fit_reliability(encoder, rows, config.seed)
     return {**chosen, "closeup_share": share, "base_floor": floor}
 
 

@@ -31,6 +31,7 @@ from tgq.training.validation import Validation, teacher_embeddings, validation_r
 
 Log = Callable[[int, dict[str, float]], None]
 SINGLE_PROCESS = Processes()
+CLOSED_FORM = ("image.", "text.", "image_expected.", "text_expected.")  # parts of the linear base, which have a learning rate of their own
 
 
 def train(
@@ -156,7 +157,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 def _optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:
     head = objective.encoder.head
-    slow = {id(p) for p in ((head.base.image, head.base.text) if isinstance(head, LightHead) else ())}
+    slow = {id(p) for name, p in head.base.named_parameters() if f"{name}.".startswith(CLOSED_FORM)} if isinstance(head, LightHead) else set()
     own = [p for p in objective.parameters() if p.requires_grad]
     return torch.optim.AdamW([
         {"params": [p for p in own if id(p) not in slow and p.ndim > 1], "peak": config.lr},

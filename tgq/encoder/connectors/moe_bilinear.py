@@ -17,8 +17,8 @@ class BilinearExperts(PlainFusion):
     A softmax over experts gives the weights (Shazeer et al. 2017, arXiv 1701.06538). The products start at zero.
     """
 
-    def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True):
-        super().__init__(image_width, text_width, dim, image_root)
+    def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True, imputation: int = 0):
+        super().__init__(image_width, text_width, dim, image_root, imputation)
         self.of_image, self.of_text = nn.Linear(dim, EXPERTS * RANK), nn.Linear(dim, EXPERTS * RANK)
         self.choose = nn.Linear(2 * dim, EXPERTS)
         self.out = nn.Linear(EXPERTS * RANK, dim, bias=False)

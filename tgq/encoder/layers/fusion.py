@@ -9,6 +9,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROOT_FLOOR = 1e-3
+IMPUTED = 0.5  # of the expectation; with all of it an item without text is too near to typical items of its kind
+RIDGE = 1.0  # of the regression that fills in a missing side, in mean variances
+
+
+class Imputation(nn.Module):
+    """What one side is expected to add to the embedding, given the other side: a linear map of low rank.
+
+    It starts at zero. `fit` computes reduced-rank ridge regression (Izenman 1975) in closed form.
+    """
+
+    def __init__(self, width: int, dim: int, rank: int):
+        super().__init__()
+        self.down, self.up = nn.Parameter(torch.zeros(rank, width)), nn.Parameter(torch.zeros(dim, rank))
+
+    def forward(self, known: Tensor) -> Tensor:
+        """`[B, De]` for the known side `[B, D]`."""
+        return F.linear(F.linear(known, self.down), self.up)
+
+    @torch.no_grad()
+    def fit(self, known: Tensor, missing: Tensor, weight: Tensor) -> None:
+        """Fit to n items. Cost: `D^2` per item and `D^3`.
+
+        Args:
+            known: `[n, D]`, the side that is there.
+            missing: `[n, De]`, what the other side adds to the embedding.
+            weight: `[n]` of the items.
+        """
+        weighted = known * (weight / weight.sum())[:, None]
+        covariance = weighted.T @ known
+        ridge = (RIDGE * covariance.diagonal().mean()).clamp(min=1e-12) * torch.eye(len(covariance), device=known.device)
+        maps = torch.linalg.solve(covariance + ridge, weighted.T @ missing)
+        directions = torch.linalg.eigh(maps.T @ covariance @ maps)[1][:, -len(self.down):]
+        self.up[:, : directions.shape[1]] = directions
+        self.down[: directions.shape[1]] = (maps @ directions).T
 
 
 class PlainFusion(nn.Module):
@@ -16,16 +50,21 @@ class PlainFusion(nn.Module):
 
     r is the signed square root, which limits the influence of a few dominant image channels (Perronnin, Sánchez, Mensink
     2010), or the identity if `image_root` is off. `W` starts as a random projection, which preserves the cosine of the
-    concatenated features up to noise. `fit` replaces it by a map that is fitted to a catalog's groups. A missing image or text
-    is replaced by a learned vector.
+    concatenated features up to noise. `fit` replaces it by a map that is fitted to a catalog's groups.
+
+    A missing image or text is replaced by a learned vector plus, with `imputation`, IMPUTED times what the other side makes one expect.
+    Text that is trusted only in part is replaced by that part of it. Otherwise items that lack the same side would be near each other,
+    whatever they are.
     """
 
     image_mean: Tensor
     text_mean: Tensor
 
-    def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True):
+    def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True, imputation: int = 0):
         super().__init__()
         self.image_root = image_root
+        self.image_expected = Imputation(text_width, dim, imputation) if imputation else None
+        self.text_expected = Imputation(image_width, dim, imputation) if imputation else None
         self.image = nn.Parameter(torch.randn(dim, image_width) / dim**0.5)
         self.text = nn.Parameter(torch.randn(dim, text_width) / dim**0.5)
         self.null_image = nn.Parameter(torch.randn(dim) * 0.1 / dim**0.5)
@@ -33,11 +72,27 @@ class PlainFusion(nn.Module):
         self.register_buffer("image_mean", torch.zeros(image_width))
         self.register_buffer("text_mean", torch.zeros(text_width))
 
-    def forward(self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor) -> Tensor:
-        """Embeddings `[B, De]`, not normalised, of images `[B, Dg]` and texts `[B, Dp]`; `has_image` and `has_text` are `[B]` bool."""
-        image = F.linear(F.normalize(self.signed_root(image) - self.image_mean, dim=-1), self.image)
-        text = F.linear(F.normalize(text - self.text_mean, dim=-1), self.text)
-        return self.merge(torch.where(has_image[:, None], image, self.null_image), torch.where(has_text[:, None], text, self.null_text))
+    def forward(self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor, trust: Tensor | None = None) -> Tensor:
+        """Embeddings `[B, De]`, not normalised.
+
+        Args:
+            image: `[B, Dg]`. has_image: `[B]` bool.
+            text: `[B, Dp]`. has_text: `[B]` bool.
+            trust: `[B]`, trust in the text, 0 to 1; None: 1.
+        """
+        image, text = self._unit_sides(image, text)
+        no_image, no_text = self.null_image, self.null_text
+        if self.image_expected is not None and self.text_expected is not None:
+            no_image = no_image + IMPUTED * self.image_expected(text * has_text[:, None])
+            no_text = no_text + IMPUTED * self.text_expected(image * has_image[:, None])
+        trust = has_text.to(text.dtype) if trust is None else trust * has_text
+        of_image, of_text = F.linear(image, self.image), F.linear(text, self.text)
+        of_text = torch.lerp(no_text.to(of_text.dtype).expand_as(of_text), of_text, trust[:, None].to(of_text.dtype))
+        return self.merge(torch.where(has_image[:, None], of_image, no_image), of_text)
+
+    def _unit_sides(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """u(r(f_img) - mean) and u(f_txt - mean), `[B, Dg]` and `[B, Dp]`."""
+        return F.normalize(self.signed_root(image) - self.image_mean, dim=-1), F.normalize(text - self.text_mean, dim=-1)
 
     def merge(self, image: Tensor, text: Tensor) -> Tensor:
         """Combine the projections of both sides, `[B, De]` each. Subclasses replace the sum."""
@@ -48,7 +103,9 @@ class PlainFusion(nn.Module):
         return image / (image.abs() + ROOT_FLOOR).sqrt() if self.image_root else image
 
     @torch.no_grad()
-    def fit(self, image: Tensor, text: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float) -> None:
+    def fit(
+        self, image: Tensor, text: Tensor, group: Tensor, catalog: Tensor, image_weight: float, floor: float, unguided: Tensor | None = None
+    ) -> None:  # fmt: skip
         """Fit means and maps to n items, in closed form.
 
         The method is within-class covariance normalisation (Hatch, Kajarekar, Stolcke 2006) of
@@ -64,6 +121,7 @@ class PlainFusion(nn.Module):
             catalog: `[n]`, catalog number of each item.
             image_weight: w, the share of the image in z, in (0, 1).
             floor: ridge, in units of s.
+            unguided: `[n, Dg]`, image features that the text had no influence on; None: `image`. Missing texts are estimated from them.
         """
         statistics = _statistics(self.signed_root(image), text, group, catalog, image_weight, floor)
         maps = statistics.leading(len(self.image))
@@ -72,6 +130,16 @@ class PlainFusion(nn.Module):
         self.text_mean.copy_(statistics.text_mean)
         self.image.copy_(maps[:, : image.shape[1]] * image_weight)
         self.text.copy_(maps[:, image.shape[1]:] * (1 - image_weight))
+        if self.image_expected is not None and self.text_expected is not None:
+            weight = torch.ones_like(text[:, 0])
+            for c in catalog.unique():
+                own = catalog == c
+                weight[own] = len(group[own].unique()) ** 0.5 / own.sum()
+            guided, texts = self._unit_sides(image, text)
+            self.image_expected.fit(texts, F.linear(guided, self.image), weight)
+            self.text_expected.fit(self._unit_sides(image if unguided is None else unguided, text)[0], F.linear(texts, self.text), weight)
+            self.null_image.zero_()
+            self.null_text.zero_()
 
     @torch.no_grad()
     def fit_and_project(

@@ -27,7 +27,8 @@ class Streams:
     exploratory: Tensor  # [B, m, D] tokens, scaled by the gate
     gate_metadata: Tensor  # [B, D] in (0, 2)
     gate_exploratory: Tensor  # [B, D] in (0, 2)
-    attention_logits: Tensor  # [B, N] of the anchor
+    attention_logits: Tensor  # [B, N] of the anchor, times the trust in the metadata
+    trust: Tensor  # [B] in the metadata, 0 to 1
 
     @classmethod
     def untrained(cls, attention_logits: Tensor, width: int) -> Streams:
@@ -35,7 +36,8 @@ class Streams:
         affect the pooling."""
         items, token = len(attention_logits), attention_logits.new_zeros(len(attention_logits), 1, width)
         gate = attention_logits.new_ones(items, width)
-        return cls(attention_logits.new_zeros(*attention_logits.shape, width), token, token[:, :0], gate, gate, attention_logits)
+        trust = attention_logits.new_ones(items)
+        return cls(attention_logits.new_zeros(*attention_logits.shape, width), token, token[:, :0], gate, gate, attention_logits, trust)
 
     @property
     def tokens(self) -> Tensor:
@@ -54,14 +56,15 @@ class LightHead(nn.Module):
 
     def __init__(self, config, image_width: int, pooled_width: int, text_width: int, closeups: int, fusion: type[PlainFusion] = PlainFusion):
         super().__init__()
-        self.base = fusion(pooled_width, text_width, config.dim, config.image_root)
+        self.base = fusion(pooled_width, text_width, config.dim, config.image_root, config.imputation)
         self.pooling = GuidedPooling(config.width, config.pooling_heads, closeups)
         same = image_width == pooled_width  # the pooled feature of a CLIP-like pair is in another space than its tokens
         self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
         """Embeddings `[B, De]`, not normalised."""
-        return self.base(self.shifted_image(features, streams), features.has_image, features.text, features.has_text)
+        f = features
+        return self.base(self.shifted_image(f, streams), f.has_image, f.text, f.has_text, streams.trust)
 
     def attention(self, s: Streams) -> Tensor | None:
         """Pooling weights `[B, heads, N]` of the first stream that has tokens, by default the metadata-anchored one; None without any."""

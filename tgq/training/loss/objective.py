@@ -22,7 +22,7 @@ class Outputs:
     embedding: Tensor  # [B, De], unit length
     anchored: Tensor  # [B, D] mean of the anchored stream's tokens
     exploratory: Tensor  # [B, D] mean of the exploratory stream's tokens
-    image: Tensor  # [B, A] f_img in the learned image-title space; A is 0 if the towers are an aligned pair
+    image: Tensor  # [B, A] f_img in the learned image-title space; A is 0 if the space is not learned here
     title: Tensor  # [B, A] f_title in the same space
     gates: Tensor  # [B, 2] mean over channels of the metadata gate and of the exploratory gate
     attention: Tensor  # [B, 2] attention loss of the item, and 1 if it counts or 0; [B, 0] without composed scenes
@@ -90,7 +90,7 @@ class Objective(nn.Module):
                 has no scenes.
         """
         out = self.encoder(features)
-        aligned = isinstance(self.encoder.alignment.image, nn.Identity)
+        aligned = self.encoder.reliability is not None or isinstance(self.encoder.alignment.image, nn.Identity)
         image, title = (x[:, :0] if aligned else x for x in self.encoder.alignment(features.image, features.title))
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
         has_both = (features.has_image & features.has_title).float()[:, None]
