@@ -105,7 +105,7 @@ def click_verdicts(rows: DataFrame) -> DataFrame:
     """
     rank, said = F.col("rank").try_cast("double"), F.col("clicked")
     click = F.coalesce(said.try_cast("boolean").cast("int"), F.when(said.try_cast("double") > 0, 1))
-    typed = rows.withColumn("fields", _fields(rows)).withColumns({"position": rank, "click": click})
+    typed = rows.withColumns({"position": rank, "click": click})
     own = _first(
         (F.col("reason"), F.col("detail")),
         (F.when(F.col("text").isNull(), "empty_query"), F.lit("the row has no query")),
@@ -113,8 +113,8 @@ def click_verdicts(rows: DataFrame) -> DataFrame:
         (F.when(rank.isNull() | (rank < 0) | (rank != F.floor(rank)) | (rank >= 2**31), "bad_rank"), F.lit("the rank is no whole number from 0 on")),
         (F.when(F.col("click").isNull(), "bad_click"), F.lit("clicked is neither true nor false, nor a number of clicks")),
     )
-    kept = _with(typed, own)
-    return kept.select("text", "item_id", kept.position.cast("int").alias("position"), "click", "reason", "detail", "fields")
+    fields = F.when(F.col("reason").isNotNull(), _fields(rows))  # of refused rows alone: a log is long
+    return _with(typed, own).select("text", "item_id", F.col("position").cast("int").alias("position"), "click", "reason", "detail", fields.alias("fields"))
 
 
 def _number(name: str, below: bool = False) -> Column:

@@ -313,8 +313,11 @@ class Settings(Section):
             raise ValueError("catalog.columns.group_id: null, but catalog.inherit is set")
         if self.queries.judgments and not self.queries.path:
             raise ValueError(f"queries.path: null, but queries.judgments is '{self.queries.judgments}'")
-        if list(thresholds := self.queries.clicks.thresholds) != sorted(set(thresholds)) or len(thresholds) > self.queries.highest_grade:
-            raise ValueError(f"queries.clicks.thresholds: {list(thresholds)} must rise, and be at most queries.highest_grade ({self.queries.highest_grade:g})")
+        thresholds = self.queries.clicks.thresholds
+        if list(thresholds) != sorted(set(thresholds)):
+            raise ValueError(f"queries.clicks.thresholds: {list(thresholds)} must rise")
+        if self.queries.clicks.path and len(thresholds) > self.queries.highest_grade:
+            raise ValueError(f"queries.clicks.thresholds: {len(thresholds)} of them, but queries.highest_grade is {self.queries.highest_grade:g}")
         if self.encoder.device == "cpu" and self.encoder.dtype == "bfloat16":
             raise ValueError("encoder.dtype: bfloat16 needs a GPU, but encoder.device is 'cpu'")
         known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}
