@@ -98,7 +98,8 @@ def open_inputs(spark: SparkSession, settings: Settings, location: Location) -> 
 def described(inputs: Inputs) -> Iterator[str]:
     """A line for each table, and the notes; for a dry run."""
     for one in inputs.found.values():
-        yield f"{one.kind}: about {one.source.rows} rows in {one.path}, columns {', '.join(one.source.columns)}"
+        exact = one.source.plan is None or one.source.plan.format == "parquet"
+        yield f"{one.kind}: {'' if exact else 'about '}{one.source.rows} rows in {one.path}, columns {', '.join(one.source.columns)}"
     yield from (f"note: {note}" for note in inputs.notes)
 
 
