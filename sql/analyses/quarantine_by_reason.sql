@@ -1,5 +1,5 @@
 -- Quarantined inputs of the latest run by reason, and the change from the run before it.
--- Change: nothing. The view quarantine_latest shows the rows.
+-- Change: nothing. The view quarantine_latest shows the rows. Rows of the files of queries have no share, because rows_in counts the catalog's.
 WITH runs AS (
   SELECT
     run_id,
@@ -13,7 +13,7 @@ SELECT
   q.stage,
   q.reason,
   count_if(r.age = 1) AS inputs,
-  round(try_divide(count_if(r.age = 1), (SELECT rows_in FROM runs WHERE age = 1)), 4) AS share_of_rows_in,
+  CASE WHEN q.stage IN ('ingest', 'embed') THEN round(try_divide(count_if(r.age = 1), (SELECT rows_in FROM runs WHERE age = 1)), 4) END AS share_of_rows_in,
   count_if(r.age = 1) - count_if(r.age = 2) AS change,
   min(q.item_id) FILTER (WHERE r.age = 1) AS example_id,
   min_by(q.detail, q.item_id) FILTER (WHERE r.age = 1) AS example_detail

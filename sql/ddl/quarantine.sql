@@ -2,8 +2,8 @@
 -- At ingest, source_fingerprint has a third part, a hash of the limits in force. An input with the same fingerprint has the same verdict.
 CREATE TABLE IF NOT EXISTS quarantine (
   run_id             STRING NOT NULL,
-  stage              STRING NOT NULL COMMENT 'ingest or embed',
-  item_id            STRING NOT NULL COMMENT 'as in the source, "(missing)" if there is none',
+  stage              STRING NOT NULL COMMENT 'ingest, embed, or of the files of queries: queries, judgments, clicks',
+  item_id            STRING NOT NULL COMMENT 'as in the source, "(missing)" if there is none, of the stage queries the id of the query',
   occurrence         INT NOT NULL COMMENT '0, 1, ... if several source rows share the id',
   reason             STRING NOT NULL,
   detail             STRING,

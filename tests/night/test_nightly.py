@@ -55,7 +55,10 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     told, store = first.summary(), first.night.warehouse
     total = pq.read_metadata(shop / "catalog.parquet").num_rows
     assert told["published"] and told["rows"]["in"] == total == told["rows"]["embedded"] + told["rows"]["quarantined"]
-    assert told["rows"]["quarantined"] == store.read("quarantine").count() > 0
+    assert told["rows"]["quarantined"] == store.read("quarantine").where("stage IN ('ingest', 'embed')").count() > 0
+    queries = told["steps"]["ingest"]["figures"]["queries"]
+    assert queries["queries"] == store.read("relevance_queries").count() > 0 and queries["judgments"] == store.read("query_judgments").count() > 0
+    assert queries["quarantined"].keys() == {"judgments.unknown_item"}, "of an item that the broken rows made unusable"
     assert {"encoder", "frozen_image", "frozen_text", "frozen_concat"} <= told["metrics"].keys()
     assert told["metrics"]["encoder"]["hit_rate@10"]["n_queries"] > 0
     page = Path(told["report"]).read_text()

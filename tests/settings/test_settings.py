@@ -23,7 +23,10 @@ def test_layers_apply_in_order_and_each_value_knows_its_origin(tmp_path):
     assert loaded.origin("evaluate.level") == "built-in default"
 
 
-@pytest.mark.parametrize("profile", ["local", "cluster", "catalogs/demo", "catalogs/luma", "catalogs/fashion", "catalogs/grocery"])
+CATALOGS = ("demo", "luma", "fashion", "fashion-queries", "grocery", "homedepot", "retrotech")
+
+
+@pytest.mark.parametrize("profile", ["local", "cluster", *(f"catalogs/{name}" for name in CATALOGS)])
 def test_every_shipped_profile_is_valid(profile):
     assert load(profiles=[profile]).settings.catalog.columns.item_id == "item_id"
 
@@ -42,6 +45,8 @@ def test_every_shipped_profile_of_a_shop_is_valid(profile):
         ("embed=3", r"embed: .*dictionary"),
         ("evaluate.level=1.5", r"evaluate\.level: .*less than 1"),
         ("pairs.source=table", r"pairs\.path: null, but pairs\.source is 'table'"),
+        ("queries.judgments=grades.csv", r"queries\.path: null, but queries\.judgments is 'grades.csv'"),
+        ("queries.clicks.thresholds=[1, 0.5]", r"queries\.clicks\.thresholds: \[1\.0, 0\.5\] must rise"),
         ("encoder.device=tpu", r"encoder\.device: .*'auto', 'cpu' or 'cuda'"),
         ("novalue", r"not of the form key\.path=value"),
         ("catalog.optional_columns=[colour]", r"unknown fields \['colour'\]"),
@@ -56,6 +61,9 @@ def test_a_mistake_names_key_origin_and_remedy(override, found):
 def test_impossible_combinations_are_errors():
     with pytest.raises(ConfigError, match="bfloat16 needs a GPU"):
         load("encoder.device=cpu", "encoder.dtype=bfloat16")
+    assert load("queries.highest_grade=1").settings.queries.highest_grade == 1, "without a click log nothing is graded by thresholds"
+    with pytest.raises(ConfigError, match=r"queries\.clicks\.thresholds: 3 of them, but queries\.highest_grade is 1"):
+        load("queries.highest_grade=1", "queries.clicks.path=clicks.csv")
 
 
 def test_an_unknown_profile_lists_the_known_ones():

@@ -14,8 +14,9 @@ def small(tmp_path, monkeypatch):
     items.mkdir(parents=True)
     (items / "part-0.snappy.parquet").write_bytes(b"x" * 60)
 
-    def decide(catalog=None, warehouse=str(tmp_path / "warehouse"), **spark):
-        sections = {"spark": {"master": "local[2]"} | spark, "warehouse": {"path": warehouse}, "catalog": {"path": catalog and str(catalog)}}
+    def decide(catalog=None, warehouse=str(tmp_path / "warehouse"), queries=None, **spark):
+        sections = {"spark": {"master": "local[2]"} | spark, "warehouse": {"path": warehouse}, "catalog": {"path": catalog and str(catalog)},
+                    "queries": queries or {}}
         return sizing.is_small(Settings.model_validate(sections))
 
     return decide
@@ -39,6 +40,15 @@ def test_by_the_size_of_the_tables_and_not_of_the_pictures(small, tmp_path):
     assert not small(shop)
     (tmp_path / "warehouse" / "catalog_items" / "part-1.snappy.parquet").write_bytes(b"x" * 60)
     assert not small()
+
+
+def test_a_click_log_counts_wherever_it_is(small, tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "catalog.csv").write_bytes(b"x")
+    (tmp_path / "log" / "clicks.csv").write_bytes(b"x" * 200)
+    assert small(tmp_path / "catalog.csv", queries={"path": "queries.csv?"})
+    for path in ("log", str(tmp_path / "log" / "clicks.csv"), "log/clicks.csv?"):
+        assert not small(tmp_path / "catalog.csv", queries={"clicks": {"path": path}})
 
 
 def test_only_on_one_machine_unless_it_is_said(small):

@@ -1,4 +1,4 @@
-"""Writes the drawn demo catalog: composes products, pictures and metadata."""
+"""Writes the drawn demo catalog: composes products, pictures, metadata and queries."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from PIL import Image
 from tgq.demo.defects import broken_rows
 from tgq.demo.metadata import describe, truth
 from tgq.demo.photograph.scene import photograph
+from tgq.demo.queries import POOL, Facts, write_queries
 from tgq.demo.styles import Style, Variant, style
 from tgq.errors import UsageError
 from tgq.nuisances.draws import seeded
@@ -29,6 +30,7 @@ DISTRACTED = 0.35  # share of pictures that show other products as well
 DISTRACTOR_POOL = 400  # distractors are taken from the first styles, so that they do not depend on `items`
 CHUNK = 50  # items per task
 ROW_GROUP = 5000  # rows per Parquet row group
+TABLES = ("catalog.parquet", "queries.parquet", "judgments.parquet")
 
 _TEXT, _FLAG, _REAL = pa.string(), pa.bool_(), pa.float64()
 SCHEMA = pa.schema(
@@ -46,20 +48,22 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CatalogSummary:
-    """Counts of a drawn catalog: valid items, their styles and product types, and broken rows."""
+    """Counts of a drawn catalog: valid items, their styles and product types, broken rows, and queries."""
 
     out: Path
     items: int
     styles: int
     types: int
     bad_rows: int
+    queries: int
 
 
 def draw_catalog(
     out: Path | str, items: int = 2000, seed: int = 0, size: int = 224, workers: int | None = None,
     progress: Callable[[int, int], None] | None = None, bad_rows: int = 0,
 ) -> CatalogSummary:  # fmt: skip
-    """Draw a catalog into the folder `out`: `catalog.parquet` (SCHEMA, one row per item), `images/` and `SOURCE.md`.
+    """Draw a catalog into the folder `out`: `catalog.parquet` (SCHEMA, one row per item), `images/` and `SOURCE.md`,
+    `queries.parquet` and `judgments.parquet` (see `tgq.demo.queries`).
 
     The content depends on items, seed, size and bad_rows, not on workers. Item i is the same for every `items` > i.
     The last style may be incomplete, so its group can have a single item. Cost: linear in items and quadratic in
@@ -90,9 +94,11 @@ def draw_catalog(
     written = out / "catalog.parquet.partial"
     with pq.ParquetWriter(written, SCHEMA) as writer:
         rows: list[dict] = []
+        facts: list[Facts] = []
         done = 0
         for part in _mapped(draw, chunks, min(workers, len(chunks))):
             rows += part
+            facts += map(Facts.of, part[: POOL - len(facts)])
             done += len(part)
             if progress:
                 progress(done, items)
@@ -101,10 +107,11 @@ def draw_catalog(
                 rows = rows[ROW_GROUP:]
         rows += broken_rows(out, bad_rows, seed)
         writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+    queries = write_queries(out, facts, seed)
     styles = {k for _, k, _ in plan}
     (out / "SOURCE.md").write_text(_source(items, seed, size, bad_rows))
     os.replace(written, out / "catalog.parquet")
-    return CatalogSummary(out, items, len(styles), len({style(seed, k).product for k in styles}), bad_rows)
+    return CatalogSummary(out, items, len(styles), len({style(seed, k).product for k in styles}), bad_rows, queries)
 
 
 def _mapped(draw: Callable[[list], list[dict]], chunks: list, workers: int) -> Iterator[list[dict]]:
@@ -170,10 +177,11 @@ def _clear(out: Path) -> None:
     """
     source = out / "SOURCE.md"
     drawn = source.is_file() and source.read_text(errors="replace").startswith(_TITLE)
-    if not drawn and ((out / "catalog.parquet").exists() or (out / "images").exists()):
-        raise UsageError(f"{out} holds a catalog or images that were not drawn by this command", "name another folder, or remove them")
+    if not drawn and any((out / name).exists() for name in (*TABLES, "images")):
+        raise UsageError(f"{out} holds a catalog, queries or images that were not drawn by this command", "name another folder, or remove them")
     shutil.rmtree(out / "images", ignore_errors=True)
-    (out / "catalog.parquet").unlink(missing_ok=True)
+    for table in TABLES:
+        (out / table).unlink(missing_ok=True)
     (out / "images").mkdir(parents=True, exist_ok=True)
     source.write_text(_TITLE)  # a draw that is cut short can be started again
 
@@ -193,4 +201,7 @@ Every product, brand and picture here is invented and drawn by `tgq demo-catalog
 
 `group_id` is the style, `variant_id` the style in one colour or size. The columns from `overlay`
 on are the truth about picture and text; an encoder must not see them.
+
+`queries.parquet` holds queries made by rule from true attributes of the items, `judgments.parquet` how well the items of the
+asked type answer them: 3 all that is asked, 2 nearly, 1 the type alone. Pairs without a row are not judged.
 """

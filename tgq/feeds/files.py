@@ -73,6 +73,12 @@ def feed_files(uri: str, only: frozenset[str] | None = None) -> list[FeedFile]:
     return sorted(_walk(system, path.rstrip("/"), only, ()), key=lambda f: f.uri)
 
 
+def version(file: FeedFile) -> str:
+    """A text that changes with the file: of its size and time, or of the tag that its object store gives. Cost: one stat."""
+    system, path = _system(file.uri)
+    return str(system.ukey(path))
+
+
 def _walk(system: Any, folder: str, only: frozenset[str] | None, partition: tuple[tuple[str, str | None], ...]) -> Iterator[FeedFile]:
     for entry in system.ls(folder, detail=True):
         name = str(entry["name"]).rstrip("/").rpartition("/")[2]

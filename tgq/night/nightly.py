@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from tgq.catalog.ingest import ingest
+from tgq.catalog.reading.location import locate
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.executor.daemon import start_workers
 from tgq.errors import GateError, TgqError
 from tgq.evaluation.evaluate import evaluate
 from tgq.index.build import build_index
 from tgq.index.neighbors import build_neighbors
+from tgq.night.ingestion import ingest, wants_queries
 from tgq.night.report import write_report
 from tgq.night.run_log import log_failure, open_run_log, write_run_log
 from tgq.night.summary import check_accounting, summary_of
 from tgq.publishing.publish import publish
 from tgq.publishing.verdict import read_verdict, refusal
+from tgq.queries.inputs import described, open_inputs
 from tgq.registry.tracking import Tracker, import_mlflow
 from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.records import record, run_step
@@ -144,6 +146,8 @@ def dry_run(settings: Settings) -> Iterator[str]:
     spark = open_session(settings)
     try:
         yield from preview(spark, settings)
+        if wants_queries(settings):
+            yield from described(open_inputs(spark, settings, locate(spark, settings.catalog)))
         yield f"steps: {', '.join(STEPS)}, report"
         yield f"warehouse: {settings.warehouse.path}"
     finally:

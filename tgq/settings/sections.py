@@ -114,6 +114,52 @@ class PairSettings(Section):
     test_share: Share = 0.5  # share of the groups, by hash, for evaluation; the others are for training
 
 
+class QueryColumns(Section):
+    """Columns of the file of queries. A name that ends in `?` may be absent; a field set to null is not read."""
+
+    query_id: Column = "query_id"  # several rows with one id must have one text
+    text: Column = "query"  # what was typed
+    source: Column | None = "source?"  # where the query is from, e.g. human or generated
+    popularity: Column | None = "popularity?"  # how often it is searched; what is no number above or equal 0 is left empty
+
+
+class JudgmentColumns(Section):
+    """Columns of the judgments."""
+
+    query_id: Column = "query_id"  # a query of the file of queries
+    item_id: Column = "item_id"  # an item of the catalog
+    grade: Column = "grade"  # a number, or a word of queries.labels
+    weight: Column | None = "weight?"  # of the judgment; 1 where empty or no number, never below 0
+    event_time: Column | None = "event_time?"  # when it was judged
+
+
+class ClickSettings(Section):
+    """Grades from a click log: one row for each item that was shown for a query at a rank, clicked or not."""
+
+    path: str | None = None  # of the log, relative to the catalog; null: none; a name that ends in `?` may be absent
+    query: Column = "query"  # column: what was typed
+    item_id: Column = "item_id"  # column: the item shown
+    rank: Column = "rank"  # column: its place, counted from 0 or 1
+    clicked: Column = "clicked"  # column: true or false, 1 or 0
+    thresholds: Annotated[tuple[float, ...], Field(min_length=1)] = (0.5, 1.0, 2.0)  # where grades 1, 2, ... begin: clicks over those expected
+    prior_clicks: Annotated[float, Field(gt=0)] = 2.0  # expected clicks that the average counts for, beside the log's own of a query and item
+    prior_impressions: Annotated[float, Field(gt=0)] = 100.0  # impressions that 1 / rank counts for, beside the log's own of a rank
+    min_examined: Annotated[float, Field(ge=0)] = 20.0  # impressions, each counted by how far its rank is examined; pairs with fewer have no grade
+
+
+class QuerySettings(Section):
+    """Queries of a search and graded items for them: where they are, and the split. Off while no path is set."""
+
+    path: str | None = None  # of the queries, relative to the catalog; in a folder queries.parquet; a name that ends in `?` may be absent
+    judgments: str | None = None  # of the judgments, relative to the catalog; in a folder judgments.parquet; a name that ends in `?` may be absent
+    columns: QueryColumns = QueryColumns()
+    judgment_columns: JudgmentColumns = JudgmentColumns()
+    clicks: ClickSettings = ClickSettings()
+    labels: dict[str, float] = {}  # grades that are words, e.g. {exact: 3, partial: 1, irrelevant: 0}, in any case
+    highest_grade: Annotated[float, Field(gt=0)] = 3.0  # grades are 0 to this; others are quarantined
+    test_share: Share = 0.5  # share of the texts, by hash, for evaluation; the others are for training
+
+
 class EncoderSettings(Section):
     """The encoder and its device."""
 
@@ -242,6 +288,7 @@ class Settings(Section):
     metadata: MetadataSettings = MetadataSettings()
     images: ImageSettings = ImageSettings()
     pairs: PairSettings = PairSettings()
+    queries: QuerySettings = QuerySettings()
     encoder: EncoderSettings = EncoderSettings()
     embed: EmbedSettings = EmbedSettings()
     features: FeatureSettings = FeatureSettings()
@@ -264,6 +311,13 @@ class Settings(Section):
             raise ValueError("catalog.columns.group_id: null, but pairs.source is 'group'")
         if self.catalog.inherit and not self.catalog.columns.group_id:
             raise ValueError("catalog.columns.group_id: null, but catalog.inherit is set")
+        if self.queries.judgments and not self.queries.path:
+            raise ValueError(f"queries.path: null, but queries.judgments is '{self.queries.judgments}'")
+        thresholds = self.queries.clicks.thresholds
+        if list(thresholds) != sorted(set(thresholds)):
+            raise ValueError(f"queries.clicks.thresholds: {list(thresholds)} must rise")
+        if self.queries.clicks.path and len(thresholds) > self.queries.highest_grade:
+            raise ValueError(f"queries.clicks.thresholds: {len(thresholds)} of them, but queries.highest_grade is {self.queries.highest_grade:g}")
         if self.encoder.device == "cpu" and self.encoder.dtype == "bfloat16":
             raise ValueError("encoder.dtype: bfloat16 needs a GPU, but encoder.device is 'cpu'")
         known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from tgq.settings.sections import Settings
 from tgq.storage.paths import absolute
 
-LITTLE = 32 * 2**20  # bytes of the catalog's table, and of catalog_items
+LITTLE = 32 * 2**20  # bytes of the catalog's table, of a file of queries, and of catalog_items
 TABLES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".xml", ".gz")
 # C1 alone, with the code cache that both compilers have together by default
 JVM = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
@@ -23,7 +23,7 @@ CONF = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode"
 def is_small(settings: Settings) -> bool:
     """`spark.sized_for` as a yes or no. `auto` is small if Spark runs on this machine alone and the data is LITTLE.
 
-    Cost: sizes of the files of the catalog's folder and its partitions (`key=value`), and of the warehouse's `catalog_items`.
+    Cost: sizes of the files of the catalog's folder and its partitions (`key=value`), of those of queries, and of the warehouse's `catalog_items`.
     """
     spark = settings.spark
     if spark.sized_for != "auto":
@@ -31,6 +31,10 @@ def is_small(settings: Settings) -> bool:
     if not (spark.master or "").startswith("local[") or settings.warehouse.metastore_schema:
         return False
     places = [absolute(place) for place in (f"{settings.warehouse.path}/catalog_items", settings.catalog.path) if place]
+    catalog = Path(absolute(settings.catalog.path or "."))
+    folder = catalog if catalog.is_dir() else catalog.parent
+    queries = (settings.queries.path, settings.queries.judgments, settings.queries.clicks.path)
+    places += [path if "://" in path else str(folder / path.removesuffix("?")) for path in queries if path]
     return not any("://" in place or _bytes(Path(place)) > LITTLE for place in places)
 
 

@@ -27,10 +27,11 @@ from tgq.storage.files import Files
 from tgq.storage.paths import absolute, ensure_writable
 
 TABLES = (
-    "catalog_items", "quarantine", "relevance_pairs", "item_embeddings", "item_features", "tower_features",
+    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_embeddings", "item_features", "tower_features",
     "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
 RECORDS = ("index_shards", "retrieval_metrics", "pipeline_runs")  # do not grow with the catalog; see `rows`
+LATE = (*RECORDS, "relevance_queries", "query_judgments")  # opened by Spark when they are asked for: many nights do not read them
 ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
@@ -71,13 +72,13 @@ class Warehouse:
         self._registered: set[str] = set()
         for name in TABLES:
             self._forget(name)
-            if name in RECORDS and self._is_local and Path(self.location(name), "_delta_log").is_dir():
+            if name in LATE and self._is_local and Path(self.location(name), "_delta_log").is_dir():
                 self._need_columns(name, small_tables.schema_of(self.location(name)))  # Spark takes a second to open one of these
             else:
                 self._register(name)
 
     def register_all(self) -> None:
-        """Register every table in the session, for SQL that names them. A table of records in a local folder is not registered before."""
+        """Register every table in the session, for SQL that names them. Those of LATE in a local folder are not registered before."""
         for name in TABLES:
             self.qualified(name)
 

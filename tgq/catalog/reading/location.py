@@ -70,6 +70,17 @@ def folder_of(spark: SparkSession, catalog: CatalogSettings) -> str | None:
         return path if _Store(spark, path).is_folder(path) else path.rpartition("/")[0] or "/"
 
 
+def is_there(spark: SparkSession, path: str) -> bool:
+    """Whether a file or folder exists.
+
+    Raises:
+        SourceError: its file system does not answer.
+    """
+    path = absolute(path)
+    with reading(path):
+        return _Store(spark, path).exists(path)
+
+
 def locate(spark: SparkSession, catalog: CatalogSettings) -> Location:
     """Find the table: `path/<catalog.table>` where that exists, else `path` itself, a file or a folder of files.
 

@@ -28,14 +28,16 @@ from tgq.feeds.columns import Matcher, cell, match, top_level
 from tgq.feeds.feed import read
 from tgq.feeds.options import FeedOptions
 from tgq.feeds.plan import Plan, check_types, match_all, notes_of
+from tgq.feeds.readers.encodings import shown
 from tgq.feeds.readers.parquet import batch_rows
 from tgq.feeds.rows import BAD_TEXT, MALFORMED, RawRow
-from tgq.feeds.source_row import PART_ROWS, SOURCE, SourceRows
+from tgq.feeds.source_row import PART_ROWS, RAW, SOURCE, SourceRows
 from tgq.feeds.values import BadValue, text
 from tgq.settings.sections import CatalogSettings
 
 BATCH_ROWS, BATCH_BYTES = 512, 16 * 2**20
 TASK_BYTES = 64 * 2**20
+TROUBLE = ("reason", "detail", "raw")  # columns of a row that cannot be read; else null
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def open_source(spark: SparkSession, catalog: CatalogSettings, location: Locatio
 
 
 def open_columns(spark: SparkSession, table: CatalogSettings, columns: dict[str, tuple[str, ...]], setting: str) -> Source:
-    """The named columns of any table as text, with a column `reason` for rows that cannot be read.
+    """The named columns of any table as text, with `reason`, `detail` and `raw` (what stands there) for rows that cannot be read.
 
     Args:
         columns: column of the frame -> names that it may have in the table; where none is there, it is null.
@@ -91,7 +93,7 @@ def open_columns(spark: SparkSession, table: CatalogSettings, columns: dict[str,
         SourceError: it is not there or cannot be read.
     """
     options = FeedOptions(columns, frozenset(columns), table.csv.encoding, csv_options(table.csv))
-    schema = pa.schema([(name, pa.string()) for name in (*columns, "reason")])
+    schema = pa.schema([(name, pa.string()) for name in (*columns, *TROUBLE)])
 
     def convert(rows: Iterable[RawRow], number: int) -> Iterator[pa.RecordBatch]:
         return text_batches(rows, options, schema)
@@ -99,7 +101,7 @@ def open_columns(spark: SparkSession, table: CatalogSettings, columns: dict[str,
     try:
         return _open(spark, locate(spark, table), options, str(table.path), convert, schema)
     except SourceError as e:
-        raise SourceError(f"{setting}: {e.found}", e.do) from e
+        raise SourceError(f"{setting}: {e.found}", e.do.replace("catalog.path", setting)) from e
 
 
 def _open(spark: SparkSession, location: Location, options: FeedOptions, place: str, convert: Any, schema: pa.Schema) -> Source:
@@ -153,18 +155,19 @@ def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions) ->
 
 def text_batches(rows: Iterable[RawRow], options: FeedOptions, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """A part's rows as batches of text columns."""
-    names, fields_of = [name for name in schema.names if name != "reason"], Matcher(options)
+    names, fields_of = [name for name in schema.names if name not in TROUBLE], Matcher(options)
     waiting: list[dict[str, str | None]] = []
-    for raw in rows:
-        out: dict[str, str | None] = dict.fromkeys(names) | {"reason": raw.reason}
+    for row in rows:
+        out: dict[str, str | None] = dict.fromkeys(names) | {"reason": row.reason, "detail": row.detail, "raw": shown(row.raw)[:RAW] if row.raw else None}
+        name = ""
         try:
-            fields = {} if raw.reason else fields_of(tuple(raw.values)).fields
+            fields = {} if row.reason else fields_of(tuple(row.values)).fields
             for name in names:
-                out[name] = next((t for path in fields.get(name, ()) if (t := text(cell(raw.values, path)))), None)
-        except SourceError:
-            out["reason"] = MALFORMED
-        except BadValue:
-            out["reason"] = BAD_TEXT
+                out[name] = next((t for path in fields.get(name, ()) if (t := text(cell(row.values, path)))), None)
+        except SourceError as e:
+            out.update(reason=MALFORMED, detail=e.found)
+        except BadValue as e:
+            out.update(reason=BAD_TEXT, detail=f"{name}: {e}", raw=shown(repr(dict(row.values)))[:RAW])
         waiting.append(out)
         if len(waiting) == BATCH_ROWS:
             yield pa.RecordBatch.from_pylist(waiting, schema)

@@ -121,7 +121,7 @@ def demo_catalog(
     bad_rows: Annotated[int, typer.Option(min=0, help="Number of broken rows to add, which the quarantine will catch.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace the catalog in OUT, if this command drew it.")] = False,
 ) -> None:  # fmt: skip
-    """Draw a demo catalog: pictures of invented products with banners and clutter, noisy metadata, and the ground truth."""
+    """Draw a demo catalog: pictures of invented products with banners and clutter, noisy metadata, queries with graded items, and the ground truth."""
     from tgq.cli.console import ConsoleProgress
     from tgq.demo.catalog import draw_catalog
 
