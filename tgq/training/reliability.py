@@ -37,7 +37,7 @@ def fit_reliability(encoder: TGQFormer, rows: TrainingSet, seed: int) -> None:
                           (rows.image[rows.image_index], rows.text[rows.metadata_index[:, 0]], rows.title[rows.title_index]))
     titled = title.abs().sum(1) > 0
     weight = torch.from_numpy(_catalog_weights(rows)).to(device)
-    other = torch.from_numpy(_others(rows, np.random.default_rng(seed))).to(device)
+    other = torch.from_numpy(others(rows, np.random.default_rng(seed))).to(device)
     first = torch.from_numpy(np.array([split_of(f"{group}:reliability") == "test" for group in rows.group], bool)).to(device)
     right, wrong = (torch.full((len(rows), 2), float("nan"), device=device) for _ in range(2))
     for learning in (first, ~first):
@@ -103,7 +103,7 @@ def _catalog_weights(rows: TrainingSet) -> np.ndarray:
     return weight * len(rows) / weight.sum()
 
 
-def _others(rows: TrainingSet, draw: np.random.Generator) -> np.ndarray:
+def others(rows: TrainingSet, draw: np.random.Generator) -> np.ndarray:
     """`[R]` int: for each row a random one of the same catalog and another group, or the row itself if there is none."""
     other = np.arange(len(rows))
     for catalog in np.unique(rows.catalog):

@@ -68,6 +68,8 @@ def test_the_rank_skips_the_row_itself_its_image_and_unjudged_rows():
     towards = np.array([[1.0, 1.0, 1.0, 0.5, 0.9, 0.4]]).T  # similarity to row 0 is the number itself
     # row 0: 1 shares its picture, 2 is not judged; the positive left is 3 (0.5), behind 4 (0.9)
     assert first_ranks(towards, rows, np.array([0])).tolist() == [2]
+    assert first_ranks(towards, rows, np.array([0]), asked=np.array([[-1.0]])).tolist() == [2], "a disturbed query; now 5 is nearest"
+    assert first_ranks(towards, rows, np.array([0]), asked=np.array([[0.0]])).tolist() == [3]
     assert np.isnan(first_ranks(towards, rows, np.array([4]))).all(), "no positive, no rank"
     assert first_ranks(np.ones((6, 1)), rows, np.array([0])).tolist() == [3], "equal vectors must not rank the positive first"
 

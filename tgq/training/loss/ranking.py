@@ -25,7 +25,7 @@ def catalog_mrr(embed: Callable[[np.ndarray], np.ndarray], rows: TrainingSet, qu
     return float(np.mean(scores)) if scores else 0.0
 
 
-def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> np.ndarray:
+def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
     """Rank (from 1) of the first positive among all rows, for each of the row numbers `queries` `[Q]`; nan without a positive.
 
     The query itself, rows with the same image and unjudged rows are excluded from the ranking. Among equal scores the positive
@@ -33,6 +33,7 @@ def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> 
 
     Args:
         vectors: `[R, D]`, unit vectors of all rows.
+        asked: `[Q, D]`, other vectors of the queries, e.g. of disturbed items; None: those of `vectors`.
     """
     place = np.full(len(rows), -1)
     place[queries] = np.arange(len(queries))
@@ -49,7 +50,7 @@ def first_ranks(vectors: np.ndarray, rows: TrainingSet, queries: np.ndarray) -> 
     excluded |= pair_mask(rows.unjudged)
     excluded[np.arange(len(queries)), queries] = True
     positive = pair_mask(rows.pairs) & ~excluded
-    scores = np.where(excluded, -np.inf, vectors[queries] @ vectors.T)
+    scores = np.where(excluded, -np.inf, (vectors[queries] if asked is None else asked) @ vectors.T)
     best = np.where(positive, scores, -np.inf).max(1)
     before = (scores >= best[:, None]) & ~positive & ~excluded
     return np.where(positive.any(1), 1.0 + before.sum(1), np.nan)
