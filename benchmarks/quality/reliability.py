@@ -37,7 +37,7 @@ from tgq.training.trainer import TrainConfig  # noqa: E402
 from tgq.training.validation import embed  # noqa: E402
 
 FIXED = TrainConfig(strength=0.375, closeup_share=0.25, base_floor=0.8)
-WITHOUT = {"reliability": False, "imputation": 0}
+TRUST: dict = {"reliability": True, "imputation": 64}  # fields of EncoderConfig
 GAPS = 0.1  # share of the pool that each disturbance has in a catalog with gaps
 
 
@@ -69,7 +69,7 @@ def main() -> None:
 def compared(fitted_on: list[Catalog], catalog: Catalog, work: Path) -> Iterator[str]:
     """The lines of one catalog's table."""
     learning = TrainingSet.concatenate([features(c, "train", work) for c in fitted_on])
-    encoders = [fitted(learning, changed) for changed in (WITHOUT, {})]
+    encoders = [fitted(learning, changed) for changed in ({}, TRUST)]
     rows = features(catalog, "test", work)
     asked = np.arange(len(rows))
     shown = {"as they are": rows, **disturbed(rows)}

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def encoder(folder):
     torch.manual_seed(0)
-    return TGQFormer(TGQFormer.from_pretrained(folder).config, folder)
+    return TGQFormer(replace(TGQFormer.from_pretrained(folder).config, reliability=True, imputation=16), folder)
 
 
 @pytest.mark.parametrize("titles", [True, False])

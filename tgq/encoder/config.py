@@ -34,8 +34,8 @@ class EncoderConfig:
     exploratory_queries: int = 8  # learned queries
     dropout: float = 0.1  # in the connector, during training
     alignment_dim: int = 64  # width of the learned image-title space; not used if the towers are an aligned pair
-    reliability: bool = True  # light head with gates: metadata that does not fit the picture is trusted less
-    imputation: int = 64  # light head: rank of the maps that estimate a missing side from the other one; 0: a constant vector instead
+    reliability: bool = False  # light head with gates: metadata that does not fit the picture is trusted less; for the shop that it was trained on
+    imputation: int = 0  # light head: rank of the maps that estimate a missing side from the other one; 0: a constant vector instead
     head: str = "light"  # light: linear base and guided pooling; llm: language model with LoRA
     image_root: bool = True  # light head: signed square root of f_img before the linear base
     pooling_heads: int = 4  # light head: the vision tower's channels are split into this many parts, each pooled on its own
@@ -55,4 +55,4 @@ class EncoderConfig:
         values = json.loads(path.read_text())
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train the encoder again with this version")
-        return cls(**{"image_size": 0, "closeups": 0, "reliability": False, "imputation": 0} | values)  # defaults of encoders saved before these keys existed
+        return cls(**{"image_size": 0, "closeups": 0} | values)  # defaults of encoders saved before these keys existed

@@ -116,8 +116,10 @@ class Objective(nn.Module):
         align = self._alignment(out, excluded)
         distillation = relation(out.embedding, out.teacher)
         loss = contrast + c.alignment_weight * align + c.relation_weight * distillation
+        restored = {}
         if c.restoration_weight:
-            loss = loss + c.restoration_weight * (1 - (out.embedding * out.teacher).sum(-1)).mean()
+            restored["restoration"] = (1 - (out.embedding * out.teacher).sum(-1)).mean()
+            loss = loss + c.restoration_weight * restored["restoration"]
         if self.encoder.connector.decorrelated:
             loss = loss + c.redundancy_weight * overlap
         scenes = {}
@@ -130,7 +132,7 @@ class Objective(nn.Module):
         values = {
             "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": distillation, "scale": scale,
             "gate_metadata": out.gates[:, 0].mean(), "gate_exploratory": out.gates[:, 1].mean(),
-            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **scenes,
+            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **scenes, **restored,
         }  # fmt: skip
         if log_weights is not None:
             values["masked_by_attributes"] = log_weights[0].isinf().float().mean()
