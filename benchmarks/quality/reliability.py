@@ -78,7 +78,7 @@ def compared(fitted_on: list[Catalog], catalog: Catalog, work: Path) -> Iterator
     for pool in ("undisturbed", "with gaps"):
         pools = [of["as they are"] if pool == "undisturbed" else with_gaps(of) for of in vectors]
         for name in shown:
-            if name == "as they are" or pool == "undisturbed" or name != "with another item's metadata":
+            if pool == "undisturbed" or name != "with another item's metadata":
                 found = [first_ranks(pooled, rows, asked, of[name]) for pooled, of in zip(pools, vectors, strict=True)]
                 area = f"{auc(right, gate_of(encoders[1], shown[name])):.3f}" if "another" in name else ""
                 yield f"{name} | {pool} | {' | '.join(hit_rates(found, rows.group, k) for k in (1, 10))} | {area}"

@@ -10,7 +10,6 @@ from tests.training.test_trainer import CONFIG, drawn
 from tgq.encoder.layers.fusion import Imputation
 from tgq.encoder.layers.reliability import Alignment
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.tiny import write_tiny_encoder
 from tgq.training.initialisation import initialise
 from tgq.training.reliability import fit_alignment, logistic_regression
 from tgq.training.validation import embed
@@ -43,11 +42,6 @@ def with_other_metadata(rows):
 def gates(encoder, rows):
     with torch.no_grad():
         return encoder.eval()(rows.features(np.arange(len(rows)))).gate_metadata.mean(-1).numpy()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_encoder(tmp_path_factory.mktemp("encoder"), dim=24)
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ from tgq.training.validation import Validation, embed, validation_rows
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny_encoder(tmp_path_factory.mktemp("encoder"), dim=24)
-
-
 @pytest.fixture
 def encoder(folder):
     torch.manual_seed(0)

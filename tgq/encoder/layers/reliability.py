@@ -40,7 +40,6 @@ class Alignment(nn.Module):
         image, text = self(image, text)
         return (image * text).sum(-1)
 
-
     def evidence(self, image: Tensor, text: Tensor) -> Tensor:
         """How much speaks for images `[B, Dg]` and texts `[B, Dp]` belonging together, `[B]`.
 
