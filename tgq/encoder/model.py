@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -289,7 +288,7 @@ class TGQFormer(nn.Module):
             raise ModelError("an encoder with merged adapters cannot be saved", "save it before the call of merge()")
         save_file(state, folder / WEIGHTS, {"format": "pt"})
         (folder / WEIGHTS).chmod(0o644)  # safetensors makes the file private to its owner, but workers may run as another user
-        moved: dict[str, Any] = {name: _moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
+        moved: dict[str, Any] = {name: hub.moved(getattr(self.config, name), self.relative_to, folder) for name in ("vision", "text", "llm")}
         (folder / CONFIG).write_text(json.dumps(asdict(replace(self.config, **moved)), indent=1) + "\n")
 
     @classmethod
@@ -325,11 +324,3 @@ class TGQFormer(nn.Module):
         model.load_state_dict(state, strict=False)
         model.dtype = dtype
         return model.to(device).eval()
-
-
-def _moved(reference: str, relative_to: Path | None, folder: Path) -> str:
-    """A relative tower path, made relative to the folder that is being written; all other references are returned unchanged."""
-    place = (relative_to or Path()) / reference
-    if not reference or reference in hub.BUNDLED or Path(reference).is_absolute() or not place.is_dir():
-        return reference
-    return os.path.relpath(place.resolve(), folder.resolve())

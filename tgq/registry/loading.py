@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.towers import hub
 from tgq.errors import WarehouseError
+from tgq.query_tower.config import tower_folder, version_of
 from tgq.registry.champion import local_folder
 from tgq.storage.files import Files
 from tgq.storage.paths import cache_folder
 
 if TYPE_CHECKING:
     from tgq.encoder.model import TGQFormer
+    from tgq.query_tower.tower import QueryTower
 
 ENCODER_CODE = Path(hub.__file__).parents[1]
 
@@ -106,3 +108,32 @@ def load_encoder(folder: str, device: str, dtype: str, compiled: bool = False) -
     if compiled:
         encoder.vision.model.compile()
     return encoder
+
+
+@functools.lru_cache(maxsize=1)
+def load_query_tower(folder: str, device: str = "cpu") -> QueryTower | None:
+    """The query tower of an encoder's folder or URI, loaded once per process; None if the encoder has none.
+
+    Raises:
+        DeviceError: the device is a GPU, and it is absent.
+        ModelError: the tower is incomplete, or was altered after its promotion.
+    """
+    place = tower_folder(local_folder(folder))
+    if place is None:
+        return None
+    from tgq.inference.device import choose_device
+    from tgq.query_tower.tower import QueryTower
+
+    return QueryTower.load(place, choose_device(device))
+
+
+@functools.lru_cache(maxsize=4)
+def query_version_of(folder: str) -> str | None:
+    """The version of an encoder's query tower, 16 hex digits; None if it has none.
+
+    Raises: as `load_query_tower`.
+    """
+    place = tower_folder(local_folder(folder))
+    if place is None:
+        return None
+    return version_of(place)

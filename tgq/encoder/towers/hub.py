@@ -199,6 +199,14 @@ def resolve(reference: str, relative_to: Path | None = None) -> Path:
     return folder
 
 
+def moved(reference: str, relative_to: Path | None, folder: Path) -> str:
+    """A relative model path, made relative to the folder that is being written; all other references are returned unchanged."""
+    place = (relative_to or Path()) / reference
+    if not reference or reference in BUNDLED or Path(reference).is_absolute() or not place.is_dir():
+        return reference
+    return os.path.relpath(place.resolve(), folder.resolve())
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, sorted by name."""
     return sorted(folder.glob("*.safetensors"))

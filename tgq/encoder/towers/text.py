@@ -58,10 +58,7 @@ class TextTower(Tower):
         present = [i for i, text in enumerate(texts) if text]
         if not present:
             return tokens.new_zeros(*mask.shape, self.width), mask, tokens.new_zeros(len(texts), self.pooled_width)
-        batch = self.tokenizer(
-            [texts[i] for i in present], padding="max_length" if self._fixed_length else "longest", truncation=True,
-            max_length=self.max_length, return_tensors="pt", return_attention_mask=True,
-        ).to(device)
+        batch = self._tokenized([texts[i] for i in present])
         hidden, summary = self._run(batch)
         unmasked = batch["attention_mask"].bool()
         rows, length = torch.tensor(present, device=device), unmasked.shape[1]
@@ -71,6 +68,15 @@ class TextTower(Tower):
         pooled = summary.new_zeros(len(texts), summary.shape[1])
         pooled[rows] = summary
         return tokens, mask, pooled
+
+    def pooled(self, texts: list[str]) -> Tensor:
+        """Pooled features `[T, Dp]` of T texts, none of them empty; with gradients of the weights that require them."""
+        return self._run(self._tokenized(texts))[1]
+
+    def _tokenized(self, texts: list[str]):
+        padding = "max_length" if self._fixed_length else "longest"
+        batch = self.tokenizer(texts, padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt", return_attention_mask=True)
+        return batch.to(next(self.model.parameters()).device)
 
     @property
     def _fixed_length(self) -> bool:  # SigLIP was trained without an attention mask, on texts padded to the full length

@@ -1,0 +1,1 @@
+"""The query tower: it maps what shoppers type into the space of the item embeddings."""

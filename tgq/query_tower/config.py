@@ -1,0 +1,65 @@
+"""The configuration of a query tower, read without torch, and where its files are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tgq.encoder.towers import hub
+from tgq.errors import ModelError
+
+FOLDER = "query_tower"  # in an encoder's folder
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class QueryTowerConfig:
+    """The configuration of a query tower, saved as `config.json`."""
+
+    item_model: str  # model version of the item embeddings that it answers with
+    dim: int  # De, width of an item embedding
+    text: str = "all-minilm-l6-v2"  # reference of the text checkpoint: bundled name, folder (relative to the tower's) or hub name
+    text_length: int = 32  # tokens of a query; the rest is cut off
+    trained_layers: int = 0  # top layers of the checkpoint that were fine-tuned, and are saved with the tower
+
+    @classmethod
+    def read(cls, folder: Path) -> QueryTowerConfig:
+        """Read the configuration of a query tower's folder.
+
+        Raises:
+            ModelError: the folder has no `config.json`, or one that is not a query tower's.
+        """
+        path = folder / CONFIG
+        if not path.is_file():
+            raise ModelError(f"{folder} has no query tower", "train one with `tgq train-queries`")
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path} is not the configuration of a query tower ({error})", "train it again with this version") from None
+
+
+def tower_folder(encoder_folder: str | Path) -> Path | None:
+    """The folder of an encoder's query tower; None if the encoder has none."""
+    folder = Path(encoder_folder) / FOLDER
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def version_of(folder: Path) -> str:
+    """16 hex digits that identify a query tower: a hash of its weights, its configuration and its text checkpoint.
+
+    It is not part of the encoder's `model_version`, because a query tower changes no item embedding.
+
+    Raises:
+        ModelError: the tower or its checkpoint is incomplete.
+    """
+    config = QueryTowerConfig.read(folder)
+    checkpoint = hub.resolve(config.text, folder)
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(f"the query tower {folder} has no {WEIGHTS}", "train it again, or copy the whole folder")
+    files = [folder / WEIGHTS, *sorted(file for file in checkpoint.rglob("*") if file.is_file())]
+    shape = asdict(config)
+    del shape["text"]  # the same checkpoint in another folder is the same tower
+    parts = [json.dumps(shape, sort_keys=True), *(f"{file.name} {hub.sha256_of(file)}" for file in files)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
