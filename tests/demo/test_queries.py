@@ -4,17 +4,15 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tgq.demo.catalog import draw_catalog
 from tgq.demo.drawing.surface import COLOURS
 from tgq.demo.metadata import truth
-from tgq.demo.queries import FAMILIES, FAMILY, JUDGMENTS, QUERIES, Facts, grade, mistyped, plural_of, write_queries
+from tgq.demo.queries import FAMILIES, FAMILY, JUDGMENTS, QUERIES, Facts, grade, write_queries
 from tgq.demo.styles import style
 from tgq.demo.types import products
 from tgq.errors import UsageError
-from tgq.nuisances.draws import seeded
+from tgq.nuisances.spelling import plural_of
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +80,6 @@ def test_grades(asked, true, worth):
 
 def test_every_colour_is_in_one_family():
     assert set(FAMILY) == set(COLOURS) and sum(map(len, FAMILIES)) == len(COLOURS)
-
-
-@pytest.mark.parametrize("noun, plural", [("mug", "mugs"), ("dress", "dresses"), ("tie", "ties"), ("nesting box", "nesting boxes"), ("boots", "boots"),
-                                          ("city", "cities"), ("toy", "toys"), ("torch", "torches")])  # fmt: skip
-def test_plurals(noun, plural):
-    assert plural_of(noun) == plural
-
-
-@given(st.integers(), st.sampled_from(["red mug", "sky blue tee", "oak wall clock"]))
-def test_a_typo_is_one_letter(key, text):
-    typed = mistyped(seeded(key), text)
-    assert abs(len(typed) - len(text)) <= 1 and typed != text and typed.count(" ") == text.count(" ")
 
 
 def test_the_files_stand_beside_the_catalog_and_foreign_ones_are_left_alone(tmp_path):

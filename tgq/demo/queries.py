@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 
 from tgq.demo.types import products
 from tgq.nuisances.draws import seeded
+from tgq.nuisances.spelling import mistyped, plural_of
 
 POOL = 20_000  # items that are asked for and judged, from the first; so queries cost no more in a larger catalog
 MOST, PER_ITEM = 500, 0.2  # queries: so many, or so many an item
 JUDGED = 300  # items a query, the best first
 TYPOS, PLURALS, REORDERED = 0.15, 0.25, 0.3  # shares of the queries
+SLIPS = ("left out", "doubled", "changed")  # of typos; more of them would change what a seed draws
 ASKED = {"color": 0.75, "material": 0.35, "pattern": 0.3, "trait": 0.25}  # how often a query names a true attribute beside the type
 FAMILIES = (
     ("blue", "navy", "sky blue", "teal", "turquoise"), ("red", "burgundy", "magenta", "pink"), ("green", "olive", "lime", "mint"),
@@ -103,29 +105,7 @@ def spelled(r: random.Random, type_path: str, asked: dict[str, str]) -> dict[str
     else:
         text = " ".join((*words, noun))
     text = " ".join(text.split())
-    return {"query": mistyped(r, text) if typo else text, "plural": plural, "reordered": reordered, "typo": typo}
-
-
-def plural_of(noun: str) -> str:
-    """The plural of a noun's last word; one that ends in s is taken for a plural."""
-    if noun.endswith("ss") or noun.endswith(("x", "ch", "sh")):
-        return f"{noun}es"
-    if noun.endswith("s"):
-        return noun
-    if noun.endswith("y") and noun[-2] not in "aeiou":
-        return f"{noun[:-1]}ies"
-    return f"{noun}s"
-
-
-def mistyped(r: random.Random, text: str) -> str:
-    """One letter of a long word left out, doubled, or changed with its neighbour."""
-    places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
-    i, kind = r.choice(places), r.choice(("left out", "doubled", "changed"))
-    if kind == "left out":
-        return text[:i] + text[i + 1 :]
-    if kind == "doubled" or text[i] == text[i + 1]:
-        return text[:i] + text[i] + text[i:]
-    return text[:i] + text[i + 1] + text[i] + text[i + 2 :]
+    return {"query": mistyped(r, text, SLIPS) if typo else text, "plural": plural, "reordered": reordered, "typo": typo}
 
 
 def _asked(r: random.Random, target: Facts) -> dict[str, str]:

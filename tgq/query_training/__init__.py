@@ -1,0 +1,1 @@
+"""Training of the query tower: what it learns from, in a shop with logs or without."""
