@@ -1,6 +1,8 @@
 """Versions of encoders: noted in the cache, and asked of the encoder again when anything that they depend on has changed."""
 
 import json
+import subprocess
+import sys
 from functools import partialmethod
 
 import pytest
@@ -64,3 +66,8 @@ def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):
     for one, other in zip(plain.encode_image(pixels), compiled.encode_image(pixels), strict=True):
         assert torch.allclose(one, other, atol=1e-3)
     assert torch._dynamo.utils.counters["frames"]["ok"] > 0, "the tower ran as it is"
+
+
+def test_what_only_reads_versions_and_configurations_does_not_import_torch():
+    code = "import sys, tgq.registry.loading, tgq.registry.champion, tgq.query_tower.config; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tgq.encoder.towers.loading import quiet_transformers
 from tgq.errors import ModelError
 
 
@@ -76,6 +75,8 @@ def convert_gguf(weights: Path, out: Path) -> None:
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from tgq.encoder.towers.loading import quiet_transformers
 
     place = {"gguf_file": weights.name, "local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():
