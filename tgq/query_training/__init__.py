@@ -1,1 +1,1 @@
-"""Training of the query tower: what it learns from, in a shop with logs or without."""
+"""Training of the query tower, on arrays: item embeddings, frozen features, and queries with graded items."""

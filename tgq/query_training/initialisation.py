@@ -1,0 +1,95 @@
+"""The closed-form start of a query tower: a ridge regression from text features to item embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tgq.query_tower.tower import QueryTower
+from tgq.query_training.data import Items, JudgedQueries
+
+RIDGES = (0.1, 1.0, 10.0)  # in mean variances of the features
+SHARES = {"titles": 1.0, "generated": 1.0, "judged": 2.0}  # weight of each kind of pairs, whatever their number
+
+
+@torch.no_grad()
+def initialise(
+    tower: QueryTower, items: Items, generated: JudgedQueries, judged: JudgedQueries, value: Callable[[], float], own_text: bool = True
+) -> dict[str, float]:
+    """Set the tower's linear map, in closed form, to the one of several ridges whose `value` is highest.
+
+    The pairs of the regression are items' metadata texts and embeddings, generated queries and their items' embeddings, and training
+    queries and the mean embedding of their judged items, weighted by gain. Cost: a pass of the checkpoint per query, `Dp^2` per pair,
+    and `Dp^3` per ridge.
+
+    Args:
+        value: the quality of the tower as it is, e.g. on validation queries.
+        own_text: the items' text features come from the tower's own checkpoint; if not, the items' texts are left out.
+
+    Returns:
+        The chosen ridge and its value.
+    """
+    known = np.flatnonzero(items.has_text & own_text)
+    pairs: dict[str, tuple[Tensor, Tensor]] = {"titles": (torch.from_numpy(items.text[known]), torch.from_numpy(items.vectors[known]))}
+    for name, queries in (("generated", generated), ("judged", judged)):
+        if len(queries):
+            pairs[name] = features_of(tower, queries.texts), torch.from_numpy(mean_vectors(items.vectors, queries))
+    pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
+    device = tower.project.weight.device
+    asked = [pairs[name][0] for name in ("generated", "judged") if name in pairs] or [pairs["titles"][0]]
+    tower.mean.copy_(torch.stack([features.mean(0) for features in asked]).mean(0))
+    covariance, product = torch.zeros(len(tower.mean), len(tower.mean)), torch.zeros(len(tower.mean), tower.dim)
+    for name, (features, vectors) in pairs.items():
+        x = F.normalize(features - tower.mean.cpu(), dim=-1)
+        share = SHARES[name] / len(x)
+        covariance += share * x.T @ x
+        product += share * x.T @ vectors
+    best, chosen = -1.0, (RIDGES[0], tower.project.weight.detach().clone())
+    for ridge in RIDGES:
+        weight = torch.linalg.solve(covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)), product)
+        tower.project.weight.copy_(weight.T.to(device))
+        if (found := value()) > best:
+            best, chosen = found, (ridge, tower.project.weight.detach().clone())
+    tower.project.weight.copy_(chosen[1])
+    return {"ridge": chosen[0], "validation_ndcg": best}
+
+
+@torch.no_grad()
+def features_of(tower: QueryTower, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+    """Pooled features of texts, float32 `[n, Dp]` on the CPU."""
+    out = torch.zeros(len(texts), tower.text.pooled_width)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        out[part] = tower.pooled([texts[i] for i in part]).float().cpu()
+    return out
+
+
+def mean_vectors(vectors: np.ndarray, queries: JudgedQueries) -> np.ndarray:
+    """float32 [Q, De]: the unit mean of each query's judged items, weighted by gain. Every query has an item of a gain."""
+    weighted = vectors[queries.items] * queries.gains[:, None].astype(np.float32)
+    sums = np.add.reduceat(weighted, queries.offsets[:-1]) if len(queries) else np.zeros((0, vectors.shape[1]), np.float32)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def side_targets(features: np.ndarray, vectors: np.ndarray, ridge: float = 0.1) -> np.ndarray:
+    """What one side of each item, its text or its picture, tells of the item's embedding: float32 [N, De], unit rows; zeros without features.
+
+    A ridge regression from the side's centred unit features `[N, D]` to the embeddings. It puts both sides into the space of the
+    items, whatever the encoder, so that queries can be aligned with each of them.
+    """
+    known = np.any(features, axis=1)
+    out = np.zeros_like(vectors)
+    if not known.any():
+        return out
+    x = features[known] - features[known].mean(axis=0)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    covariance = x.T @ x / len(x)
+    weight = np.linalg.solve(covariance + ridge * covariance.trace() / len(covariance) * np.eye(len(covariance), dtype=x.dtype), x.T @ vectors[known] / len(x))
+    side = x @ weight.astype(np.float32)
+    out[known] = side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12)
+    return out
