@@ -70,6 +70,9 @@ def test_an_encoder_is_registered_once_per_model_version_and_the_last_one_has_th
     numbers = [tracker.publish_encoder(tmp_path, version) for version in ("a" * 16, "b" * 16, "a" * 16)]
     assert numbers == ["1", "2", "1"], tracker.problems
     assert tracker.publish_encoder(tmp_path, "c" * 16, champion=False) == "3", "registered without the alias"
+    towers = [tracker.publish_encoder(tmp_path, "a" * 16, query_version=version) for version in ("1" * 16, "2" * 16, "1" * 16, "")]
+    assert towers == ["4", "5", "4", "1"], "the same items with another query tower are another encoder"
+    assert tracker.client.get_model_version("published", "5").tags == {"model_version": "a" * 16, "query_version": "2" * 16}
     champion = tracker.client.get_model_version_by_alias("published", "champion")
     assert champion.tags["model_version"] == "a" * 16
     stored = tracker.client.download_artifacts(champion.run_id, "encoder", str(tmp_path))
