@@ -123,6 +123,8 @@ def test_a_failure_after_the_start_is_collected_and_not_raised(root):
 def test_metric_names_hold_slice_baseline_and_cutoff():
     rows = [row(), row("mrr", 0, model="frozen_image"), row(slice="category=Men > Tops"), row(slice="category=Men / Tops", value=0.7)]
     names = metric_names(rows)
+    search = metric_names([row() | {"task": "query_item"}, row("mrr", 0, model="bm25") | {"task": "query_item"}, row("ndcg", 10) | {"task": "item_item"}])
+    assert {"query_hit_rate_at_10", "bm25/query_mrr", "ndcg_at_10"} <= set(search) and "hit_rate_at_10" not in search
     assert {"hit_rate_at_10", "hit_rate_at_10_ci_low", "frozen_image/mrr", "category/Men _ Tops/hit_rate_at_10"} <= set(names)
     assert len(names) == 8 and set(names.values()) == {0.4, 0.5, 0.6, 0.7}
 

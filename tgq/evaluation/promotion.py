@@ -23,9 +23,9 @@ from pyspark.sql import functions as F
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.plan import pending
 from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
+from tgq.evaluation.averages import MINUS
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
-from tgq.evaluation.scoring import MINUS
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL

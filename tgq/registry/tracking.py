@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tgq.errors import TrackingError
+from tgq.metrics.names import is_baseline, metric_key
 from tgq.settings.sections import TrackingSettings
 
 RUN_TAG = "tgq.run_id"
@@ -255,7 +256,8 @@ def import_mlflow() -> None:
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category=Bags/hit_rate_at_10`.
+    """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category/Bags/hit_rate_at_10`, and of search
+    queries `query_ndcg_at_10`, `bm25/query_mrr`.
 
     The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow refuses become `_`. A long slice is
     cut, never the metric behind it. If two slices then have the same name, one gets a short hash as a suffix.
@@ -263,13 +265,13 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     out: dict[str, float] = {}
     owner: dict[str, str] = {}
     for row in rows:
-        name = row["metric"] + (f"_at_{row['k']}" if row["k"] else "")
+        name = metric_key(row).replace("@", "_at_")
         if row["slice"] != "all":
             part = _clean(row["slice"].replace("=", "/", 1)).strip("/. ")
             if len(part) > SLICE_CHARACTERS or owner.setdefault(part, row["slice"]) != row["slice"]:
                 part = f"{part[:SLICE_CHARACTERS].strip('/. ')}_{_digest(row['slice'])}"
             name = f"{part}/{name}"
-        if row["model_version"].startswith("frozen_"):
+        if is_baseline(row["model_version"]):
             name = f"{row['model_version']}/{name}"
         out[name] = row["value"]
         if row["slice"] == "all" and row.get("ci_low") is not None:
