@@ -11,7 +11,7 @@ from tgq.catalog.reading.location import Location
 from tgq.errors import SourceError
 from tgq.queries.inputs import described, open_inputs
 from tgq.queries.load import TABLES, last_load, load, prepare
-from tgq.queries.text import normalised_text
+from tgq.query_tower.text import normalised_text
 from tgq.run.night import StepResult
 from tgq.run.records import run_step
 from tgq.training.data.split import split_of

@@ -14,7 +14,7 @@ from pyspark.sql.types import StringType
 from tgq.catalog.examine import LONGEST_FIELD
 from tgq.catalog.identity import BAD_ID, MAX_ID
 from tgq.catalog.pairs import split_of
-from tgq.queries.text import normalised_text
+from tgq.query_tower.text import normalised_text
 
 NORMALISED = F.udf(normalised_text, StringType(), useArrow=False)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.queries.text import normalised_text
+from tgq.query_tower.text import normalised_text
 from tgq.training.data.split import split_of
 
 
