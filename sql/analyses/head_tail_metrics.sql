@@ -1,12 +1,15 @@
--- The last evaluated run by slice: the encoder and the best frozen baseline of the same slice and metric.
--- Change: wanted_slice to category, has_brand, has_attributes, agreement_decile or a column named in evaluate.slices.
+-- The last evaluated run by slice: the encoder and the best baseline of the same slice and metric.
+-- Change: wanted_slice to category, has_brand, has_attributes, agreement_decile or a column named in evaluate.slices. For search queries
+-- set wanted_task to query_item, and wanted_slice to category, popularity, length, has_picture or source.
 DECLARE OR REPLACE VARIABLE wanted_slice STRING DEFAULT 'popularity';
+DECLARE OR REPLACE VARIABLE wanted_task STRING DEFAULT 'item_item';
 WITH last_night AS (
-  SELECT *, startswith(model_version, 'frozen_') AS frozen
+  SELECT *, startswith(model_version, 'frozen_') OR model_version = 'bm25' AS frozen
   FROM retrieval_metrics
   WHERE run_id = (SELECT max_by(run_id, measured_at) FROM retrieval_metrics)
+    AND coalesce(task, 'item_item') = wanted_task
     AND (slice = 'all' OR startswith(slice, wanted_slice || '='))
-    AND (metric, k) IN (('hit_rate', 1), ('hit_rate', 10), ('mrr', 0))
+    AND (metric, k) IN (('hit_rate', 1), ('hit_rate', 10), ('ndcg', 10), ('mrr', 0))
 )
 SELECT
   slice,

@@ -1,6 +1,6 @@
 -- One row is a system in a run, with its headline metrics on the full pool. A system is the encoder or a frozen baseline
 -- (frozen_image, frozen_text, frozen_concat). `published` is true if the run was published.
--- For ML engineers and dashboards.
+-- Items find items here, query_metric_trend is about search queries. For ML engineers and dashboards.
 CREATE OR REPLACE VIEW metric_trend AS
 WITH headline AS (
   SELECT
@@ -19,7 +19,7 @@ WITH headline AS (
     max(n_queries) AS n_queries,
     max(pool_size) AS pool_size
   FROM retrieval_metrics
-  WHERE slice = 'all'
+  WHERE slice = 'all' AND coalesce(task, 'item_item') = 'item_item'
   GROUP BY run_id, model_version
 ),
 nights AS (

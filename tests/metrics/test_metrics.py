@@ -47,6 +47,22 @@ def test_every_query_agrees_with_ir_measures(seed, weighted):
         np.testing.assert_allclose(ours.column(name, k), wanted, atol=1e-9, err_msg=f"{name}@{k}")
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_graded_gains_with_a_level_of_relevance_agree_with_ir_measures(seed):
+    offsets, ranks, gains, run, qrels = random_case(seed, weighted=True)
+    ours = query_metrics(offsets, ranks, gains, ndcg_cutoffs=(1, 5, 10), relevant=gains >= 3)
+    theirs = {("ndcg", k): nDCG @ k for k in (1, 5, 10)} | {("recall", k): R(rel=3) @ k for k in CUTOFFS}
+    theirs |= {("hit_rate", k): Success(rel=3) @ k for k in CUTOFFS} | {("mrr", None): RR(rel=3), ("map", None): AP(rel=3)}
+    assert set(ours.columns) == set(theirs)
+    values = {(m.query_id, m.measure): m.value for m in ir_measures.iter_calc(list(theirs.values()), qrels, run)}
+    some = np.array([(gains[a:b] >= 3).any() for a, b in itertools.pairwise(offsets)])
+    assert 0 < some.sum() < len(some)
+    for (name, k), measure in theirs.items():
+        wanted = np.array([values[f"q{q}", measure] for q in range(len(offsets) - 1)])
+        known = some | (name == "ndcg")  # without a relevant item these metrics say nothing, where trec_eval says 0
+        np.testing.assert_allclose(ours.column(name, k), np.where(known, wanted, np.nan), atol=1e-9, err_msg=f"{name}@{k}")
+
+
 def test_values_by_hand():
     ours = query_metrics(np.array([0, 2, 2, 3]), np.array([4, 2, 200]), None, np.array([3, 1, 7]))
     assert ours.column("map")[0] == pytest.approx((1 / 2 + 2 / 4) / 2)

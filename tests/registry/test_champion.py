@@ -7,31 +7,44 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import fsspec
+import numpy as np
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tgq.encoder.model import TGQFormer
 from tgq.errors import ModelError, WarehouseError
 from tgq.night.run_log import embeds_next
+from tgq.query_tower import config as query_tower
+from tgq.query_tower.config import QueryTowerConfig
+from tgq.query_tower.tower import QueryTower
 from tgq.registry import champion
-from tgq.registry.champion import DEFAULT, History, Promotion, local_folder, model_path, read_history, store_encoder, write_history
-from tgq.registry.loading import versions_of
+from tgq.registry.champion import DEFAULT, History, Promotion, encoder_name, local_folder, model_path, read_history, store_encoder, write_history
+from tgq.registry.loading import load_query_tower, query_version_of, versions_of
 from tgq.registry.selection import model_folder, published_folder
 from tgq.retrieval.manifest import Manifest
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
 BUNDLED, A, B, C = (letter * 16 for letter in "0abc")
-MOVES = st.lists(st.sampled_from([A, B, C]) | st.just("back") | st.tuples(st.just("to"), st.sampled_from([A, B, C, BUNDLED, DEFAULT])), max_size=12)
+Q, R = "1" * 16, "2" * 16  # query towers
+NAMES = [A, B, f"{A}-{Q}", f"{A}-{R}", f"{B}-{Q}", f"{BUNDLED}-{Q}"]
+MOVES = st.lists(st.sampled_from(NAMES) | st.just("back") | st.tuples(st.just("to"), st.sampled_from([*NAMES, C, BUNDLED, DEFAULT])), max_size=12)
 
 
-def promotion(version, previous, **more):
-    return Promotion(version, "2026-01-31T02:00:00+00:00", previous, False, more.get("files", {}), {"differences": []})
+def promotion(name, previous, **more):
+    version, _, queries = name.partition("-")
+    return Promotion(version, "2026-01-31T02:00:00+00:00", previous, False, more.get("files", {}), {"differences": []}, query_version=queries)
 
 
 def champion_in(history):
-    return history.champion.model_version if history.champion else BUNDLED
+    return history.champion.name if history.champion else BUNDLED
+
+
+def means(said, name):
+    """Whether what is said after `--to` is this champion: by its name, or by its model version whatever its tower."""
+    return said == name or said == name.partition("-")[0]
 
 
 @given(MOVES)
@@ -45,20 +58,52 @@ def test_promotions_and_rollbacks_behave_as_a_stack_and_the_history_keeps_all(mo
             history, stack = history.promoted(promotion(move, champion_in(history))), [*stack, move]
             continue
         to = None if move == "back" else move[1]
-        wanted = BUNDLED if to == DEFAULT else to
-        below = stack if to is not None else stack[:-1]
-        possible = bool(history.promotions) and (len(stack) > 1 if to is None else wanted in stack)
+        if to == DEFAULT and len(stack) > 1:
+            kept, possible = 1, True
+        elif to is None:
+            kept, possible = len(stack) - 1, len(stack) > 1
+        else:
+            fits = [n for n, name in enumerate(stack, 1) if means(to, name)] or ([1] if to == DEFAULT else [])
+            # the bundled encoder comes before a later promotion of its model, unless that is the champion now
+            kept = 1 if fits and fits[0] == 1 and fits[-1] < len(stack) else max(fits, default=0)
+            possible = bool(fits)
+        possible = possible and bool(history.promotions)
         if not possible:
             with pytest.raises(WarehouseError):
                 history.rolled_back(to, "now")
             continue
-        kept = len(below) - below[::-1].index(wanted) if to is not None and wanted != stack[-1] else len(below)
-        history, stack = history.rolled_back(to, "now"), stack[: 1 if wanted == BUNDLED else kept]
+        history, stack = history.rolled_back(to, "now"), stack[:kept]
         assert to is None or history.rolled_back(to, "later") == history, "the same rollback again changes nothing"
-    assert champion_in(history) == stack[-1] and [p.model_version for p in history.in_force] == stack[1:]
+    assert champion_in(history) == stack[-1] and [p.name for p in history.in_force] == stack[1:]
     assert [p.previous for p in history.in_force] == stack[:-1]
     assert len(history.promotions) >= len(history.in_force) and History.from_json(history.to_json()) == history
-    assert json.loads(history.to_json())["model_version"] == (stack[-1] if len(stack) > 1 else None)
+    shown = json.loads(history.to_json())
+    assert champion.encoder_name(shown["model_version"], shown["query_version"]) == (stack[-1] if len(stack) > 1 else None)
+
+
+def test_a_pointer_of_a_version_without_query_towers_loads_and_a_broken_tower_is_an_error():
+    old = json.loads(History((promotion(A, BUNDLED),)).to_json())
+    del old["query_version"], old["history"][0]["query_version"]
+    assert History.from_json(json.dumps(old)) == History((promotion(A, BUNDLED),))
+    old["history"][0]["query_version"] = "../../elsewhere"
+    with pytest.raises(WarehouseError, match="names no version of a query tower"):
+        History.from_json(json.dumps(old))
+
+
+def test_the_last_champion_with_an_item_model_gives_its_query_tower():
+    def of(history, version=A):
+        found = history.of(version)
+        return found and found.name
+
+    history = History().promoted(promotion(A, BUNDLED)).promoted(promotion(f"{A}-{Q}", A)).promoted(promotion(f"{A}-{R}", f"{A}-{Q}"))
+    assert of(History()) is None and of(history) == f"{A}-{R}" and of(history, B) is None
+    once = history.rolled_back(None, "2026-02-01")
+    twice = once.rolled_back(None, "2026-02-02").rolled_back(None, "2026-02-03")
+    assert of(once) == f"{A}-{Q}" and of(twice) == A, "of those rolled back, the last that was champion"
+    other = history.promoted(promotion(B, f"{A}-{R}"))
+    assert of(other) == f"{A}-{R}" and of(other, B) == B and of(history.rolled_back(DEFAULT, "2026-02-01")) == f"{A}-{R}"
+    assert {promotion.name for promotion in history.promotions} == {history.named(name).name for name in (A, f"{A}-{Q}", f"{A}-{R}")}
+    assert history.named(f"{B}-{Q}") is None
 
 
 def test_rollback_errors_list_the_earlier_champions(tmp_path):
@@ -90,10 +135,89 @@ def candidate(tiny_encoder, tmp_path):
 
 
 def promote(root, folder):
-    version, _ = versions_of(str(folder))
-    files = store_encoder(root, str(folder), version)
-    write_history(root, read_history(root).promoted(promotion(version, BUNDLED, files=files)))
-    return version
+    name = encoder_name(versions_of(str(folder))[0], query_version_of(str(folder)))
+    files = store_encoder(root, str(folder), name)
+    write_history(root, read_history(root).promoted(promotion(name, champion_in(read_history(root)), files=files)))
+    return name
+
+
+def with_tower(folder, seed, text):
+    """The encoder's folder, with a random query tower in it in place of any other, on the checkpoint that `text` names from query_tower/."""
+    place = folder / query_tower.FOLDER
+    place.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    QueryTower(QueryTowerConfig(versions_of(str(folder))[0], 12, text=text), relative_to=place).save(place)
+    query_version_of.cache_clear()
+    return folder
+
+
+@pytest.mark.parametrize("text", ["../words", "words", "../towers/vision/words", "../../text"])
+def test_a_promoted_query_tower_answers_after_the_candidates_folder_is_deleted(candidate, tmp_path, text):
+    root, checkpoint = str(tmp_path / "warehouse"), tmp_path / "trained" / "text"
+    (candidate / query_tower.FOLDER).mkdir()
+    outside = (candidate / query_tower.FOLDER / text).resolve() == checkpoint
+    if not outside:
+        shutil.copytree(checkpoint, candidate / query_tower.FOLDER / text)
+    with_tower(candidate, 0, text)
+    vectors, version = QueryTower.load(candidate / query_tower.FOLDER).encode_queries(["red shoe"]), query_version_of(str(candidate))
+    name = promote(root, candidate)
+    place = Path(model_path(root, name))
+    shutil.rmtree(candidate)
+    assert name == f"{versions_of(str(place))[0]}-{version}" and query_version_of(str(place)) == version
+    assert np.array_equal(load_query_tower(str(place)).encode_queries(["red shoe"]), vectors)
+    said = json.loads((place / query_tower.FOLDER / "config.json").read_text())["text"]
+    assert said == (str(checkpoint) if outside else text), "what stands inside keeps its place, what stands outside is not copied"
+    assert {"query_tower/config.json", "query_tower/model.safetensors"} <= set(read_history(root).champion.files)
+    file = place / query_tower.FOLDER / "model.safetensors"
+    file.write_bytes(file.read_bytes() + b" ")
+    query_version_of.cache_clear()
+    with pytest.raises(ModelError, match="query_tower/model.safetensors .*was altered after it was promoted"):
+        query_version_of(str(place))
+
+
+def test_another_tower_of_the_same_items_is_used_at_once_and_a_rollback_gives_the_first_back(candidate, tmp_path):
+    root = str(tmp_path / "warehouse")
+    settings = load_settings([], [f"warehouse.path={root}"], {}).settings
+    items = versions_of(str(candidate))[0]
+    published = Manifest("g", "r", items, "wherever/it/was", "2026-01-31T02:00:00+00:00")
+
+    def asked():
+        return published_folder(settings, published), load_query_tower(published_folder(settings, published))
+
+    bare = promote(root, candidate)
+    first = promote(root, with_tower(candidate, 0, "../../text"))
+    folder, tower = asked()
+    kept = {file: (Path(folder) / file).read_bytes() for file in read_history(root).champion.files}
+    second = promote(root, with_tower(candidate, 1, "../../text"))
+    assert bare == items and len({bare, first, second}) == 3 and not (Path(model_path(root, bare)) / query_tower.FOLDER).exists()
+    assert {file: (Path(folder) / file).read_bytes() for file in kept} == kept, "the files of the earlier promotion stay"
+    now = asked()
+    assert now[0] == model_path(root, second) and not np.array_equal(*(found.encode_queries(["mug"]) for found in (now[1], tower)))
+    write_history(root, read_history(root).rolled_back(None, "2026-02-01"))
+    assert asked()[0] == folder == model_path(root, first) == model_folder(settings)
+    assert np.array_equal(asked()[1].encode_queries(["mug"]), tower.encode_queries(["mug"]))
+    write_history(root, read_history(root).rolled_back(None, "2026-02-02"))
+    assert asked() == (model_path(root, bare), None)
+
+
+def test_a_tower_for_the_bundled_encoder_is_gone_after_its_rollback(candidate, tmp_path, monkeypatch):
+    root = str(tmp_path / "warehouse")
+    bundled = tmp_path / "bundled"
+    shutil.copytree(candidate, bundled)
+    shutil.copytree(tmp_path / "trained" / "text", tmp_path / "text")
+    monkeypatch.setattr("tgq.registry.selection.BUNDLED_FOLDER", bundled)
+    items = versions_of(str(candidate))[0]
+    name = encoder_name(items, query_version_of(str(with_tower(candidate, 0, "../../text"))))
+    files = store_encoder(root, str(candidate), name)
+    write_history(root, History().promoted(promotion(name, items, files=files)))
+
+    def asked(encoder, *sets):
+        published = Manifest("g", "r", items, encoder, "2026-01-31T02:00:00+00:00")
+        return published_folder(load_settings([], [f"warehouse.path={root}", *sets], {}).settings, published)
+
+    assert asked("default") == model_path(root, name)
+    write_history(root, read_history(root).rolled_back(None, "2026-02-01"))
+    assert asked("default") == asked(model_path(root, name)) == str(bundled), "also if a night was published with the tower"
 
 
 def test_a_promoted_model_loads_after_the_candidates_folder_is_deleted(candidate, tmp_path):

@@ -70,6 +70,9 @@ def test_an_encoder_is_registered_once_per_model_version_and_the_last_one_has_th
     numbers = [tracker.publish_encoder(tmp_path, version) for version in ("a" * 16, "b" * 16, "a" * 16)]
     assert numbers == ["1", "2", "1"], tracker.problems
     assert tracker.publish_encoder(tmp_path, "c" * 16, champion=False) == "3", "registered without the alias"
+    towers = [tracker.publish_encoder(tmp_path, "a" * 16, query_version=version) for version in ("1" * 16, "2" * 16, "1" * 16, "")]
+    assert towers == ["4", "5", "4", "1"], "the same items with another query tower are another encoder"
+    assert tracker.client.get_model_version("published", "5").tags == {"model_version": "a" * 16, "query_version": "2" * 16}
     champion = tracker.client.get_model_version_by_alias("published", "champion")
     assert champion.tags["model_version"] == "a" * 16
     stored = tracker.client.download_artifacts(champion.run_id, "encoder", str(tmp_path))
@@ -120,6 +123,8 @@ def test_a_failure_after_the_start_is_collected_and_not_raised(root):
 def test_metric_names_hold_slice_baseline_and_cutoff():
     rows = [row(), row("mrr", 0, model="frozen_image"), row(slice="category=Men > Tops"), row(slice="category=Men / Tops", value=0.7)]
     names = metric_names(rows)
+    search = metric_names([row() | {"task": "query_item"}, row("mrr", 0, model="bm25") | {"task": "query_item"}, row("ndcg", 10) | {"task": "item_item"}])
+    assert {"query_hit_rate_at_10", "bm25/query_mrr", "ndcg_at_10"} <= set(search) and "hit_rate_at_10" not in search
     assert {"hit_rate_at_10", "hit_rate_at_10_ci_low", "frozen_image/mrr", "category/Men _ Tops/hit_rate_at_10"} <= set(names)
     assert len(names) == 8 and set(names.values()) == {0.4, 0.5, 0.6, 0.7}
 

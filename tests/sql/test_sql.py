@@ -83,6 +83,9 @@ def store(spark, tmp_path_factory, tables_in):
         metric("r2", "frozen_text", "hit_rate", 10, 0.1, at=refused),
         metric("r2", "new", "hit_rate", 10, 0.7, "popularity=head", refused), metric("r2", "frozen_text", "hit_rate", 10, 0.5, "popularity=head", refused),
         metric("r2", "new", "hit_rate", 10, 0.9, "category=Shoes", refused),
+        *(metric("r2", system, name, k, value, at=refused) | {"task": "query_item"}
+          for system, name, k, value in (("new", "hit_rate", 10, 0.99), ("new", "ndcg", 10, 0.8), ("bm25", "ndcg", 10, 0.85),
+                                         ("frozen_text", "ndcg", 10, 0.2))),
     ])  # fmt: skip
     bad = [("r1", "x1", "truncated"), ("r1", "x2", "unreadable"), ("r2", "x1", "truncated"), ("r2", "x3", "truncated"), ("r2", "x4", "duplicate_id")]
     append(store, "quarantine", [dict(run_id=r, stage="ingest", item_id=i, occurrence=0, reason=why, detail=f"{i} is bad") for r, i, why in bad])
@@ -194,6 +197,19 @@ def test_embedding_norms(analysis):
 def test_head_and_tail_metrics_with_the_best_frozen_baseline(analysis):
     rows = [(r.slice, r.metric, r.encoder, r.best_frozen, r.frozen_value, r.gain) for r in analysis("head_tail_metrics")]
     assert rows == [("all", "hit_rate@10", 0.3, "frozen_image", 0.4, -0.1), ("popularity=head", "hit_rate@10", 0.7, "frozen_text", 0.5, 0.2)]
+
+
+def test_search_queries_are_apart_from_items(spark, store, analysis):
+    rows = {(r.run_id, r.system): (r.ndcg_10, r.ndcg_10_low, r.published) for r in spark.table("query_metric_trend").collect()}
+    assert rows == {("r2", "encoder"): (0.8, pytest.approx(0.7), False), ("r2", "bm25"): (0.85, pytest.approx(0.75), False),
+                    ("r2", "frozen_text"): (0.2, pytest.approx(0.1), False)}  # fmt: skip
+    assert {r.hit_rate_10 for r in spark.table("metric_trend").where("run_id = 'r2'").collect()} == {0.3, 0.4, 0.1}
+    text = (SQL / "analyses" / "head_tail_metrics.sql").read_text().replace("DEFAULT 'item_item'", "DEFAULT 'query_item'")
+    (*declared, last) = statements(text)
+    for statement in declared:
+        spark.sql(statement)
+    found = [(r.slice, r.metric, r.encoder, r.best_frozen, r.gain) for r in spark.sql(last).collect()]
+    assert found == [("all", "hit_rate@10", 0.99, None, None), ("all", "ndcg@10", 0.8, "bm25", -0.05)]
 
 
 def test_slowest_steps(analysis):

@@ -1,10 +1,12 @@
 """The warehouse: tables created from the shipped DDL, opened again by name."""
 
+import shutil
 from datetime import datetime, timezone
 
 import pytest
 from pyspark.sql.types import StructType
 
+import tgq
 from tgq.errors import ConfigError, WarehouseError
 from tgq.settings.sections import WarehouseSettings
 from tgq.storage.warehouse import TABLES, Warehouse, ddl, schema_of
@@ -88,6 +90,30 @@ def test_a_column_of_a_later_version_is_added_to_an_earlier_ones_table(spark, tm
     warehouse = Warehouse(spark, settings)
     [item] = warehouse.read("catalog_items").collect()
     assert (item.item_id, item.additional_images) == ("1", None)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])  # a plain folder is read by delta-rs, a URI by Spark
+def test_records_of_an_earlier_version_get_the_column_and_keep_their_rows(spark, warehouse, scheme):
+    """`task` of retrieval_metrics, a table that a local run does not open with Spark otherwise."""
+    place, earlier = f"{warehouse.root}/retrieval_metrics", StructType([f for f in schema_of("retrieval_metrics") if f.name != "task"])
+    row = {"run_id": "old", "model_version": "m", "slice": "all", "metric": "mrr", "k": 0, "value": 0.5}
+    shutil.rmtree(place)
+    spark.createDataFrame([tuple(row.get(f.name) for f in earlier)], earlier).write.format("delta").save(f"file:{place}")
+    before = tgq.open_warehouse(warehouse.root)  # reads without Spark, and before any run of this version
+    assert before.metrics("old")["value"].to_pylist() == [0.5] and not before.metrics("old", task="query_item").num_rows
+    assert before.sql("SELECT * FROM query_metric_trend").num_rows == 0
+    store = Warehouse(spark, WarehouseSettings(path=f"{scheme}{warehouse.root}"))
+    assert [(r["run_id"], r["task"]) for r in store.rows("retrieval_metrics", {"run_id": "old"})] == [("old", None)]
+    new = row | {"run_id": "new", "task": "query_item"}
+    for _ in range(2):
+        store.replace("retrieval_metrics", [new, new | {"metric": "map"}], {"run_id": "new"})
+    assert sorted((r.run_id, r.metric, r.task) for r in store.read("retrieval_metrics").collect()) == [
+        ("new", "map", "query_item"), ("new", "mrr", "query_item"), ("old", "mrr", None)
+    ]  # fmt: skip
+    store.replace("retrieval_metrics", [row | {"value": 0.7}], {"run_id": "old"})
+    assert [(r["value"], r["task"]) for r in store.rows("retrieval_metrics", {"run_id": "old"})] == [(0.7, None)]
+    again = Warehouse(spark, WarehouseSettings(path=f"{scheme}{warehouse.root}"))
+    assert len(again.rows("retrieval_metrics", {"metric": ("mrr", "map")})) == 3
 
 
 def test_a_session_with_the_wrong_kind_of_catalog_is_an_error(spark, tmp_path):

@@ -46,7 +46,7 @@ def promotion_table(found: Mapping[str, Any]) -> Table:
 
 
 def models_table(history: History) -> Table:
-    """The promotions, newest first, then the bundled encoder. `*` marks the champion."""
+    """The promotions, newest first, then the bundled encoder. `*` marks the champion. A model with a query tower has both versions."""
 
     def mrr(figures: Mapping[str, Any]) -> str | None:
         found = next((d for d in figures["differences"] if d["metric"] == "mrr"), None)
@@ -56,7 +56,7 @@ def models_table(history: History) -> Table:
         return "* " if promotion is history.champion else "  "
 
     rows = [
-        [mark(p) + p.model_version, p.promoted_at, p.previous, "forced" if p.forced else "", mrr(p.figures), p.rolled_back_at]
+        [mark(p) + p.name, p.promoted_at, p.previous, "forced" if p.forced else "", mrr(p.figures), p.rolled_back_at]
         for p in reversed(history.promotions)
     ]  # fmt: skip
     rows.append([mark(None) + "default (bundled)", *[None] * 5])

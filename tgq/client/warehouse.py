@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tgq.errors import UsageError, WarehouseError
+from tgq.metrics.names import ITEMS
 from tgq.retrieval.manifest import Manifest, load_current
 from tgq.settings.load import data_folder
 from tgq.settings.sections import Settings, WarehouseSettings
+from tgq.storage.added import ADDED_COLUMNS
 from tgq.storage.paths import absolute
 
 if TYPE_CHECKING:
@@ -78,14 +80,18 @@ class Warehouse:
             raise UsageError(f"item '{item_id}' has no published neighbours", "check the id")
         return found
 
-    def metrics(self, run_id: str | None = None) -> pa.Table:
+    def metrics(self, run_id: str | None = None, task: str = ITEMS) -> pa.Table:
         """The rows of `retrieval_metrics` of a run, by default the published run.
+
+        Args:
+            task: `item_item`, where items find items, or `query_item`, where queries of a search do.
 
         Raises:
             WarehouseError: nothing is published and no run was given.
         """
         chosen = run_id or self._need_published().run_id
-        return self.sql(f"SELECT * FROM retrieval_metrics WHERE run_id = {_text(chosen)} ORDER BY model_version, slice, metric, k")
+        of_task = f"coalesce(task, '{ITEMS}') = {_text(task)}"  # rows of earlier versions have no task
+        return self.sql(f"SELECT * FROM retrieval_metrics WHERE run_id = {_text(chosen)} AND {of_task} ORDER BY model_version, slice, metric, k")
 
     def items(self, columns: Sequence[str] | None = None, category: str | None = None) -> pa.Table:
         """The published items: the given columns of `catalog_items`, or all except image_bytes.
@@ -133,9 +139,15 @@ class Warehouse:
         session, published = QueryBuilder(), self.published
         for name in TABLES:
             try:
-                session.register(name, DeltaTable(f"{self.root}/{name}", storage_options=self._options))
+                table = DeltaTable(f"{self.root}/{name}", storage_options=self._options)
             except TableNotFoundError:
                 continue
+            there = {field.name for field in table.schema().fields}
+            missing = [column for column in ADDED_COLUMNS.get(name, ()) if column not in there]
+            session.register(f"{name}_stored" if missing else name, table)
+            if missing:  # of an earlier version, which no run of this one has opened
+                empty = ", ".join(f"CAST(NULL AS VARCHAR) AS {column}" for column in missing)
+                _create(session, name, f"SELECT *, {empty} FROM {name}_stored")
         for view, (table, condition) in PUBLISHED.items():
             version = published.tables[table] if published else None
             session.register(f"{view}_pinned", DeltaTable(f"{self.root}/{table}", version=version, storage_options=self._options))

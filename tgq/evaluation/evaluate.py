@@ -15,10 +15,12 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.evaluation import carrying
+from tgq.evaluation.averages import MINUS, Averages, named_rows
 from tgq.evaluation.carrying import Measured
 from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
+from tgq.evaluation.ragged import QUERIES
 from tgq.evaluation.recall import shard_recall
-from tgq.evaluation.scoring import MINUS, QUERIES, RESULT, SUMS, Scoring
+from tgq.evaluation.scoring import DIFFERENCES, Scoring, metric_columns
 from tgq.index.carrying import find_pool
 from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
 from tgq.index.staging import staged_shards
@@ -100,11 +102,8 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
     slices, small = large_slices(queries, options)
     systems = systems_of(pool, options.baselines)
     hidden, n_hidden = (None, 0) if options.queries_in_pool else _hide_queries(night, queries)
-    scoring = Scoring(
-        pool, tuple(systems), options.ks, slices, options.exclude_same_image, options.replicates, options.seed, options.level, hidden,
-    )  # fmt: skip
-    parallelism = night.spark.sparkContext.defaultParallelism
-    tasks = max(min(parallelism, -(-totals.queries // 64)), -(-totals.queries // QUERIES))
+    scoring = Scoring(pool, tuple(systems), options.ks, options.exclude_same_image, hidden)
+    averages = Averages(tuple(systems), metric_columns(options.ks), DIFFERENCES, slices, options.replicates, options.seed, options.level)
     columns = ("position", "category_code", "image_code", "group_key", "positives", "ignored", "memberships")
     with job_progress(night, "evaluate", totals.queries) as done:
 
@@ -114,17 +113,18 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
                     yield batch
                     done.add(batch.num_rows)
 
-            return scoring.run(counted())
+            return averages.sums(scoring.parts(counted()))
 
-        sums = queries.select(*columns).repartition(tasks, "position").mapInArrow(run, SUMS)
-        found = sums.repartition(min(parallelism, len(slices)), "slice").mapInArrow(scoring.reduce, RESULT).collect()
-    names = systems | {MINUS + kind: MINUS + name for kind, name in systems.items()}
-    rows = [
-        {"model_version": names[row["system"]], "pool_size": pool.rows - n_hidden}
-        | {name: row[name] for name in ("slice", "metric", "k", "value", "ci_low", "ci_high", "n_queries")}
-        for row in found
-    ]
+        tasks = tasks_of(night, totals.queries)
+        found = averages.collect(queries.select(*columns).repartition(tasks, "position"), run)
+    rows = named_rows(found, systems, pool.rows - n_hidden)
     return rows, {"slices": len(slices), "slices_too_small": small, "queries_hidden_from_pool": n_hidden}
+
+
+def tasks_of(night: Night, queries: int) -> int:
+    """The number of tasks that score so many queries: at least 64 queries each, and at most as many as share a pass over the pool."""
+    parallelism = night.spark.sparkContext.defaultParallelism
+    return max(min(parallelism, -(-queries // 64)), -(-queries // QUERIES))
 
 
 def coverage_row(pool: Pool) -> Row:

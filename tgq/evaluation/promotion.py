@@ -23,15 +23,15 @@ from pyspark.sql import functions as F
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.plan import pending
 from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
+from tgq.evaluation.averages import MINUS
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
-from tgq.evaluation.scoring import MINUS
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
 from tgq.publishing.verdict import Row, metric_key
-from tgq.registry.champion import CHAMPION, Promotion, local_folder, read_history, store_encoder, write_history
-from tgq.registry.loading import versions_of
+from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, read_history, store_encoder, write_history
+from tgq.registry.loading import query_version_of, versions_of
 from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
 from tgq.run.night import Night, StepResult
@@ -48,15 +48,28 @@ EXPERIMENT = "tgq-promotion"
 
 @dataclass(frozen=True)
 class Contenders:
-    """The two encoders of a comparison: their model versions and folders."""
+    """The two encoders of a comparison: their model versions and folders, and the versions of their query towers, empty without one."""
 
     candidate: str
     candidate_folder: str
     champion: str
     champion_folder: str
+    candidate_queries: str = ""
+    champion_queries: str = ""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of candidate and champion; see `encoder_name`."""
+        return encoder_name(self.candidate, self.candidate_queries), encoder_name(self.champion, self.champion_queries)
 
     @property
     def same(self) -> bool:
+        """Whether candidate and champion are one encoder with one query tower."""
+        return self.names[0] == self.names[1]
+
+    @property
+    def same_items(self) -> bool:
+        """Whether both give the same item embeddings, so that only their query towers differ."""
         return self.candidate == self.champion
 
 
@@ -79,7 +92,7 @@ def contenders_of(root: str, candidate: str) -> Contenders:
     """
     folders = named_folder(candidate), named_folder(read_history(root).reference(root))
     (first, _), (second, _) = map(versions_of, folders)
-    return Contenders(first, folders[0], second, folders[1])
+    return Contenders(first, folders[0], second, folders[1], *(query_version_of(folder) or "" for folder in folders))
 
 
 def dry_run(night: Night, contenders: Contenders) -> Iterator[str]:
@@ -113,7 +126,7 @@ def promote(night: Night, contenders: Contenders, force: bool = False) -> dict[s
     """
     night = open_comparison(night, contenders)
     tracker = open_tracker(night.settings.tracking.model_copy(update={"experiment": EXPERIMENT}), night.warehouse.root)
-    tags = {"git_commit": git_commit(), "candidate": contenders.candidate, "champion": contenders.champion}
+    tags = {"git_commit": git_commit(), **dict(zip(("candidate", "champion"), contenders.names, strict=True))}
     tracker.start(night.run_id, tags, night.started_at)
     try:
         found = run_step(night, STEP, lambda night: judge_candidate(night, contenders, force)).figures
@@ -138,7 +151,7 @@ def open_comparison(night: Night, contenders: Contenders) -> Night:
     """Begin a run of its own for this comparison, or continue the interrupted one of the same two encoders."""
     evaluated = night.settings.evaluate.model_copy(update={"ks": (10,), "baselines": False})
     settings = with_encoder(night.settings, contenders.candidate_folder).model_copy(update={"evaluate": evaluated})
-    detail = {"candidate": contenders.candidate, "champion": contenders.champion}
+    detail = {key: value for key, value in asdict(contenders).items() if not key.endswith("_folder")}
     now = datetime.now(timezone.utc)
     rows = night.warehouse.rows("pipeline_runs", {"step": STEP, "status": "running"}, "run_id", "started_at", "detail")
     same = [row for row in rows if detail.items() <= json.loads(row["detail"]).items()]
@@ -255,18 +268,18 @@ def apply_promotion(night: Night, contenders: Contenders, found: dict[str, Any],
         TrackingError: MLflow did not register the encoder, so alias and champion would differ. The champion stays.
     """
     root = night.warehouse.root
-    hashes = store_encoder(root, local_folder(contenders.candidate_folder), contenders.candidate)
-    register(tracker, contenders.candidate_folder, contenders.candidate)
+    hashes = store_encoder(root, local_folder(contenders.candidate_folder), contenders.names[0])
+    register(tracker, contenders.candidate_folder, contenders.candidate, contenders.candidate_queries)
     overall = [row for row in found["differences"] if row["slice"] == ALL]
     promotion = Promotion(
-        model_version=contenders.candidate, promoted_at=utc_now(), previous=contenders.champion, forced=found["forced"], files=hashes,
-        figures={"queries": found.get("queries"), "differences": overall},
+        model_version=contenders.candidate, promoted_at=utc_now(), previous=contenders.names[1], forced=found["forced"], files=hashes,
+        figures={"queries": found.get("queries"), "differences": overall}, query_version=contenders.candidate_queries,
     )  # fmt: skip
     write_history(root, read_history(root).promoted(promotion))
 
 
 def rollback_model(settings: Settings, to: str | None = None) -> str:
-    """Make the previous champion, or `to`, the champion again. Returns its model version.
+    """Make the previous champion, or `to`, the champion again. Returns its name; see `encoder_name`.
 
     Raises:
         WarehouseError: nothing was promoted, or `to` was not champion before.
@@ -276,21 +289,22 @@ def rollback_model(settings: Settings, to: str | None = None) -> str:
     root, now = absolute(settings.warehouse.path), datetime.now(timezone.utc)
     history = read_history(root).rolled_back(to, utc_now())
     folder = named_folder(history.reference(root))
-    version, _ = versions_of(folder)
+    (version, _), queries = versions_of(folder), query_version_of(folder) or ""
+    name = encoder_name(version, queries)
     tracker = open_tracker(settings.tracking.model_copy(update={"experiment": EXPERIMENT}), root)
-    tracker.start(new_run_id(now), {"rolled_back_to": version}, now)
-    register(tracker, folder, version)
+    tracker.start(new_run_id(now), {"rolled_back_to": name}, now)
+    register(tracker, folder, version, queries)
     write_history(root, history)
-    return version
+    return name
 
 
-def register(tracker: Tracker, folder: str, model_version: str) -> None:
+def register(tracker: Tracker, folder: str, model_version: str, query_version: str) -> None:
     """Register the encoder, move MLflow's alias to it, and end the run.
 
     Raises:
         TrackingError: the alias could not be moved.
     """
-    moved = tracker.publish_encoder(local_folder(folder), model_version) or not tracker.run
+    moved = tracker.publish_encoder(local_folder(folder), model_version, query_version=query_version) or not tracker.run
     problem = None if moved else tracker.problems[-1]
     tracker.finish("FAILED" if problem else "FINISHED")
     if problem:

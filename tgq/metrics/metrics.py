@@ -5,9 +5,11 @@ With m positives at ranks r_1 < ... < r_m (1 is best):
     recall@K    |{i: r_i <= K}| / m
     mrr         1 / r_1, without a cutoff
     map         1/m * sum_i i / r_i, over the full ranking (average precision, trec_eval's `map`)
-    ndcg@10     sum_{r_i <= 10} g_i / log2(r_i + 1), divided by the same sum for the best possible order
+    ndcg@K      sum_{r_i <= K} g_i / log2(r_i + 1), divided by the same sum for the best possible order
                 (Jarvelin and Kekalainen 2002, linear gains as in trec_eval; gains are 1 by default)
     in_category_hit_rate@K  hit_rate in the pool of the query's own category
+
+Where gains are graded, all positives have a gain in ndcg, and hit_rate, recall, mrr and map may be of the `relevant` ones only (trec_eval's -l).
 
 Two further metrics do not follow from the ranks: `ann_recall` and `coverage`.
 """
@@ -52,6 +54,8 @@ def query_metrics(
     gains: np.ndarray | None = None,
     in_category_ranks: np.ndarray | None = None,
     cutoffs: tuple[int, ...] = CUTOFFS,
+    ndcg_cutoffs: tuple[int, ...] = (NDCG_CUTOFF,),
+    relevant: np.ndarray | None = None,
 ) -> QueryMetrics:
     """Compute all metrics of Q queries.
 
@@ -61,11 +65,13 @@ def query_metrics(
         gains: float [P], positive weights for ndcg; None: all 1.
         in_category_ranks: int64 [P], ranks within the query's category; None omits in_category_hit_rate.
         cutoffs: the K of hit_rate, recall and in_category_hit_rate.
+        ndcg_cutoffs: the K of ndcg.
+        relevant: bool [P], the positives that hit_rate, recall, mrr and map are of; None: all. These are NaN for a query without one.
 
     Raises:
         ValueError: a rank is below 1, a gain is not positive, or lengths differ.
 
-    Cost: one sort of P ranks; memory 8 * Q * M bytes.
+    Cost: one sort of P ranks for each cutoff of ndcg, and one; memory 8 * Q * M bytes.
     """
     gains = np.ones(len(ranks)) if gains is None else np.asarray(gains, np.float64)
     if offsets[-1] != len(ranks) or len(gains) != len(ranks):
@@ -73,33 +79,48 @@ def query_metrics(
     if len(ranks) and (np.min(ranks) < 1 or not np.min(gains) > 0):
         raise ValueError("ranks start at 1 and gains are positive")
     counts = np.diff(offsets)
+    query, ranks = np.repeat(np.arange(len(counts)), counts), np.asarray(ranks)
+    columns = _of_relevant(len(counts), query, ranks, cutoffs) if relevant is None else _of_relevant(
+        len(counts), query[relevant], ranks[relevant], cutoffs
+    )  # fmt: skip
+    columns |= {Metric("ndcg", k): ndcg(offsets, ranks, gains, k) for k in ndcg_cutoffs}
+    if in_category_ranks is not None:
+        nearest = np.full(len(counts), np.iinfo(np.int64).max)
+        np.minimum.at(nearest, query, in_category_ranks)
+        columns |= {Metric("in_category_hit_rate", k): np.where(counts > 0, nearest <= k, np.nan) for k in cutoffs}
+    return QueryMetrics(np.stack(list(columns.values()), axis=1).astype(np.float64), tuple(columns))
+
+
+def ndcg(offsets: np.ndarray, ranks: np.ndarray, gains: np.ndarray, k: int) -> np.ndarray:
+    """ndcg@K of Q queries, float64 [Q]; NaN for a query without positives. Arguments as for `query_metrics`."""
+    counts = np.diff(offsets)
     query = np.repeat(np.arange(len(counts)), counts)
-    order = np.lexsort((ranks, query))
-    ranks, gains = np.asarray(ranks)[order], gains[order]
-    place = np.arange(len(ranks)) - offsets[:-1][query]  # 0 for the best positive of a query, 1 for the second best ...
+    place = np.arange(len(ranks)) - offsets[:-1][query]
+    best = gains[np.lexsort((-gains, query))]  # each query's gains, in falling order
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gained = np.bincount(query, np.where(ranks <= k, gains / np.log2(ranks + 1), 0), len(counts))
+        return gained / np.bincount(query, np.where(place < k, best / np.log2(place + 2), 0), len(counts))
 
-    with np.errstate(invalid="ignore", divide="ignore"):  # the metrics of a query without positives are NaN
 
-        def total(values: np.ndarray) -> np.ndarray:
-            return np.bincount(query, values, len(counts))
+def _of_relevant(queries: int, query: np.ndarray, ranks: np.ndarray, cutoffs: tuple[int, ...]) -> dict[Metric, np.ndarray]:
+    """The metrics in which all relevant items count alike. `query` int64 [P], ascending: the query of each rank."""
+    counts = np.bincount(query, minlength=queries)
+    ranks = ranks[np.lexsort((ranks, query))]
+    place = np.arange(len(ranks)) - (np.cumsum(counts) - counts)[query]  # 0 for the best item of a query, 1 for the second best ...
 
-        def share(hits: np.ndarray) -> np.ndarray:
-            return np.where(counts > 0, hits, np.nan)
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(query, values, queries)
 
+    def share(hits: np.ndarray) -> np.ndarray:
+        return np.where(counts > 0, hits, np.nan)
+
+    with np.errstate(invalid="ignore", divide="ignore"):  # the metrics of a query without relevant items are NaN
         best = total(np.where(place == 0, ranks, 0))
         columns = {Metric("hit_rate", k): share(best <= k) for k in cutoffs}
         columns |= {Metric("recall", k): total(ranks <= k) / counts for k in cutoffs}
         columns[Metric("mrr", None)] = share(1 / best)
         columns[Metric("map", None)] = total((place + 1) / ranks) / counts
-        gained = total(np.where(ranks <= NDCG_CUTOFF, gains / np.log2(ranks + 1), 0))
-        ideal_gains = gains[np.lexsort((-gains, query))]
-        ideal = total(np.where(place < NDCG_CUTOFF, ideal_gains / np.log2(place + 2), 0))
-        columns[Metric("ndcg", NDCG_CUTOFF)] = gained / ideal
-        if in_category_ranks is not None:
-            nearest = np.full(len(counts), np.iinfo(np.int64).max)
-            np.minimum.at(nearest, np.repeat(np.arange(len(counts)), counts), in_category_ranks)
-            columns |= {Metric("in_category_hit_rate", k): share(nearest <= k) for k in cutoffs}
-    return QueryMetrics(np.stack(list(columns.values()), axis=1).astype(np.float64), tuple(columns))
+    return columns
 
 
 def ann_recall(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from tgq.metrics.names import BM25, ITEMS, is_baseline, system_of, task_of
 from tgq.night.report_examples import neighbors_of
 from tgq.report.data import ENCODER, STATUS, Figure, Histogram, SliceRow, Step
 from tgq.report.data import Night as TrendNight
@@ -51,7 +52,7 @@ def _figure(row: Mapping[str, Any]) -> Figure:
 
 
 def systems_of(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
-    order = (ENCODER, "frozen_concat", "frozen_image", "frozen_text")
+    order = (ENCODER, "frozen_concat", "frozen_image", "frozen_text", BM25)
     found = sorted(metrics, key=lambda s: order.index(s) if s in order else len(order))
     return {system: {name: _figure(figure) for name, figure in metrics[system].items()} for system in found}
 
@@ -68,10 +69,6 @@ def baseline_differences(steps: Mapping[str, Any], headline: str) -> dict[str, F
     return {row["baseline"]: _figure(row) for row in rows if row["metric"] == metric and row["k"] == int(k)}
 
 
-def _system(model_version: str) -> str:
-    return model_version if model_version.startswith("frozen_") else ENCODER
-
-
 def slice_rows(night: Night, headline: str) -> dict[str, list[SliceRow]]:
     """The headline metric by slice column: those values with most queries, for every system."""
     metric, _, k = headline.partition("@")
@@ -86,7 +83,7 @@ def slice_rows(night: Night, headline: str) -> dict[str, list[SliceRow]]:
         SELECT column, entry, model_version, value, ci_low, ci_high, n_queries FROM ranked WHERE place <= {SLICE_VALUES}""").collect()
     columns: dict[str, dict[str, dict[str, Figure]]] = {}
     for row in rows:
-        columns.setdefault(row["column"], {}).setdefault(row["entry"], {})[_system(row["model_version"])] = _figure(row.asDict())
+        columns.setdefault(row["column"], {}).setdefault(row["entry"], {})[system_of(row["model_version"])] = _figure(row.asDict())
     out = {}
     for column in sorted(columns, key=lambda c: (c != "category", c)):
         made = [SliceRow(value, max(f.n or 0 for f in figures.values()), figures) for value, figures in columns[column].items()]
@@ -110,7 +107,7 @@ def nightly_trend(night: Night, headline: str, published: bool) -> list[TrendNig
     of_metrics = {"slice": "all", "metric": [name for name, _ in shown.values()]}
     figures: dict[str, dict[tuple[str, int], Figure]] = {}
     for row in night.warehouse.rows("retrieval_metrics", of_metrics):
-        if not row["model_version"].startswith("frozen_"):
+        if not is_baseline(row["model_version"]) and task_of(row) == ITEMS:
             figures.setdefault(row["run_id"], {})[row["metric"], row["k"]] = _figure(row)
     # a few rows a night
     rows = night.warehouse.rows("pipeline_runs", {"step": (RUN_STEP, "publish")}, "run_id", "step", "status", "started_at")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgq.registry.champion import local_folder, read_history
+from tgq.registry.loading import query_version_of
 from tgq.registry.selection import named_folder
 from tgq.registry.tracking import Tracker, metric_names, open_tracker
 from tgq.run.night import Night
@@ -70,7 +71,8 @@ def write_run_log(night: Night, tracker: Tracker, summary: Mapping[str, Any]) ->
     if change.get("accepted"):
         tracker.log_tags({"catalog_change_accepted": "; ".join(change["accepted"])})
     if summary["published"]:
-        tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], champion=embeds_next(night))
+        queries = query_version_of(night.model_folder) or ""
+        tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], embeds_next(night), queries)
     tracker.finish()
     for problem in tracker.problems:
         night.progress.say(f"MLflow: {problem}")

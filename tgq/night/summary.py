@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tgq.errors import AccountingError
+from tgq.metrics.names import ITEMS, SEARCH, is_baseline, metric_key, system_of, task_of
 from tgq.run.night import RUN_STEP, Night
 
 
@@ -30,7 +31,8 @@ def summary_of(night: Night) -> dict[str, Any]:
         "gate": gate,
         "rows": totals(steps),
         "steps": steps,
-        "metrics": metrics_of(night),
+        "metrics": (measured := metrics_of(night))[ITEMS],
+        "query_metrics": measured[SEARCH],
         "manifest": steps.get("publish", {}).get("figures", {}).get("manifest"),
     }
 
@@ -63,13 +65,16 @@ def check_accounting(summary: Mapping[str, Any]) -> None:
         )
 
 
-def metrics_of(night: Night) -> dict[str, dict[str, Any]]:
-    """The overall metrics of a run: system (`encoder`, `frozen_image`, ...) -> metric (`hit_rate@10`) -> value, interval and counts."""
+def metrics_of(night: Night) -> dict[str, dict[str, dict[str, Any]]]:
+    """The overall metrics of a run by task: system (`encoder`, `frozen_image`, ...) -> metric -> value, interval and counts.
+
+    Metrics are named as for the gate: `hit_rate@10` of items, `query_ndcg@10` of search queries.
+    """
     rows = night.warehouse.rows("retrieval_metrics", {"run_id": night.run_id, "slice": "all"})
-    systems: dict[str, dict[str, Any]] = {}
-    order = {name: n for n, name in enumerate(("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate", "ann_recall", "coverage"))}
-    for row in sorted(rows, key=lambda r: (r["model_version"].startswith("frozen_"), r["model_version"], order.get(r["metric"], 99), r["k"])):
-        system = row["model_version"] if row["model_version"].startswith("frozen_") else "encoder"
-        name = f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
-        systems.setdefault(system, {})[name] = {c: row[c] for c in ("value", "ci_low", "ci_high", "n_queries", "pool_size")}
-    return systems
+    tasks: dict[str, dict[str, dict[str, Any]]] = {ITEMS: {}, SEARCH: {}}
+    names = ("hit_rate", "mrr", "ndcg", "judged_ndcg", "map", "recall", "in_category_hit_rate", "ann_recall", "coverage")
+    order = {name: n for n, name in enumerate(names)}
+    for row in sorted(rows, key=lambda r: (is_baseline(r["model_version"]), r["model_version"], order.get(r["metric"], 99), r["k"])):
+        systems = tasks[task_of(row)].setdefault(system_of(row["model_version"]), {})
+        systems[metric_key(row)] = {c: row[c] for c in ("value", "ci_low", "ci_high", "n_queries", "pool_size")}
+    return tasks

@@ -21,13 +21,17 @@ def named_folder(path: str) -> str:
 def published_folder(settings: Settings, published: Manifest | None) -> str:
     """The encoder of the published embeddings. Queries must be embedded with it.
 
-    After a promotion it differs from the champion until the next run is published.
+    After a promotion of another item model it differs from the champion until the next run is published. A promotion or a rollback of a
+    query tower alone counts at once, because the published vectors are those of its item model.
     """
     if published is None:
         return model_folder(settings)
     root = absolute(settings.warehouse.path)
-    if read_history(root).of(published.model_version):
-        return model_path(root, published.model_version)
+    history = read_history(root)
+    if settings.encoder.path == CHAMPION and history.bundled_again(published.model_version):
+        return named_folder(DEFAULT)
+    if promotion := history.of(published.model_version):
+        return model_path(root, promotion.name)
     return named_folder(published.encoder if settings.encoder.path == CHAMPION else settings.encoder.path)
 
 

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from tgq.errors import TrackingError
+from tgq.metrics.names import is_baseline, metric_key
 from tgq.settings.sections import TrackingSettings
 
 RUN_TAG = "tgq.run_id"
-MODEL_TAG = "model_version"
+MODEL_TAG, QUERY_TAG = "model_version", "query_version"
 CHAMPION = "champion"
 SQLITE = "sqlite:///"
 ANSWER_S = 5.0  # timeout of the first request to a tracking server
@@ -150,28 +151,31 @@ class Tracker:
         """Log a value as the JSON artifact `name`."""
         self.log_text(json.dumps(value, indent=1, default=str), name)
 
-    def publish_encoder(self, folder: str | Path, model_version: str, champion: bool = True) -> str | None:
-        """Register the encoder if its `model_version` is new, and set the alias `champion` to it. Returns MLflow's version number.
+    def publish_encoder(self, folder: str | Path, model_version: str, champion: bool = True, query_version: str = "") -> str | None:
+        """Register the encoder if it is new with this query tower, and set the alias `champion` to it. Returns MLflow's version number.
 
         The folder's files (safetensors and JSON) are copied unchanged; an added `MLmodel` file lets `mlflow.pyfunc.load_model`
         load them. Nothing is pickled.
 
         Args:
             champion: whether to set the alias.
+            query_version: of its query tower; empty: it has none.
         """
 
         def register() -> str:
             name, client = self.settings.registered_model, self.client
             if not client.search_registered_models(f"name = '{name}'", max_results=1):
                 client.create_registered_model(name)
-            known = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model_version}'")
+            same_items = client.search_model_versions(f"name = '{name}' and tags.`{MODEL_TAG}` = '{model_version}'")
+            known = [version for version in same_items if version.tags.get(QUERY_TAG, "") == query_version]  # MLflow cannot ask for absent tags
             if known:
                 number = max(known, key=lambda v: int(v.version)).version
             else:
                 client.log_artifacts(self.run, str(folder), "encoder")
                 client.log_text(self.run, pyfunc_description(Path(folder)), "encoder/MLmodel")
+                tags = {MODEL_TAG: model_version} | ({QUERY_TAG: query_version} if query_version else {})
                 source = f"{client.get_run(self.run).info.artifact_uri}/encoder"
-                number = client.create_model_version(name, source, self.run, tags={MODEL_TAG: model_version}).version
+                number = client.create_model_version(name, source, self.run, tags=tags).version
             if champion:
                 client.set_registered_model_alias(name, CHAMPION, number)
             return str(number)
@@ -252,7 +256,8 @@ def import_mlflow() -> None:
 
 
 def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category=Bags/hit_rate_at_10`.
+    """Rows of `retrieval_metrics` as MLflow metrics, e.g. `hit_rate_at_10`, `frozen_image/mrr`, `category/Bags/hit_rate_at_10`, and of search
+    queries `query_ndcg_at_10`, `bm25/query_mrr`.
 
     The overall slice also has its interval (`..._ci_low`, `..._ci_high`). Characters that MLflow refuses become `_`. A long slice is
     cut, never the metric behind it. If two slices then have the same name, one gets a short hash as a suffix.
@@ -260,13 +265,13 @@ def metric_names(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     out: dict[str, float] = {}
     owner: dict[str, str] = {}
     for row in rows:
-        name = row["metric"] + (f"_at_{row['k']}" if row["k"] else "")
+        name = metric_key(row).replace("@", "_at_")
         if row["slice"] != "all":
             part = _clean(row["slice"].replace("=", "/", 1)).strip("/. ")
             if len(part) > SLICE_CHARACTERS or owner.setdefault(part, row["slice"]) != row["slice"]:
                 part = f"{part[:SLICE_CHARACTERS].strip('/. ')}_{_digest(row['slice'])}"
             name = f"{part}/{name}"
-        if row["model_version"].startswith("frozen_"):
+        if is_baseline(row["model_version"]):
             name = f"{row['model_version']}/{name}"
         out[name] = row["value"]
         if row["slice"] == "all" and row.get("ci_low") is not None:

@@ -27,7 +27,8 @@ from tgq.embedding.executor.daemon import preloaded
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.evaluation.queries import evaluated_pairs, write_queries
-from tgq.evaluation.scoring import QUERIES, Scoring, passes
+from tgq.evaluation.ragged import QUERIES, passes
+from tgq.evaluation.scoring import Scoring
 from tgq.index.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
 from tgq.index.search import need_encoder, need_published
 from tgq.metrics.bootstrap import interval, partial
@@ -197,7 +198,7 @@ def rank(night: Night, pool: Pool, sample: DataFrame, views: DataFrame) -> pa.Ta
     clean = embedded.where(F.col("view") == CLEAN).select("item_id", F.col("embedding").alias("clean"))
     all_queries = pairs.unionByName(itself).join(embedded.join(clean, "item_id"), "item_id")
     options = night.settings.evaluate
-    scoring = Scoring(pool, (MAIN,), CUTOFFS, (), options.exclude_same_image, options.replicates, options.seed, options.level)
+    scoring = Scoring(pool, (MAIN,), CUTOFFS, options.exclude_same_image)
 
     def ranks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for queries in passes(batches):

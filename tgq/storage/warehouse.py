@@ -23,6 +23,7 @@ from tgq.errors import ConfigError, WarehouseError
 from tgq.settings.load import data_folder
 from tgq.settings.sections import WarehouseSettings
 from tgq.storage import small_tables
+from tgq.storage.added import ADDED_COLUMNS
 from tgq.storage.files import Files
 from tgq.storage.paths import absolute, ensure_writable
 
@@ -32,7 +33,6 @@ TABLES = (
 )  # fmt: skip
 RECORDS = ("index_shards", "retrieval_metrics", "pipeline_runs")  # do not grow with the catalog; see `rows`
 LATE = (*RECORDS, "relevance_queries", "query_judgments")  # opened by Spark when they are asked for: many nights do not read them
-ADDED_COLUMNS = {"catalog_items": ("additional_images",)}  # added by a later version: warehouses of earlier ones get them, empty
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _COMMIT = re.compile(r"\d{20}\.json")
@@ -72,8 +72,9 @@ class Warehouse:
         self._registered: set[str] = set()
         for name in TABLES:
             self._forget(name)
-            if name in LATE and self._is_local and Path(self.location(name), "_delta_log").is_dir():
-                self._need_columns(name, small_tables.schema_of(self.location(name)))  # Spark takes a second to open one of these
+            there = self._late_schema(name)
+            if there is not None and set(ADDED_COLUMNS.get(name, ())) <= set(there.names):
+                self._need_columns(name, there)
             else:
                 self._register(name)
 
@@ -81,6 +82,12 @@ class Warehouse:
         """Register every table in the session, for SQL that names them. Those of LATE in a local folder are not registered before."""
         for name in TABLES:
             self.qualified(name)
+
+    def _late_schema(self, name: str) -> StructType | None:
+        """The columns of a table of LATE, read without Spark, which takes a second to open one; None for other tables and a missing one."""
+        if name in LATE and self._is_local and Path(self.location(name), "_delta_log").is_dir():
+            return small_tables.schema_of(self.location(name))
+        return None
 
     def _forget(self, name: str) -> None:
         """Drop the name of a folder's table from the in-memory catalog, where it may still stand for that of another warehouse."""

@@ -52,7 +52,8 @@ def needed(settings: Settings, root: str) -> Needed:
 def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[str] | None:
     history, found = read_history(root), {next_tower}
     for made in kept:
-        folder = model_path(root, made.model_version) if history.of(made.model_version) else named_folder(made.encoder)
+        promotion = history.of(made.model_version)
+        folder = model_path(root, promotion.name) if promotion else named_folder(made.encoder)
         try:
             version, tower = versions_of(folder)
         except ModelError:

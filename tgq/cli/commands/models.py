@@ -103,7 +103,7 @@ def promote(
     with opened(loaded, None, begins=False) as night:
         contenders = promotion.contenders_of(night.warehouse.root, candidate)
         if contenders.same:
-            out.print(f"model {contenders.candidate} is already the champion")
+            out.print(f"model {contenders.names[0]} is already the champion", soft_wrap=True)
             return
         if dry_run:
             for line in promotion.dry_run(night, contenders):
@@ -118,7 +118,8 @@ def promote(
         raise refused
     for reason in found["reasons"]:
         err.print(f"tgq: promoted by --force although {reason}", style="yellow", markup=False, soft_wrap=True)
-    out.print(f"the champion is now {found['candidate']}; the next nightly run embeds with it")
+    effect = "search uses its query tower from now on" if contenders.same_items else "the next nightly run embeds with it"
+    out.print(f"the champion is now {contenders.names[0]}; {effect}", soft_wrap=True)
 
 
 @commands.command("rollback-model")
@@ -126,18 +127,21 @@ def rollback_model(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
     to: Annotated[
         str | None,
-        typer.Option(metavar="MODEL_VERSION", help="Earlier champion, or `default` for the bundled encoder. Default: the previous champion."),
+        typer.Option(metavar="MODEL", help="Earlier champion as `tgq models` names it, or `default` for the bundled encoder. Default: the previous champion."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Make the previous champion the champion again, or the bundled encoder if there is none."""
+    """Make the previous champion the champion again, or the bundled encoder if there is none.
+
+    If only the query tower changes, search uses the earlier one at once.
+    """
     from tgq.evaluation import promotion
     from tgq.storage.lock import warehouse_lock
 
     settings = settings_of(profiles, sets, None, warehouse).settings
     promotion.need_champion(settings)
     with warehouse_lock(need_warehouse(settings)):
-        version = promotion.rollback_model(settings, to)
-    out.print(f"the champion is now {version}; the next nightly run embeds with it")
+        name = promotion.rollback_model(settings, to)
+    out.print(f"the champion is now {name}; the next nightly run embeds with it", soft_wrap=True)
 
 
 @commands.command()

@@ -1,0 +1,5 @@
+"""Columns that a later version added to a table. A warehouse of an earlier version gets them, empty, when a run opens it."""
+
+from __future__ import annotations
+
+ADDED_COLUMNS = {"catalog_items": ("additional_images",), "retrieval_metrics": ("task",)}
