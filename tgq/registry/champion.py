@@ -185,13 +185,13 @@ def model_path(root: str, name: str) -> str:
 def store_encoder(root: str, folder: str, name: str) -> dict[str, str]:
     """Copy an encoder's folder into the warehouse, under its name. Returns the sha256 of each file. Repeating it changes nothing."""
     files, hashes = Files(root), {}
-    for path, data in _contents(Path(folder)):
+    for path, data in encoder_files(Path(folder)):
         files.write(f"{MODELS}/{name}/{path}", data)
         hashes[path] = sha256(data)
     return hashes
 
 
-def _contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+def encoder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
     """The files of an encoder: path in the folder, and bytes.
 
     Towers inside the folder are included, the query tower and its checkpoint among them. A tower outside it is not copied, because it

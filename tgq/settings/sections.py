@@ -157,6 +157,8 @@ class QuerySettings(Section):
     clicks: ClickSettings = ClickSettings()
     labels: dict[str, float] = {}  # grades that are words, e.g. {exact: 3, partial: 1, irrelevant: 0}, in any case
     highest_grade: Annotated[float, Field(gt=0)] = 3.0  # grades are 0 to this; others are quarantined
+    irrelevant_grade: Annotated[float, Field(ge=0)] = 0.0  # grades up to this have no gain; the gain in NDCG of others is the grade minus this
+    relevant_grade: float | None = None  # from this grade on an item is relevant for recall, MRR, MAP and hit rate; null: each with a gain is
     test_share: Share = 0.5  # share of the texts, by hash, for evaluation; the others are for training
 
 
