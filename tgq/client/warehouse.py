@@ -139,12 +139,12 @@ class Warehouse:
         session, published = QueryBuilder(), self.published
         for name in TABLES:
             try:
-                table = DeltaTable(f"{self.root}/{name}", storage_options=self._options)
+                stored = DeltaTable(f"{self.root}/{name}", storage_options=self._options)
             except TableNotFoundError:
                 continue
-            there = {field.name for field in table.schema().fields}
+            there = {field.name for field in stored.schema().fields}
             missing = [column for column in ADDED_COLUMNS.get(name, ()) if column not in there]
-            session.register(f"{name}_stored" if missing else name, table)
+            session.register(f"{name}_stored" if missing else name, stored)
             if missing:  # of an earlier version, which no run of this one has opened
                 empty = ", ".join(f"CAST(NULL AS VARCHAR) AS {column}" for column in missing)
                 _create(session, name, f"SELECT *, {empty} FROM {name}_stored")
