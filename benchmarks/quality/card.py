@@ -17,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.dataset as ds
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import CATALOGS, SLICES, Catalog, folder_of, work_folder  # noqa: E402
 
+from tgq.client.warehouse import open_warehouse  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
 from tgq.encoder.model import DEFAULT_ENCODER  # noqa: E402
 from tgq.registry.loading import versions_of  # noqa: E402
@@ -72,8 +72,7 @@ def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
                         "--set", f"encoder.path={encoder}", *(word for conf in confs for word in ("--conf", conf))], check=True)  # fmt: skip
         partial.rename(summary)
     found = json.loads(summary.read_text())
-    rows = ds.dataset(Path(warehouse) / "retrieval_metrics", format="parquet", exclude_invalid_files=True).to_table().to_pandas()
-    return found | {"rows": rows[rows["run_id"] == found["run_id"]]}
+    return found | {"rows": open_warehouse(warehouse).metrics(found["run_id"]).to_pandas()}
 
 
 def table(metric: str, nights: dict[str, dict]) -> str:

@@ -1,5 +1,6 @@
 """The report, made from tables and staging: figures, example queries, thumbnails."""
 
+import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -93,6 +94,39 @@ def test_the_report_shows_the_content_of_the_tables(night):
     page = Path(path).read_text()
     assert page == (Path(night.warehouse.root) / "reports" / "latest.html").read_text()
     assert "&lt;b&gt;q1&lt;/b&gt;" in page and "<b>q1" not in page
+
+
+def test_the_report_shows_search_queries_apart_from_items(night, warehouse):
+    assert collect(night, summary()).search is None
+    figure = dict(value=0.3, ci_low=0.2, ci_high=0.4, n_queries=40, pool_size=5)
+    add(warehouse, "retrieval_metrics", *(
+        metric("run-2", value, model, slice, "ndcg", n=30) | {"task": "query_item"}
+        for model, slice, value in ((MODEL, "all", 0.3), ("bm25", "all", 0.35), (MODEL, "length=1", 0.2), ("bm25", "length=1", 0.6))
+    ))  # fmt: skip
+    examples = [
+        dict(choice="best", query_id="1", text="<i>red</i>", ndcg=1.0, best_item="q1", item_ids=["q1", "a"], scores=[0.9, 0.8], marks=["hit", ""]),
+        dict(choice="worst", query_id="2", text="green", ndcg=0.0, best_item="gone", item_ids=["b"], scores=[0.1], marks=["miss"]),
+    ]
+    kept = {"key": "k", "queries": 0, "searches": 40, "rows": [], "figures": {}, "examples": examples}
+    place = Path(night.warehouse.root) / "reports" / "run-2"
+    place.mkdir(parents=True)
+    (place / "evaluation.json").write_text(json.dumps(kept))
+    told = summary() | {"query_metrics": {"encoder": {"query_ndcg@10": figure}, "bm25": {"query_ndcg@10": figure | {"value": 0.35}}}}
+    row = {"baseline": "bm25", "metric": "ndcg", "k": 10, "value": -0.05, "ci_low": -0.1, "ci_high": 0.0}
+    told["steps"]["evaluate"] = told["steps"]["embed"] | {"figures": {"search": {"differences": [row]}}}
+    report = collect(night, told)
+    assert {s: f["ndcg@10"].value for s, f in report.search.systems.items()} == {"encoder": 0.3, "bm25": 0.35}
+    assert report.search.differences["bm25"]["ndcg@10"].value == -0.05
+    (one,) = report.search.slices["length"]
+    assert (one.value, {s: f.value for s, f in one.figures.items()}) == ("1", {"encoder": 0.2, "bm25": 0.6})
+    best, worst = report.search.strips
+    (shown,) = best.strips
+    assert shown.query.picture and "NDCG@10 1.00" in shown.query.caption and [(c.item_id, c.mark) for c in shown.neighbors] == [("q1", "hit"), ("a", "")]
+    assert worst.strips[0].query.picture is None and worst.strips[0].neighbors[0].mark == "miss"
+    assert "length" not in report.slices and [set(n.figures) for n in report.trend] == [{"hit_rate@10"}] * 2, "items only"
+    assert ("search queries", "40") in report.facts
+    page = Path(write_report(night, told)).read_text()
+    assert "Search queries" in page and "&lt;i&gt;red&lt;/i&gt;" in page and "BM25" in page
 
 
 def test_a_run_that_failed_before_any_table_was_filled_has_a_report(spark, warehouse):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgq.report.charts import counts_bar, histogram, intervals, trend
-from tgq.report.data import Card, Figure, Histogram, Night, Quarantined, Report, SliceRow, Step, Strip, StripGroup
+from tgq.report.data import Card, Figure, Histogram, Night, Quarantined, Report, Search, SliceRow, Step, Strip, StripGroup
 from tgq.report.page import duration, headline_metrics, metric_label, picture_uri, render
 
 WHEN = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
@@ -36,6 +36,11 @@ def full(text="a shoe", **more):
         steps=[Step(text, "done", 12.3, 100, 60, 35, 5, 2), Step("embed", "done", 60.0)], items_per_s=12.5, wait_share=0.1, coverage=0.99,
         differences={"frozen_image": Figure(0.1, 0.05, 0.15)},
         trend=[Night(text, WHEN + timedelta(days=d), d % 3 != 1, {"hit_rate@10": figure(0.5 + d / 100), "mrr": figure(0.4)}) for d in range(5)],
+        search=Search(
+            {s: {m: figure(0.3) for m in ("ndcg@10", "judged_ndcg@10", "recall@10", "mrr", "map", "hit_rate@1")} for s in ("encoder", "frozen_text", "bm25")},
+            differences={"bm25": {"ndcg@10": Figure(0.1, 0.05, 0.15)}, "frozen_text": {"mrr": Figure(-0.1)}},
+            slices={text: [SliceRow(text, 50, {"encoder": figure(0.5), "bm25": figure(0.4)})]}, strips=[StripGroup(text, text, [Strip(card, [card])])],
+        ),
         slices={c: [SliceRow(text, 50, {s: figure(0.5) for s in systems})] for c in ("category", text)},
         histograms=[Histogram(text, text, -1, 1, [1, 5, 3])], shards=[dict(category=text, shard=0, n_items=9, factory=text, recall=None)],
         strips=[StripGroup(text, text, [Strip(card, [card, Card(text)], 1, 2)])], quarantine_counts=[("ingest", text, 5)],

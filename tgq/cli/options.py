@@ -98,7 +98,9 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
             if report["steps"]:
                 out.print(steps_table(report))
             if report["metrics"]:
-                out.print(metrics_table(report["metrics"]))
+                out.print(metrics_table("Retrieval", report["metrics"]))
+            if report["query_metrics"]:
+                out.print(metrics_table("Search queries", report["query_metrics"]))
             for label in ("report", "manifest", "mlflow_run"):
                 if report.get(label):
                     out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)

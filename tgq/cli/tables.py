@@ -88,8 +88,8 @@ def robustness_tables(report: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The overall metrics of the encoder and the frozen baselines, in percent with intervals."""
+def metrics_table(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The overall metrics of the encoder and the baselines, in percent with intervals."""
 
     def cell(figure: Mapping[str, Any] | None) -> str:
         if not figure:
@@ -100,4 +100,4 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Table:
 
     systems = list(metrics)
     names = list(dict.fromkeys(name for system in systems for name in metrics[system]))
-    return table("Retrieval, full pool, % [interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])
+    return table(f"{title}, full pool, % [interval]", ["metric", *systems], [[n, *(cell(metrics[s].get(n)) for s in systems)] for n in names])

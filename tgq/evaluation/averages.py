@@ -104,14 +104,14 @@ class Averages:
         ]  # fmt: skip
 
 
-def named_rows(found: Iterable[Mapping[str, Any]], systems: Mapping[str, str], pool_size: int) -> list[dict[str, Any]]:
+def named_rows(found: Iterable[Mapping[str, Any]], systems: Mapping[str, str], pool_size: int, task: str) -> list[dict[str, Any]]:
     """Rows of RESULT as in `retrieval_metrics`, without the run; those of differences have `embedding - <baseline>` as their model.
 
     systems: the name of each system.
     """
     names = dict(systems) | {MINUS + kind: MINUS + name for kind, name in systems.items()}
     columns = ("slice", "metric", "k", "value", "ci_low", "ci_high", "n_queries")
-    return [{"model_version": names[row["system"]], "pool_size": pool_size} | {c: row[c] for c in columns} for row in found]
+    return [{"model_version": names[row["system"]], "task": task, "pool_size": pool_size} | {c: row[c] for c in columns} for row in found]
 
 
 def summed(values: np.ndarray, weights: np.ndarray) -> Sums:

@@ -1,6 +1,7 @@
-"""Full-pool retrieval metrics of a night for the encoder and the frozen baselines, and the gate's verdict.
+"""Full-pool retrieval metrics of a night for the encoder and the baselines, and the gate's verdict.
 
-For every query of `relevance_pairs` the positives are ranked exactly among the whole pool. Slices, intervals and differences are
+For every query of `relevance_pairs` the positives are ranked exactly among the whole pool, and so are the judged items of every search
+query (`search`). Slices, intervals and differences are
 computed on the executors from sums; the driver gets a row per slice, metric and system. Cost grows with queries x pool.
 """
 
@@ -18,15 +19,17 @@ from tgq.evaluation import carrying
 from tgq.evaluation.averages import MINUS, Averages, named_rows
 from tgq.evaluation.carrying import Measured
 from tgq.evaluation.queries import Totals, evaluated_pairs, large_slices, with_slices, write_queries
-from tgq.evaluation.ragged import QUERIES
+from tgq.evaluation.ragged import tasks_of
 from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import DIFFERENCES, Scoring, metric_columns
+from tgq.evaluation.search.measure import measure_search
 from tgq.index.carrying import find_pool
 from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
 from tgq.index.staging import staged_shards
 from tgq.metrics.bootstrap import interval, partial
 from tgq.metrics.metrics import ALL
-from tgq.publishing.verdict import Row, metric_key, verdict
+from tgq.metrics.names import ITEMS, SEARCH, metric_key, task_of
+from tgq.publishing.verdict import Row, verdict
 from tgq.retrieval.shards import ShardFile
 from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
@@ -37,8 +40,8 @@ CONCAT = "concat"
 def evaluate(night: Night) -> StepResult:
     """Compute the metrics of the night, write them to `retrieval_metrics`, and stage the gate's verdict.
 
-    Without relevance pairs only coverage and the recall of the shards are computed. If the last published run measured the same pool,
-    pairs and shards with the same settings, its figures are this run's too (`carried`). A refusal takes effect in the publish step.
+    Without relevance pairs and search queries only coverage and the recall of the shards are computed. If the last published run measured the same pool,
+    pairs, queries and shards with the same settings, its figures are this run's too (`carried`). A refusal takes effect in the publish step.
     """
     clock, options = time.perf_counter(), night.settings.evaluate
     pool, shards = find_pool(night), staged_shards(night) or []
@@ -48,26 +51,23 @@ def evaluate(night: Night) -> StepResult:
     found = found or measure(night, write_pool(night), shards)
     carrying.keep(night, key, found)
     write_metrics(night, [row for row in found.rows if not row["model_version"].startswith(MINUS)])
-    differences = [row for row in found.rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL]
     figures: dict[str, Any] = {"pool_size": pool.rows, "queries_in_pool": options.queries_in_pool, "split": options.split, "carried": carried}
     figures |= found.figures
-    figures["differences"] = [
-        {"baseline": row["model_version"].removeprefix(MINUS)} | {name: row[name] for name in ("metric", "k", "value", "ci_low", "ci_high")}
-        for row in differences
-    ]  # fmt: skip
-    figures["metrics"] = {
-        f"{row['model_version']}/{metric_key(row)}": row["value"] for row in found.rows if row["slice"] == ALL and row not in differences
-    }
-    figures["gate"] = verdict(night, pool, found.rows, bool(found.queries))
+    figures["differences"] = differences(found.rows, ITEMS)
+    if found.searches:
+        figures["search"] = figures["search"] | {"differences": differences(found.rows, SEARCH)}
+    overall = [row for row in found.rows if row["slice"] == ALL and not row["model_version"].startswith(MINUS)]
+    figures["metrics"] = {f"{row['model_version']}/{metric_key(row)}": row["value"] for row in overall}
+    figures["gate"] = verdict(night, pool, found.rows, bool(found.queries), bool(found.searches))
     figures["evaluate_seconds"] = round(time.perf_counter() - clock, 2)
     return StepResult(
-        rows_in=found.queries, rows_out=sum(not row["model_version"].startswith(MINUS) for row in found.rows), versions_read=pool.versions,
+        rows_in=found.queries + found.searches, rows_out=sum(not row["model_version"].startswith(MINUS) for row in found.rows), versions_read=pool.versions,
         figures=figures, versions_written=night.warehouse.versions("retrieval_metrics"),
     )  # fmt: skip
 
 
 def measure(night: Night, pool: Pool, shards: list[ShardFile]) -> Measured:
-    """Metrics of all systems and slices, coverage, and the recall of the shards."""
+    """Metrics of all systems and slices for items and search queries, coverage, and the recall of the shards."""
     totals = write_queries(night, pool, evaluated_pairs(night), night.staging("evaluate", "queries"))
     rows = [coverage_row(pool)]
     figures: dict[str, Any] = {"pairs": asdict(totals)}
@@ -77,9 +77,19 @@ def measure(night: Night, pool: Pool, shards: list[ShardFile]) -> Measured:
         figures |= more
     else:
         figures["relevance"] = "no relevance pairs"
+    searched = measure_search(night, pool)
+    if searched.figures:
+        figures["search"] = searched.figures
     if shards and pool.rows > 1:
         rows.append(recall_row(night, pool, shards))
-    return Measured(totals.queries, rows, figures)
+    return Measured(totals.queries, searched.queries, [*rows, *searched.rows], figures, searched.examples)
+
+
+def differences(rows: list[Row], task: str) -> list[dict[str, Any]]:
+    """The encoder minus each baseline, over all queries of a task."""
+    found = [row for row in rows if row["model_version"].startswith(MINUS) and row["slice"] == ALL and task_of(row) == task]
+    columns = ("metric", "k", "value", "ci_low", "ci_high")
+    return [{"baseline": row["model_version"].removeprefix(MINUS)} | {name: row[name] for name in columns} for row in found]
 
 
 def systems_of(pool: Pool, baselines: bool) -> dict[str, str]:
@@ -117,14 +127,8 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
 
         tasks = tasks_of(night, totals.queries)
         found = averages.collect(queries.select(*columns).repartition(tasks, "position"), run)
-    rows = named_rows(found, systems, pool.rows - n_hidden)
+    rows = named_rows(found, systems, pool.rows - n_hidden, ITEMS)
     return rows, {"slices": len(slices), "slices_too_small": small, "queries_hidden_from_pool": n_hidden}
-
-
-def tasks_of(night: Night, queries: int) -> int:
-    """The number of tasks that score so many queries: at least 64 queries each, and at most as many as share a pass over the pool."""
-    parallelism = night.spark.sparkContext.defaultParallelism
-    return max(min(parallelism, -(-queries // 64)), -(-queries // QUERIES))
 
 
 def coverage_row(pool: Pool) -> Row:
@@ -149,7 +153,7 @@ def write_metrics(night: Night, rows: list[Row]) -> None:
 
 
 def _row(pool: Pool, metric: str, k: int, value: float, n: int | None) -> Row:
-    return {"model_version": pool.model_version, "slice": ALL, "metric": metric, "k": k, "value": value, "ci_low": None, "ci_high": None,
+    return {"model_version": pool.model_version, "task": ITEMS, "slice": ALL, "metric": metric, "k": k, "value": value, "ci_low": None, "ci_high": None,
             "n_queries": n, "pool_size": pool.rows}  # fmt: skip
 
 

@@ -29,7 +29,8 @@ from tgq.evaluation.queries import validation_pairs, write_queries
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
-from tgq.publishing.verdict import Row, metric_key
+from tgq.metrics.names import metric_key
+from tgq.publishing.verdict import Row
 from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, read_history, store_encoder, write_history
 from tgq.registry.loading import query_version_of, versions_of
 from tgq.registry.selection import named_folder, with_encoder

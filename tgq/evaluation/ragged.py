@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tgq.index.pool import Pool, gather_vectors
 from tgq.metrics.ranks import Positives
+from tgq.run.night import Night
 
 QUERIES, PAIRS = 2048, 16_384  # at most in one pass over the pool: they bound a task's memory
 
@@ -78,3 +79,9 @@ def _portions(batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatc
         for number in np.unique(part):
             first, last = np.searchsorted(part, [number, number + 1])
             yield batch.slice(first, last - first), int(pairs[first:last].sum())
+
+
+def tasks_of(night: Night, queries: int) -> int:
+    """The number of tasks that score so many queries: at least 64 queries each, and at most as many as share a pass over the pool."""
+    parallelism = night.spark.sparkContext.defaultParallelism
+    return max(min(parallelism, -(-queries // 64)), -(-queries // QUERIES))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tgq.settings.sections import CatalogChangeSettings
 
 RELEVANCE = ("hit_rate", "mrr", "ndcg", "map", "recall", "in_category_hit_rate")  # metrics that need relevance pairs
+OF_QUERIES = ("hit_rate", "mrr", "ndcg", "judged_ndcg", "map", "recall")  # metrics that need search queries with judged items
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def judge(
 ) -> Verdict:
     """Judge a run by absolute floors and by the drop of its metrics since the last published run.
 
-    A metric is named as in the configuration: "hit_rate@10", "mrr", "coverage", "ann_recall@10".
+    A metric is named as in the configuration: "hit_rate@10", "mrr", "coverage", "ann_recall@10", "query_ndcg@10".
 
     Floors: the value must reach the floor. The confidence interval is not used, because half of it is below the estimate.
 

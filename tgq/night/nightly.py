@@ -132,7 +132,7 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
     result = StepResult(
         rows_in=rows.get("in"), rows_out=rows.get("embedded"), embedded=rows.get("embedded"), unchanged=rows.get("unchanged"),
         quarantined=rows.get("quarantined"), inactive=rows.get("inactive"),
-        figures={k: v for k, v in figures.items() if k not in ("steps", "metrics")}
+        figures={k: v for k, v in figures.items() if k not in ("steps", "metrics", "query_metrics")}
         | {"catalog": night.settings.catalog.path, "encoder": night.settings.encoder.path},
     )  # fmt: skip
     record(night, RUN_STEP, status, night.started_at, datetime.now(timezone.utc), result)

@@ -72,11 +72,11 @@ def example_strips(night: Night, pictures: Pictures) -> list[StripGroup]:
         return []
     rows = _chosen(night, shown.strips, shown.strip_neighbors)
     ids = {i for row in rows for i in (row["item_id"], *(n["neighbor_id"] for n in row["nearest"]))}
-    cards = _cards(night, ids, pictures)
+    cards = cards_of(night, ids, pictures)
 
     def strip(row: Row) -> Strip:
         marks: dict[bool, Mark] = {True: "hit", False: "miss"} if row["relevant"] else {}
-        nearest = [_marked(cards, n["neighbor_id"], n["score"], marks.get(n["hit"], "")) for n in row["nearest"]]
+        nearest = [marked(cards, n["neighbor_id"], n["score"], marks.get(n["hit"], "")) for n in row["nearest"]]
         return Strip(cards.get(row["item_id"], Card(row["item_id"])), nearest, row["found"], row["relevant"])
 
     groups = (
@@ -137,7 +137,8 @@ def _chosen(night: Night, strips: int, width: int) -> list[Row]:
     return rows
 
 
-def _cards(night: Night, ids: Iterable[str], pictures: Pictures) -> dict[str, Card]:
+def cards_of(night: Night, ids: Iterable[str], pictures: Pictures) -> dict[str, Card]:
+    """Items by id, with their pictures; those that the catalog does not have are left out."""
     columns = ("item_id", "title", "brand", "category", "image_uri", "image_bytes")
     rows = night.warehouse.read("catalog_items").where(F.col("item_id").isin(sorted(ids))).select(*columns).collect() if ids else []
     shown = pictures.many((row["image_uri"], row["image_bytes"]) for row in rows)
@@ -149,7 +150,8 @@ def _caption(row: Mapping[str, Any] | Row) -> str:
     return " · ".join(part for part in (row["brand"], leaf) if part)
 
 
-def _marked(cards: Mapping[str, Card], item_id: str, score: float, mark: Mark) -> Card:
+def marked(cards: Mapping[str, Card], item_id: str, score: float, mark: Mark) -> Card:
+    """The card of an item that was found."""
     card = cards.get(item_id, Card(item_id))
     return Card(item_id, card.title, card.caption, card.picture, score, mark)
 

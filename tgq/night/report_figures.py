@@ -9,6 +9,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from tgq.metrics.metrics import ALL
 from tgq.metrics.names import BM25, ITEMS, is_baseline, system_of, task_of
 from tgq.night.report_examples import neighbors_of
 from tgq.report.data import ENCODER, STATUS, Figure, Histogram, SliceRow, Step
@@ -18,7 +19,6 @@ from tgq.run.records import git_commit
 from tgq.settings.load import redacted
 from tgq.settings.sections import Settings
 from tgq.storage import artifacts
-from tgq.storage.warehouse import sql_string
 
 TREND_NIGHTS, SLICE_VALUES, SHARDS = 30, 25, 40
 BINS = 40
@@ -69,26 +69,20 @@ def baseline_differences(steps: Mapping[str, Any], headline: str) -> dict[str, F
     return {row["baseline"]: _figure(row) for row in rows if row["metric"] == metric and row["k"] == int(k)}
 
 
-def slice_rows(night: Night, headline: str) -> dict[str, list[SliceRow]]:
-    """The headline metric by slice column: those values with most queries, for every system."""
+def slice_rows(night: Night, headline: str, task: str = ITEMS) -> dict[str, list[SliceRow]]:
+    """The headline metric of a task by slice column: those values with most queries, for every system. Cost: this run's rows of the metric."""
     metric, _, k = headline.partition("@")
-    rows = night.spark.sql(f"""
-        WITH found AS (
-          SELECT substring_index(slice, '=', 1) AS column, substring(slice, instr(slice, '=') + 1) AS entry, *
-          FROM {night.warehouse.qualified("retrieval_metrics")}
-          WHERE run_id = {sql_string(night.run_id)} AND metric = {sql_string(metric)} AND k = {int(k)} AND slice <> 'all'
-        ), ranked AS (
-          SELECT *, dense_rank() OVER (PARTITION BY column ORDER BY n_queries DESC, entry) AS place FROM found
-        )
-        SELECT column, entry, model_version, value, ci_low, ci_high, n_queries FROM ranked WHERE place <= {SLICE_VALUES}""").collect()
     columns: dict[str, dict[str, dict[str, Figure]]] = {}
-    for row in rows:
-        columns.setdefault(row["column"], {}).setdefault(row["entry"], {})[system_of(row["model_version"])] = _figure(row.asDict())
+    for row in night.warehouse.rows("retrieval_metrics", {"run_id": night.run_id, "metric": metric, "k": int(k)}):
+        if task_of(row) == task and row["slice"] != ALL:
+            column, _, value = row["slice"].partition("=")
+            columns.setdefault(column, {}).setdefault(value, {})[system_of(row["model_version"])] = _figure(row)
     out = {}
     for column in sorted(columns, key=lambda c: (c != "category", c)):
         made = [SliceRow(value, max(f.n or 0 for f in figures.values()), figures) for value, figures in columns[column].items()]
+        made = sorted(made, key=lambda r: (-r.n, r.value))[:SLICE_VALUES]
         by_size = column == "category" or not all(_is_number(r.value) for r in made)
-        out[column] = sorted(made, key=(lambda r: (-r.n, r.value)) if by_size else (lambda r: float(r.value)))
+        out[column] = made if by_size else sorted(made, key=lambda r: float(r.value))
     return out
 
 
@@ -179,9 +173,11 @@ def run_facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]
     figures = [f for system in (summary.get("metrics") or {}).values() for f in system.values()]
     pool = max((f.get("pool_size") or 0 for f in figures), default=0)
     queries = max((f.get("n_queries") or 0 for f in figures), default=0)
+    searches = max((f["n_queries"] or 0 for system in (summary.get("query_metrics") or {}).values() for f in system.values()), default=0)
     facts = [
         ("catalog", night.settings.catalog.path), ("warehouse", night.warehouse.root), ("model version", summary.get("model_version")),
         ("encoder", night.settings.encoder.path), ("pool", f"{pool:,} items" if pool else None), ("queries", f"{queries:,}" if queries else None),
+        ("search queries", f"{searches:,}" if searches else None),
         ("MLflow run", summary.get("mlflow_run")), ("manifest", summary.get("manifest")), ("git commit", git_commit()),
     ]  # fmt: skip
     return [(name, str(value)) for name, value in facts if value]

@@ -23,7 +23,7 @@ def summary_of(night: Night) -> dict[str, Any]:
             "inactive": detail.pop("inactive", None), "versions_read": row["versions_read"],
             "versions_written": row["versions_written"], "figures": detail,
         }  # fmt: skip
-    gate = steps.get("evaluate", {}).get("figures", {}).get("gate")
+    gate, measured = steps.get("evaluate", {}).get("figures", {}).get("gate"), metrics_of(night)
     return {
         "run_id": night.run_id,
         "model_version": steps.get("embed", {}).get("figures", {}).get("model_version"),
@@ -31,7 +31,7 @@ def summary_of(night: Night) -> dict[str, Any]:
         "gate": gate,
         "rows": totals(steps),
         "steps": steps,
-        "metrics": (measured := metrics_of(night))[ITEMS],
+        "metrics": measured[ITEMS],
         "query_metrics": measured[SEARCH],
         "manifest": steps.get("publish", {}).get("figures", {}).get("manifest"),
     }

@@ -12,6 +12,7 @@ from tgq.index.generations import last_published
 from tgq.index.pool import Pool
 from tgq.metrics import gate
 from tgq.metrics.metrics import ALL
+from tgq.metrics.names import QUERY, metric_key
 from tgq.publishing.catalog_change import catalog_change
 from tgq.retrieval import manifest
 from tgq.run.night import Night
@@ -42,14 +43,19 @@ def refusal(verdict: dict[str, Any]) -> GateError | None:
     return GateError("the quality gate refused this night: " + "; ".join(verdict["reasons"]), remedy)
 
 
-def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool) -> dict[str, Any]:
-    """Judge the night against the floors and the last published run, and stage the verdict for `publish`."""
+def verdict(night: Night, pool: Pool, rows: list[Row], has_pairs: bool, has_queries: bool) -> dict[str, Any]:
+    """Judge the night against the floors and the last published run, and stage the verdict for `publish`.
+
+    has_pairs, has_queries: whether there were relevance pairs, and search queries with judgments, to measure with.
+    """
     settings, last, changes = night.settings.gate, last_published(night), None
     if not settings.enabled:
         judged = gate.Verdict(True, (), ("The gate is switched off.",))
     else:
         now = _values(row for row in rows if row["model_version"] == pool.model_version)
         absent = {} if has_pairs else dict.fromkeys(gate.RELEVANCE, "the catalog has no relevance pairs")
+        if not has_queries:
+            absent |= dict.fromkeys((QUERY + name for name in gate.OF_QUERIES), "the catalog has no search queries with judged items")
         if pool.rows <= 1:
             absent["ann_recall"] = f"a pool of {pool.rows} has no neighbours"
         judged = gate.judge(now, metrics_of(night, last) if last else None, settings.floors, settings.max_relative_drop, absent)
@@ -81,11 +87,6 @@ def _change_figures(change: gate.CatalogChange, judged: gate.Verdict, against: s
         "against": against, **asdict(change), **{name: round(getattr(change, name), 6) for name in shares},
         "refused": not judged.passed, "accepted": list(judged.accepted),
     }  # fmt: skip
-
-
-def metric_key(row: Row) -> str:
-    """`hit_rate@10`, or `mrr` where there is no cutoff: how conf names a metric."""
-    return f"{row['metric']}@{row['k']}" if row["k"] else row["metric"]
 
 
 def _values(rows: Iterable[Row]) -> dict[str, gate.MetricValue]:

@@ -24,6 +24,7 @@ from tgq.storage.paths import cache_folder
 
 if TYPE_CHECKING:
     from tgq.encoder.model import TGQFormer
+    from tgq.encoder.towers.text import TextTower
     from tgq.query_tower.tower import QueryTower
 
 ENCODER_CODE = Path(hub.__file__).parents[1]
@@ -125,6 +126,20 @@ def load_query_tower(folder: str, device: str = "cpu") -> QueryTower | None:
     from tgq.query_tower.tower import QueryTower
 
     return QueryTower.load(place, choose_device(device))
+
+
+@functools.lru_cache(maxsize=1)
+def load_text_tower(folder: str, device: str = "cpu") -> TextTower:
+    """The frozen text tower of an encoder's folder or URI alone, loaded once per process: without the vision tower that takes most time.
+
+    Raises: as `load_encoder`.
+    """
+    from tgq.encoder.towers.text import TextTower
+    from tgq.inference.device import choose_device
+
+    place = Path(local_folder(folder))
+    config = EncoderConfig.read(place)
+    return TextTower(config.text, config.text_length, place).to(choose_device(device)).eval()
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 ENCODER = "encoder"
 LABELS = {
-    ENCODER: "encoder", "frozen_image": "frozen image", "frozen_text": "frozen text", "frozen_concat": "frozen image + text",
+    ENCODER: "encoder", "frozen_image": "frozen image", "frozen_text": "frozen text", "frozen_concat": "frozen image + text", "bm25": "BM25",
 }  # fmt: skip
 STATUS = Literal["published", "refused", "failed", "not published"]
 Mark = Literal["hit", "miss", ""]  # of a neighbour: relevant, not relevant, not judged
@@ -101,6 +101,17 @@ class StripGroup:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Search queries. Metrics are named without the `query_` that settings put before them."""
+
+    systems: Mapping[str, Mapping[str, Figure]]  # system -> metric -> figure
+    headline: str = "ndcg@10"
+    differences: Mapping[str, Mapping[str, Figure]] = field(default_factory=dict)  # baseline -> metric -> encoder minus baseline
+    slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)  # column -> rows, of the headline
+    strips: Sequence[StripGroup] = ()  # the card of a query shows its best judged item
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """A quarantined input."""
 
@@ -131,6 +142,7 @@ class Report:
     differences: Mapping[str, Figure] = field(default_factory=dict)  # baseline -> encoder minus baseline, of the headline
     trend: Sequence[Night] = ()
     slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)  # column -> rows, of the headline
+    search: Search | None = None
     histograms: Sequence[Histogram] = ()
     shards: Sequence[Mapping[str, Any]] = ()
     shards_left_out: int = 0

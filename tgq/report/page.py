@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from tgq.report import charts
-from tgq.report.data import ENCODER, LABELS, Figure, Report
+from tgq.report.data import ENCODER, LABELS, Figure, Report, Search
 
 ORDER = ("hit_rate", "mrr", "ndcg", "map")
-NAMES = {"hit_rate": "H", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP", "recall": "Recall", "in_category_hit_rate": "in-category H",
+SEARCH_ORDER = ("ndcg", "judged_ndcg", "recall", "mrr", "map", "hit_rate")
+NAMES = {"hit_rate": "H", "mrr": "MRR", "ndcg": "NDCG", "judged_ndcg": "judged NDCG", "map": "MAP", "recall": "Recall", "in_category_hit_rate": "in-category H",
          "ann_recall": "ANN recall", "coverage": "coverage"}  # fmt: skip
 
 
@@ -24,17 +26,17 @@ def render(report: Report) -> str:
     The template escapes every value, because titles, details and settings come from outside.
     """
     headline, others = headline_metrics(report), other_metrics(report)
-    best = {m: max(figures[m].value for figures in report.systems.values() if m in figures) for m in headline + others}
     series = list(dict.fromkeys(name for night in report.trend for name in night.figures))
     return _environment().get_template("report.html.j2").render(
-        r=report, charts=charts, label=metric_label, labels=LABELS, ENCODER=ENCODER, metrics=headline, others=others, best=best,
-        series=series, longest=max((s.seconds for s in report.steps), default=0.0),
+        r=report, charts=charts, label=metric_label, labels=LABELS, ENCODER=ENCODER, metrics=headline, others=others,
+        searched=search_metrics(report.search) if report.search else [], series=series, longest=max((s.seconds for s in report.steps), default=0.0),
     )  # fmt: skip
 
 
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("tgq.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals["best_of"] = best_of
     environment.filters |= {"percent": percent, "whole": whole, "metric": metric_label, "duration": duration, "points": points}
     return environment
 
@@ -49,6 +51,17 @@ def other_metrics(report: Report) -> list[str]:
     """Every other overall metric."""
     found = {m for figures in report.systems.values() for m in figures}
     return sorted((m for m in found if _parts(m)[0] not in ORDER), key=_parts)
+
+
+def search_metrics(search: Search) -> list[str]:
+    """The metrics of search queries that any system has, NDCG first."""
+    found = {m for figures in search.systems.values() for m in figures}
+    return sorted(found, key=lambda m: (SEARCH_ORDER.index(_parts(m)[0]), _parts(m)[1]))
+
+
+def best_of(systems: Mapping[str, Mapping[str, Figure]], metric: str) -> float:
+    """The highest value of a metric that one of the systems has."""
+    return max(figures[metric].value for figures in systems.values() if metric in figures)
 
 
 def picture_uri(image: Image.Image, size: int) -> str:

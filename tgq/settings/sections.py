@@ -207,19 +207,24 @@ class NeighborSettings(Section):
     block_rows: Positive = 16_384  # rows per block of the candidate pool
 
 
+QuerySlice = Literal["category", "popularity", "length", "has_picture", "source"]
+
+
 class EvaluateSettings(Section):
-    """Retrieval metrics on the full pool."""
+    """Retrieval metrics on the full pool, of items and of search queries."""
 
     ks: tuple[Positive, ...] = (1, 5, 10, 20, 50, 100)  # cut-offs K of the metrics
-    split: Literal["test", "train", "all"] = "test"  # relevance pairs that give the queries
+    split: Literal["test", "train", "all"] = "test"  # relevance pairs that give the queries, and search queries
     queries_in_pool: bool = True  # false: a query that is no positive of another query is no candidate
     exclude_same_image: bool = True  # an item with the query's picture is no candidate
     baselines: bool = True  # evaluate the features of the frozen towers too
+    bm25: bool = True  # evaluate BM25 too, with search queries over the metadata that the encoder reads
     replicates: Positive = 1000  # number of bootstrap replicates
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of the intervals
     seed: int = 0  # of the bootstrap and of max_queries
     max_queries: Positive | None = None  # a random sample of so many; null: all
     slices: tuple[str, ...] = ("category", "popularity", "has_brand", "has_attributes", "agreement_decile")  # any of these and of catalog.slice_columns
+    query_slices: tuple[QuerySlice, ...] = ("category", "popularity", "length", "has_picture", "source")  # of search queries, by their best item
     min_slice_queries: Positive = 20  # a smaller slice is left out
 
 
@@ -315,6 +320,11 @@ class Settings(Section):
             raise ValueError("catalog.columns.group_id: null, but catalog.inherit is set")
         if self.queries.judgments and not self.queries.path:
             raise ValueError(f"queries.path: null, but queries.judgments is '{self.queries.judgments}'")
+        lowest, relevant, highest = self.queries.irrelevant_grade, self.queries.relevant_grade, self.queries.highest_grade
+        if not lowest < highest:
+            raise ValueError(f"queries.irrelevant_grade: {lowest:g} leaves no grade with a gain, because queries.highest_grade is {highest:g}")
+        if relevant is not None and not lowest < relevant <= highest:
+            raise ValueError(f"queries.relevant_grade: {relevant:g} must be above queries.irrelevant_grade ({lowest:g}) and at most {highest:g}")
         thresholds = self.queries.clicks.thresholds
         if list(thresholds) != sorted(set(thresholds)):
             raise ValueError(f"queries.clicks.thresholds: {list(thresholds)} must rise")
@@ -324,6 +334,8 @@ class Settings(Section):
             raise ValueError("encoder.dtype: bfloat16 needs a GPU, but encoder.device is 'cpu'")
         known = {"mrr", "map", "ndcg@10", "coverage", f"ann_recall@{self.index.recall_k}"}
         known |= {f"{metric}@{k}" for metric in ("hit_rate", "recall", "in_category_hit_rate") for k in self.evaluate.ks}
+        known |= {"query_mrr", "query_map", "query_judged_ndcg@10", *(f"query_ndcg@{k}" for k in (1, 5, 10))}
+        known |= {f"query_{metric}@{k}" for metric in ("hit_rate", "recall") for k in self.evaluate.ks}
         for section in ("floors", "max_relative_drop"):
             for name in getattr(self.gate, section):
                 if name not in known:

@@ -1,0 +1,89 @@
+"""Vectors of search queries on an executor: the night's own, and the frozen text tower's as a baseline.
+
+Models are loaded once per worker process. Cost: a pass of the text checkpoint over at most its length in tokens a query, and without a
+query tower a pass of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tgq.encoder.text import metadata_text, normalise
+from tgq.errors import ModelError
+from tgq.index.pool import MAIN, Pool
+from tgq.query_tower.config import QueryTowerConfig, tower_folder
+from tgq.registry.champion import local_folder
+from tgq.registry.loading import load_encoder, load_query_tower, load_text_tower
+from tgq.run.night import Night
+
+TEXT_BATCH, ENCODER_BATCH = 256, 64
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """Encodes queries with the models of an encoder's folder. It holds plain values only, so pickling it sends no weights."""
+
+    folder: str
+    device: str
+    dtype: str
+
+    @classmethod
+    def of(cls, night: Night, pool: Pool) -> QueryEncoder:
+        """The encoder of the night's queries.
+
+        Raises:
+            ModelError: its query tower was made for another model's item embeddings.
+        """
+        place = tower_folder(local_folder(night.model_folder))
+        if place and (made_for := QueryTowerConfig.read(Path(place)).item_model) != pool.model_version:
+            raise ModelError(
+                f"the query tower {place} was trained for item embeddings of model {made_for}, and these are of {pool.model_version}",
+                "train it again for this encoder, or remove its folder",
+            )
+        return cls(night.model_folder, night.settings.encoder.device, night.settings.encoder.dtype)
+
+    def vectors(self, kind: str, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, D], to be compared with the pool's vectors of this kind by inner product.
+
+        kind: embedding: of the query tower, or without one of the encoder that reads the query as a title; text: of the frozen text tower.
+        """
+        if kind != MAIN:
+            return self._of_text_tower(texts)
+        tower = load_query_tower(self.folder, self.device)
+        return self._of_encoder(texts) if tower is None else tower.encode_queries(list(texts))
+
+    def _of_encoder(self, texts: Sequence[str]) -> np.ndarray:
+        import torch
+
+        encoder = load_encoder(self.folder, self.device, self.dtype)
+
+        def encode(part: list[str]) -> np.ndarray:
+            none = torch.full((len(part),), -1)
+            return encoder.encode(None, none, [metadata_text(text, None, None, None) for text in part], [""] * len(part)).embedding.numpy()
+
+        return by_length(texts, encode, ENCODER_BATCH)
+
+    def _of_text_tower(self, texts: Sequence[str]) -> np.ndarray:
+        import torch
+        import torch.nn.functional as F
+
+        tower = load_text_tower(self.folder, self.device)
+
+        def encode(part: list[str]) -> np.ndarray:
+            with torch.no_grad():
+                return F.normalize(tower.pooled([normalise(text) for text in part]).float(), dim=-1).cpu().numpy()
+
+        return by_length(texts, encode, TEXT_BATCH)
+
+
+def by_length(texts: Sequence[str], encode: Callable[[list[str]], np.ndarray], size: int) -> np.ndarray:
+    """Rows of `encode` for at least one text, in their order. Texts of similar length share a batch, so short ones are not padded to the longest."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    found = np.concatenate([encode([texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)])
+    out = np.empty_like(found)
+    out[order] = found
+    return out
