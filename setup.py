@@ -40,7 +40,7 @@ setup(
         "torch>=2.6,<3",
         "transformers>=5.17,<6",
         "safetensors>=0.5,<1",
-        "bm25s>=0.3,<0.4",  # BM25 of items' attributes, for training
+        "bm25s>=0.3,<0.4",  # BM25 of items' attributes for training, and of their texts for hybrid search
         "scipy>=1.14,<2",
         "peft>=0.19,<1",
         "faiss-cpu>=1.12,<2",
@@ -63,11 +63,13 @@ setup(
         "dev": [
             "pytest>=8,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3",
             "ruff>=0.9,<1", "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
+            "onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8",
             "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],
+        "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8"],  # `tgq export-query-tower`; 1.23 is the last onnxruntime for Python 3.10
         "lance": ["pylance>=14,<15"],
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],

@@ -22,7 +22,7 @@ from tgq.training.trainer import TrainConfig
 GROUPS = {
     "A night": ("nightly",),
     "Steps of a night": ("ingest", "validate", "embed", "index", "neighbors", "evaluate", "publish", "report"),
-    "Look into a warehouse": ("search", "tables", "robustness", "export"),
+    "Look into a warehouse": ("search", "tables", "robustness", "export", "export-query-tower"),
     "Upkeep": ("maintain",),
     "Encoders": ("train", "promote", "rollback-model", "models"),
     "Catalogs": ("init", "demo-catalog", "multiply"),

@@ -56,6 +56,11 @@ def shop(tmp_path_factory):
         ("validate --suite all-of-it", 2, "choose one of"),
         ("search --text a --item b", 2, "exactly one of --item, --text and --image"),
         ("search --text a --warehouse empty", 1, "empty"),
+        ("search --item a --hybrid", 2, "--hybrid compares words, and there is no --text"),
+        ("search --text  --warehouse empty".split(" "), 2, "the text of the search is empty"),
+        ("export-query-tower out --encoder default", 1, "the encoder default has no query tower: train one with `tgq train-queries`"),
+        ("export-query-tower out --encoder default --warehouse w", 2, "--encoder and --warehouse name two encoders"),
+        ("export-query-tower out --warehouse nowhere", 1, "there is no warehouse"),
         ("train out --catalog nowhere", 1, "nowhere"),
         ("robustness --nuisance blur", 2, "no nuisance named 'blur': choose from typographic, typographic_own, banner"),
         ("multiply nowhere out --rows 5", 1, "the catalog nowhere does not exist"),
@@ -71,7 +76,7 @@ def shop(tmp_path_factory):
 )
 def test_a_mistake_is_one_line(run, tmp_path, argv, code, said):
     (tmp_path / "taken").write_text("a file where a folder is wanted")
-    got, _, text = run(*argv.split())
+    got, _, text = run(*(argv.split() if isinstance(argv, str) else argv))
     assert got == code and said in text and "Traceback" not in text
     assert len([line for line in text.splitlines() if line.startswith("tgq: ")]) == 1
 
@@ -103,7 +108,7 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 def test_every_command_has_help(run):
     commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
-                "search tables config demo-catalog multiply doctor")
+                "search tables export export-query-tower config demo-catalog multiply doctor")
     for command in commands.split():
         code, text, _ = run(command, "--help")
         assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

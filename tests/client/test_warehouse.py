@@ -65,10 +65,25 @@ def test_neighbours_and_search(opened):
     assert opened.metrics().num_rows > 20 and set(opened.metrics()["run_id"].to_pylist()) == {opened.published.run_id}
 
 
+def test_a_hybrid_search_puts_the_item_with_the_words_first(opened, monkeypatch, tmp_path):
+    monkeypatch.setenv("TGQ_CACHE", str(tmp_path))
+    text = "something else entirely"  # a title that no other item has a word of
+    hits = opened.search(text=text, hybrid=True, k=60)
+    first = hits.slice(0, 1).to_pylist()[0]
+    assert first["title"] == text and hits["score"].to_pylist() == sorted(hits["score"].to_pylist(), reverse=True)
+    vectors = opened.search(text=text, k=60)["item_id"].to_pylist()
+    assert first["score"] == pytest.approx(1 / 61 + 1 / (61 + vectors.index(first["item_id"])))
+    assert sorted(hits["item_id"].to_pylist()) == sorted(vectors)
+    top = first["category"].split(" > ")[0]
+    assert opened.search(text=text, hybrid=True, category=top, k=60)["item_id"][0].as_py() == first["item_id"]
+
+
 @pytest.mark.parametrize("act, kind, said", [
     (lambda w: w.neighbors("nobody"), UsageError, "item 'nobody' has no published neighbours"),
     (lambda w: w.search(item_id="nobody"), UsageError, "item 'nobody' is not published"),
     (lambda w: w.search(), UsageError, "exactly one"),
+    (lambda w: w.search(item_id="x", hybrid=True), UsageError, "a hybrid search compares words, and there is no text"),
+    (lambda w: w.search(text=" "), UsageError, "the text of the search is empty"),
     (lambda w: w.search(text="x", category="Nowhere"), UsageError, "no category 'Nowhere'"),
     (lambda w: w.items(category="Nowhere"), UsageError, "no published item is in the category 'Nowhere'"),
     (lambda w: w.embeddings(category="Nowhere"), UsageError, "no published item is in the category 'Nowhere'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from tgq.encoder.model import TGQFormer
+    from tgq.query_tower.tower import QueryTower
 
     Picture = str | Path | bytes | Image.Image
 
@@ -33,8 +34,8 @@ class Encoder:
         dim: De, the width of its vectors.
     """
 
-    def __init__(self, model: TGQFormer, metadata: MetadataSettings | None = None):
-        self._model, self._metadata = model, metadata or MetadataSettings()
+    def __init__(self, model: TGQFormer, metadata: MetadataSettings | None = None, query_tower: Callable[[], QueryTower | None] = lambda: None):
+        self._model, self._metadata, self._query_tower = model, metadata or MetadataSettings(), query_tower
         self.model_version, self.dim = model.model_version, model.config.dim
 
     def __repr__(self) -> str:
@@ -78,6 +79,29 @@ class Encoder:
             block = out["embedding"].flatten().to_numpy(zero_copy_only=False).reshape(out.num_rows, self.dim)
             vectors[done - out.num_rows : done] = block
         return vectors
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors of what shoppers type, float32 [n, De], in the order of the input; compare them with item embeddings by inner product.
+
+        The encoder's query tower embeds them, as `Warehouse.search` does. An encoder without one encodes each text as a title.
+
+        Raises:
+            UsageError: a query is no text, or is empty. The message names its position.
+            ModelError: the query tower is incomplete, or was trained for another encoder.
+        """
+        if isinstance(texts, str):
+            raise UsageError("the queries are one text", "give a list of texts")
+        queries = list(texts)
+        for n, text in enumerate(queries):
+            if not isinstance(text, str):
+                raise UsageError(f"query {n} has the type {type(text).__name__}", "give texts")
+            if not text.strip():
+                raise UsageError(f"query {n} is empty", "leave it out, or give at least a word")
+        tower = self._query_tower()
+        if tower is None:
+            return self.encode(texts=queries)
+        tower.need_fit(self.model_version)
+        return tower.encode_queries(queries)
 
     def _rows(self, images: Sequence[Any] | None, texts: Sequence[Any] | None, items: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
         if items is not None:
@@ -156,6 +180,7 @@ def load_encoder(
         (1, 768)
     """
     from tgq.registry.loading import load_encoder as load
+    from tgq.registry.loading import load_query_tower
     from tgq.registry.selection import named_folder, published_folder
     from tgq.retrieval.manifest import load_current
 
@@ -169,4 +194,4 @@ def load_encoder(
     else:
         folder = named_folder(name)
     chosen = metadata if isinstance(metadata, MetadataSettings) or metadata is None else MetadataSettings.model_validate(dict(metadata))
-    return Encoder(load(folder, device, dtype), chosen)
+    return Encoder(load(folder, device, dtype), chosen, lambda: load_query_tower(folder, device))

@@ -48,22 +48,26 @@ class Warehouse:
         return f"Warehouse('{self.root}': {state})"
 
     def search(
-        self, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None, category: str | None = None, k: int = 10
-    ) -> pa.Table:
+        self, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None, category: str | None = None, k: int = 10,
+        hybrid: bool = False,
+    ) -> pa.Table:  # fmt: skip
         """The k nearest published items to an item, a text or a picture, nearest first: item_id, title, brand, category, score.
 
         Args:
-            item_id, text, image: the query; give exactly one.
+            item_id, text, image: the query; give exactly one. A text is embedded by the query tower of the published encoder if it has one.
             category: search only this category and those below it.
+            hybrid: fuse the ranking by vectors with the one by the words of titles and brands (BM25); for a text only. The score is then
+                the sum of 1 / (60 + rank) over both.
 
         Raises:
-            UsageError: not exactly one query was given, the item or category is unknown, or the picture cannot be read.
+            UsageError: not exactly one query was given, the text is empty, the item or category is unknown, the picture cannot be read, or
+                hybrid was asked for without a text.
             WarehouseError: nothing is published.
         """
         from tgq.index.search import search
 
         settings = Settings(warehouse=WarehouseSettings(path=self.root))
-        hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k)
+        hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k, hybrid=hybrid)
         fields = [(name, pa.string()) for name in ("item_id", "title", "brand", "category")]
         return pa.Table.from_pylist(hits, pa.schema([*fields, ("score", pa.float32())]))
 

@@ -1,6 +1,9 @@
 """Search in the published shards by an item, a text or a picture. Needs no Spark: the manifest names the files to open.
 
-Cost: the shards of the categories that are searched are read and checked (about 1 GB/s); then a FAISS search of one query.
+A text is embedded by the query tower of the published encoder, or as a title by the encoder itself if it has no query tower.
+
+Cost: the shards of the categories that are searched are read and checked (about 1 GB/s); then a FAISS search of one query. A hybrid search
+scores the texts that share a word with the query too; see `texts.text_index` for its first use.
 """
 
 from __future__ import annotations
@@ -13,33 +16,46 @@ import numpy as np
 from tgq.encoder.text import metadata_text, normalise
 from tgq.errors import ModelError, UsageError, WarehouseError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
-from tgq.registry.loading import load_encoder, versions_of
+from tgq.index.texts import ordered, text_index
+from tgq.registry.loading import load_encoder, load_query_tower, versions_of
 from tgq.registry.selection import published_folder
 from tgq.retrieval import manifest
+from tgq.retrieval.bm25 import best_rows
+from tgq.retrieval.fusion import reciprocal_rank_fusion
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import OpenShard, ShardFile, open_shards, read_details, search_shards
 from tgq.settings.sections import Settings
 from tgq.storage.paths import absolute
 
 Hit = dict[str, Any]
+DEPTH = 1000  # places of each ranking that a hybrid search fuses; one behind them would add less than 1 / 1060
 
 
 def search(
     settings: Settings, *, item_id: str | None = None, text: str | None = None, image: str | Path | None = None,
-    category: str | None = None, k: int = 10,
+    category: str | None = None, k: int = 10, hybrid: bool = False,
 ) -> list[Hit]:  # fmt: skip
-    """The k best published items: dicts with item_id, title, brand, category, score (cosine), best first.
+    """The k best published items: dicts with item_id, title, brand, category, score, best first.
 
     Exactly one of item_id, text and image is the query. An item does not find itself. `category` restricts the search to that
-    category and those below it.
+    category and those below it. The score is the cosine of the vectors, or for a hybrid search that of `reciprocal_rank_fusion`.
+
+    Args:
+        hybrid: fuse the ranking by vectors with the one by BM25 of titles and brands, the first DEPTH (at least k) places of each. The
+            frequencies of words are those in all published items, also where a category is searched.
 
     Raises:
-        UsageError: no or several queries, an unknown item or category, an unreadable picture.
+        UsageError: no or several queries, an empty text, an unknown item or category, an unreadable picture, hybrid without a text.
         WarehouseError: nothing is published, or a shard is damaged.
-        ModelError: the encoder that the shards were made with is neither in the warehouse nor configured.
+        ModelError: the encoder that the shards were made with is neither in the warehouse nor configured, or its query tower is damaged or
+            of another encoder.
     """
     if sum(given is not None for given in (item_id, text, image)) != 1:
         raise UsageError("search needs exactly one of an item, a text and a picture", "name one of them")
+    if hybrid and text is None:
+        raise UsageError("a hybrid search compares words, and there is no text", "search by a text, or without hybrid")
+    if text is not None and not text.strip():
+        raise UsageError("the text of the search is empty", "give at least a word")
     root = absolute(settings.warehouse.path)
     published = need_published(settings)
     chosen = [file for file in published.shards if category is None or is_under(file.category, category)]
@@ -51,8 +67,13 @@ def search(
         query = item_vector(root, published, opened, item_id)
     else:
         query = encoded(settings, published, text, image)
-    scores, ids = search_shards(opened, query, k + (item_id is not None))
-    found = [(found_id, float(score)) for found_id, score in zip(ids[0], scores[0], strict=True) if found_id not in (None, item_id)][:k]
+    places = max(k, DEPTH) if hybrid else k + (item_id is not None)
+    scores, ids = search_shards(opened, query, places)
+    found = [(found_id, float(score)) for found_id, score in zip(ids[0], scores[0], strict=True) if found_id not in (None, item_id)]
+    if hybrid and text is not None:
+        by_words = ranked_by_words(root, published, opened, text, places)
+        found = reciprocal_rank_fusion([[found_id for found_id, _ in found], by_words])
+    found = found[:k]
     shown = details(root, opened, [found_id for found_id, _ in found])
     return [{"item_id": found_id, **shown[found_id], "score": score} for found_id, score in found]
 
@@ -113,7 +134,11 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
     """The vector of a text or of a picture alone, float32 [1, D]."""
     import torch
 
-    encoder = load_encoder(need_encoder(settings, published), settings.encoder.device, settings.encoder.dtype)
+    folder = need_encoder(settings, published)
+    if text is not None and (tower := load_query_tower(folder, settings.encoder.device)) is not None:
+        tower.need_fit(published.model_version)
+        return tower.encode_queries([text])
+    encoder = load_encoder(folder, settings.encoder.device, settings.encoder.dtype)
     pixels, index = None, -1
     if image is not None:
         limits = ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
@@ -126,6 +151,23 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
         pixels, index = encoder.vision.preprocess(picture)[None], 0
     words = metadata_text(text, None, None, None) if text is not None else ""
     return encoder.encode(pixels, torch.tensor([index]), [words], [""]).embedding.numpy()
+
+
+def ranked_by_words(root: str, published: Manifest, opened: list[OpenShard], text: str, k: int) -> list[str]:
+    """The ids of the k items of these shards with the best BM25 scores, best first; only items that have a word of the text.
+
+    Equal scores are ordered as in `search_shards`: by category, shard and id.
+    """
+    shards = {(one.file.category, one.file.shard): one.shard.ids for one in opened}
+    index, start, rows, ids = text_index(root, published), 0, [], []
+    for file in ordered(published):
+        if (file.category, file.shard) in shards:
+            rows.append(np.arange(start, start + file.n_items))
+            ids.append(shards[file.category, file.shard])
+        start += file.n_items
+    searched, names = np.concatenate(rows), np.concatenate(ids)
+    best = best_rows(index.scores(text), k, searched)
+    return [str(name) for name in names[np.searchsorted(searched, best)]]
 
 
 def details(root: str, opened: list[OpenShard], ids: list[str]) -> dict[str, Hit]:

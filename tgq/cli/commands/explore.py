@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tgq.cli.options import SHOWN, Catalog, Profiles, Sets, Summary, WarehousePath, err, out, settings_of, write_summary
-from tgq.errors import UsageError
+from tgq.cli.options import SHOWN, Catalog, Profiles, Sets, Summary, WarehousePath, err, need_warehouse, out, settings_of, write_summary
+from tgq.errors import ModelError, UsageError
 
 commands = typer.Typer()
 
@@ -22,19 +22,24 @@ def search(
     image: Annotated[Path | None, typer.Option(help="Query: a picture file.")] = None,
     category: Annotated[str | None, typer.Option(help="Search only this category and those below it, e.g. 'Women > Tops'.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="With --text: fuse the ranking by vectors with one by the words of titles and brands.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON Lines.")] = False,
 ) -> None:  # fmt: skip
-    """Search the published shards by item id, text or picture.
+    """Search the published shards by item id, text or picture. A text is embedded by the published encoder's query tower, if it has one.
 
     Example: tgq search --text "red running shoe" --category Shoes
+
+    Example: tgq search --text "red running shoe" --hybrid
     """
     from tgq.cli.tables import table
     from tgq.index.search import search as find
 
     if sum(x is not None for x in (item, text, image)) != 1:
         raise UsageError("search needs exactly one of --item, --text and --image", "give one of them")
+    if hybrid and text is None:
+        raise UsageError("--hybrid compares words, and there is no --text", "give --text, or leave --hybrid out")
     settings = settings_of(profiles, sets, None, warehouse).settings
-    hits = find(settings, item_id=item, text=text, image=image, category=category, k=k)
+    hits = find(settings, item_id=item, text=text, image=image, category=category, k=k, hybrid=hybrid)
     if as_json:
         for hit in hits:
             print(json.dumps(hit, ensure_ascii=False))
@@ -161,3 +166,35 @@ def export(
     finally:
         progress.finish()
     out.print(f"{made.rows} vectors of width {made.dim}, generation {made.generation}, in {made.folder}", soft_wrap=True)
+
+
+@commands.command("export-query-tower")
+def export_query_tower(
+    out_folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to; new or empty.")],
+    encoder: Annotated[str | None, typer.Option(help="Folder of the encoder. Default: that of the warehouse's published vectors, or the champion.")] = None,
+    warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
+) -> None:  # fmt: skip
+    """Export an encoder's query tower to ONNX, for services that embed queries without torch and tgq. Needs `pip install 'tgq[onnx]'`.
+
+    The model is compared with torch before the folder appears.
+
+    Example: tgq export-query-tower build/query-tower --warehouse warehouse
+    """
+    from tgq.query_tower.config import tower_folder
+    from tgq.query_tower.onnx import export_onnx
+    from tgq.registry.champion import local_folder
+    from tgq.registry.selection import named_folder, published_folder
+    from tgq.retrieval.manifest import load_current
+
+    if encoder is not None and warehouse is not None:
+        raise UsageError("--encoder and --warehouse name two encoders", "give one of them")
+    if encoder is not None:
+        folder = named_folder(encoder)
+    else:
+        settings = settings_of(profiles, sets, None, warehouse).settings
+        folder = published_folder(settings, load_current(need_warehouse(settings)))
+    tower = tower_folder(local_folder(folder))
+    if tower is None:
+        raise ModelError(f"the encoder {encoder or folder} has no query tower", "train one with `tgq train-queries`, or name another --encoder")
+    made = export_onnx(tower, out_folder)
+    out.print(f"query tower of width {made.dim} in {made.folder}; its vectors differ from torch's by {made.difference:.0e} at most", soft_wrap=True)

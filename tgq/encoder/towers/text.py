@@ -73,17 +73,22 @@ class TextTower(Tower):
         """Pooled features `[T, Dp]` of T texts, none of them empty; with gradients of the weights that require them."""
         return self._run(self._tokenized(texts))[1]
 
+    def pooled_of(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Pooled features `[T, Dp]` of T tokenized texts, int64 `[T, L]` each; as `pooled`."""
+        return self._run({"input_ids": input_ids, "attention_mask": attention_mask})[1]
+
     def _tokenized(self, texts: list[str]):
-        padding = "max_length" if self._fixed_length else "longest"
+        padding = "max_length" if self.fixed_length else "longest"
         batch = self.tokenizer(texts, padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt", return_attention_mask=True)
         return batch.to(next(self.model.parameters()).device)
 
     @property
-    def _fixed_length(self) -> bool:  # SigLIP was trained without an attention mask, on texts padded to the full length
+    def fixed_length(self) -> bool:
+        """Whether all texts are padded to `max_length`: SigLIP was trained so, without an attention mask."""
         return self.model.config.model_type.startswith("siglip")
 
     def _run(self, batch) -> tuple[Tensor, Tensor]:
-        inputs = {k: v for k, v in batch.items() if not (self._fixed_length and k == "attention_mask")}
+        inputs = {k: v for k, v in batch.items() if not (self.fixed_length and k == "attention_mask")}
         if self.is_pair:
             out = self.model.get_text_features(**inputs)
             return out.last_hidden_state, out.pooler_output
