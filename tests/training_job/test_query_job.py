@@ -36,7 +36,7 @@ def encoder(tmp_path_factory):
 def night(spark, tmp_path_factory, encoder):
     """A warehouse with an embedded demo catalog and its queries, but nothing published."""
     place = tmp_path_factory.mktemp("query-training")
-    draw_catalog(place / "demo", items=80, seed=3, size=64, workers=1)
+    draw_catalog(place / "demo", items=200, seed=3, size=64, workers=1)
     named = {"catalog.path": str(place / "demo"), "warehouse.path": str(place / "warehouse"), "encoder.path": str(encoder), "tracking.enabled": False}
     settings = load_settings(["local", "catalogs/demo"], [f"{key}={json.dumps(value)}" for key, value in named.items()]).settings
     night = Night(spark, settings, Warehouse(spark, settings.warehouse), "night-1", datetime.now(timezone.utc), Silent())

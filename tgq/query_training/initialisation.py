@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.data import Items, JudgedQueries
+from tgq.query_training.features import TextFeatures
 
 RIDGES = (0.1, 1.0, 10.0)  # in mean variances of the features
 SHARES = {"titles": 1.0, "generated": 1.0, "judged": 2.0}  # weight of each kind of pairs, whatever their number
@@ -18,7 +19,7 @@ SHARES = {"titles": 1.0, "generated": 1.0, "judged": 2.0}  # weight of each kind
 
 @torch.no_grad()
 def initialise(
-    tower: QueryTower, items: Items, generated: JudgedQueries, judged: JudgedQueries, value: Callable[[], float], own_text: bool = True
+    tower: QueryTower, items: Items, asked: Mapping[str, tuple[JudgedQueries, TextFeatures]], value: Callable[[], float], own_text: bool = True
 ) -> dict[str, float]:
     """Set the tower's linear map, in closed form, to the one of several ridges whose `value` is highest.
 
@@ -27,6 +28,7 @@ def initialise(
     and `Dp^3` per ridge.
 
     Args:
+        asked: `generated` and `judged` queries with their features; either may be left out.
         value: the quality of the tower as it is, e.g. on validation queries.
         own_text: the items' text features come from the tower's own checkpoint; if not, the items' texts are left out.
 
@@ -35,16 +37,15 @@ def initialise(
     """
     known = np.flatnonzero(items.has_text & own_text)
     pairs: dict[str, tuple[Tensor, Tensor]] = {"titles": (torch.from_numpy(items.text[known]), torch.from_numpy(items.vectors[known]))}
-    for name, queries in (("generated", generated), ("judged", judged)):
-        if len(queries):
-            pairs[name] = features_of(tower, queries.texts), torch.from_numpy(mean_vectors(items.vectors, queries))
+    for name, (queries, features) in asked.items():
+        pairs[name] = features.all(), torch.from_numpy(mean_vectors(items.vectors, queries))
     pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
     device = tower.project.weight.device
-    asked = [pairs[name][0] for name in ("generated", "judged") if name in pairs] or [pairs["titles"][0]]
-    tower.mean.copy_(torch.stack([features.mean(0) for features in asked]).mean(0))
+    typed = [pair[0] for name, pair in pairs.items() if name in asked] or [pairs["titles"][0]]
+    tower.mean.copy_(torch.stack([features.mean(0) for features in typed]).mean(0))
     covariance, product = torch.zeros(len(tower.mean), len(tower.mean)), torch.zeros(len(tower.mean), tower.dim)
-    for name, (features, vectors) in pairs.items():
-        x = F.normalize(features - tower.mean.cpu(), dim=-1)
+    for name, (inputs, vectors) in pairs.items():
+        x = F.normalize(inputs - tower.mean.cpu(), dim=-1)
         share = SHARES[name] / len(x)
         covariance += share * x.T @ x
         product += share * x.T @ vectors
@@ -56,17 +57,6 @@ def initialise(
             best, chosen = found, (ridge, tower.project.weight.detach().clone())
     tower.project.weight.copy_(chosen[1])
     return {"ridge": chosen[0], "validation_ndcg": best}
-
-
-@torch.no_grad()
-def features_of(tower: QueryTower, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-    """Pooled features of texts, float32 `[n, Dp]` on the CPU."""
-    out = torch.zeros(len(texts), tower.text.pooled_width)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        out[part] = tower.pooled([texts[i] for i in part]).float().cpu()
-    return out
 
 
 def mean_vectors(vectors: np.ndarray, queries: JudgedQueries) -> np.ndarray:

@@ -29,6 +29,7 @@ from tgq.query_tower.tower import QueryTower
 from tgq.query_training.batches import Batch, Batches
 from tgq.query_training.config import BOTH, DOMAIN, FUSION, PICTURE, TEXT, QueryTrainConfig
 from tgq.query_training.data import Items, JudgedQueries
+from tgq.query_training.features import TextFeatures
 from tgq.query_training.initialisation import initialise, side_targets
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.loss import listwise
@@ -83,13 +84,17 @@ def train_queries(
         raise SourceError(f"there are {len(training)} queries to train on and {len(validation)} to validate with", "give judged queries, or a larger catalog")
     best, history = _Best(), list[dict[str, float | str]]()
     frozen = torch.from_numpy(items.vectors)
+    validating, generated = TextFeatures(tower, validation.texts), TextFeatures(tower, sets.generated.texts)
+    judged = generated if training is sets.generated else TextFeatures(tower, training.texts)
+    asked = {"generated": (sets.generated, generated), "judged": (training, judged)}
+    if training is sets.generated:
+        del asked["judged"]
 
     def vectors() -> np.ndarray:
         return side.vectors() if side is not None and config.joint else items.vectors
 
     def value() -> float:
-        asking = tower.eval().encode_queries(list(validation.texts))
-        return float(graded_metrics(asking, vectors(), validation)["ndcg@10"].mean())
+        return float(graded_metrics(validating.vectors(), vectors(), validation)["ndcg@10"].mean())
 
     def evaluated(stage: str, step: int, **values: float) -> None:
         found = value()
@@ -99,20 +104,21 @@ def train_queries(
         history.append({"stage": stage, "step": step, "validation_ndcg": found, **values})
         log(stage, step, {"validation_ndcg": found, **values})
 
-    start = initialise(tower, items, sets.generated, training if training is not sets.generated else training.subset(np.zeros(0, np.int64)), value, own_text)
+    tower.eval()
+    start = initialise(tower, items, {name: pair for name, pair in asked.items() if len(pair[0])}, value, own_text)
     evaluated("start", 0, ridge=start["ridge"])
     targets = {TEXT: side_targets(items.text, items.vectors), PICTURE: side_targets(items.image, items.vectors)}
     for stage in config.order:
         if (stage in (PICTURE, BOTH) and not items.has_image.any()) or (stage == TEXT and not items.has_text.any()):
             continue
         tower.load_own_state(best.tower)
-        queries = sets.generated if stage == DOMAIN else training
+        queries, features = (sets.generated, generated) if stage == DOMAIN else (training, judged)
         if not len(queries):
             continue
         joint = stage == FUSION and config.joint and side is not None
 
-        def loss(batch: Batch, stage: str = stage, joint: bool = joint) -> Tensor:
-            asking = tower(tower.pooled(batch.texts))
+        def loss(batch: Batch, stage: str = stage, joint: bool = joint, features: TextFeatures = features) -> Tensor:
+            asking = tower(features.of(batch))
             gains = torch.from_numpy(batch.gains).to(asking.device)
             if joint and side is not None:
                 banks = [side(batch.candidates)]
