@@ -129,7 +129,7 @@ def test_the_index_of_words_is_made_once_for_each_generation(make_night, items, 
 
     assert not (cache / "bm25").exists()
     found = find("title 7")
-    folder = texts.cached_folder(root, first)
+    folder = texts.cached_folder(first)
     assert [p for p in folder.parent.iterdir()] == [folder] and cache in folder.parents
     inodes = {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()}
     assert find("title 7") == found and {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir()} == inodes
@@ -144,18 +144,19 @@ def test_the_index_of_words_is_made_once_for_each_generation(make_night, items, 
     later = make_night("night-2", index={"max_shard_items": 25})
     build.build_index(later)
     generations.publish_index(later, VERSIONS)
-    second = texts.cached_folder(root, manifest.load_current(root))
+    second = texts.cached_folder(manifest.load_current(root))
     assert second != folder and not second.exists()
     vectors, both = ([hit["item_id"] for hit in search(night.settings, text="zebra", hybrid=h, k=90)] for h in (False, True))
     assert both.index(data.ids[50]) < vectors.index(data.ids[50]) and second.is_dir() and folder.is_dir()
 
-    # of several older ones the least lately used goes
+    # beyond the number that is kept the least lately used goes
+    monkeypatch.setattr(texts, "KEPT", 2)
     night.spark.sql(f"UPDATE tgq.catalog_items SET title = 'lion' WHERE item_id = '{data.ids[51]}'")
     last = make_night("night-3", index={"max_shard_items": 25})
     build.build_index(last)
     generations.publish_index(last, VERSIONS)
     find("lion")
-    assert sorted(folder.parent.iterdir()) == sorted([second, texts.cached_folder(root, manifest.load_current(root))])
+    assert sorted(folder.parent.iterdir()) == sorted([second, texts.cached_folder(manifest.load_current(root))])
 
     # a cache that cannot be written costs time only
     (cache.parent / "file").write_text("")

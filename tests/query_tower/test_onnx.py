@@ -66,6 +66,18 @@ def test_the_configuration_names_what_a_service_must_know(made, tower_dir):
     assert tokenizer["truncation"]["max_length"] == config["max_tokens"] == 32
 
 
+def test_the_model_says_nothing_about_the_machine_that_made_it(made):
+    content = (made.folder / "model.onnx").read_bytes()
+    assert b"site-packages" not in content and b".py" not in content and str(made.folder.parent).encode() not in content
+
+
+def test_a_model_that_onnxruntime_refuses_is_one_line(tower_dir, made, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="onnxruntime cannot run the model") as caught:
+        onnx.difference(QueryTower.load(tower_dir), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_model_that_differs_leaves_nothing(tower_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx, "TOLERANCE", 0.0)
     with pytest.raises(ModelError, match="the ONNX model's vectors differ from torch's by [1-9]"):

@@ -1,7 +1,7 @@
 """The BM25 index of a generation's titles and brands. Needs no Spark.
 
-It is made of the details beside the published shards at first use, and kept in the local cache: `bm25/<warehouse>/<texts>`, both hashes.
-The second is of the files that hold the texts, so generations with the same texts share an index, and no index is of other texts.
+It is made of the details beside the published shards at first use, and kept in the local cache: `bm25/<hash of the files with the texts>`.
+So generations with the same items and texts share an index, and no index is of other texts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tgq.retrieval.shards import ShardFile, read_details
 from tgq.storage.files import sha256
 from tgq.storage.paths import cache_folder
 
-KEPT = 2  # indexes of a warehouse in the cache: the current generation's, and another for a rollback
+KEPT = 8  # indexes in the cache; a warehouse uses one at a time, and another after a rollback
 
 
 def ordered(published: Manifest) -> list[ShardFile]:
@@ -36,7 +36,7 @@ def text_index(root: str, published: Manifest) -> TextIndex:
     Raises:
         WarehouseError: a shard's details are missing or damaged.
     """
-    place = cached_folder(root, published)
+    place = cached_folder(published)
     try:
         found = TextIndex.load(place)
         if len(found) == sum(file.n_items for file in published.shards):
@@ -50,10 +50,10 @@ def text_index(root: str, published: Manifest) -> TextIndex:
     return built
 
 
-def cached_folder(root: str, published: Manifest) -> Path:
+def cached_folder(published: Manifest) -> Path:
     """Where the cache keeps, or will keep, the index of a generation."""
     texts = sha256("\n".join([str(FORMAT), *(file.ids_sha256 for file in ordered(published))]).encode())
-    return cache_folder() / "bm25" / sha256(root.encode())[:16] / texts[:16]
+    return cache_folder() / "bm25" / texts[:32]
 
 
 def _texts(root: str, file: ShardFile) -> list[str]:

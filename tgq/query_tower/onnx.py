@@ -146,10 +146,14 @@ def write_model(tower: QueryTower, path: Path) -> None:
     weights = sum(value.numel() * value.element_size() for value in graph.state_dict().values())
     try:
         with _quiet():
-            torch.onnx.export(
-                graph, (ids, torch.ones_like(ids)), str(path), input_names=["input_ids", "attention_mask"], output_names=["vectors"],
-                dynamic_shapes={"input_ids": free, "attention_mask": free}, dynamo=True, external_data=weights > ONE_FILE, verbose=False,
+            program = torch.onnx.export(
+                graph, (ids, torch.ones_like(ids)), input_names=["input_ids", "attention_mask"], output_names=["vectors"],
+                dynamic_shapes={"input_ids": free, "attention_mask": free}, dynamo=True, verbose=False,
             )  # fmt: skip
+            assert program is not None  # with dynamo
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # the lines of source code on this machine that each node comes from
+            program.save(str(path), external_data=weights > ONE_FILE)
     except Exception as error:  # torch, onnx and onnxscript raise classes of their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"the text checkpoint {tower.config.text} cannot be exported to ONNX ({reason})", "use the tower with tgq") from None
@@ -175,9 +179,17 @@ def write_tokenizer(tower: QueryTower, path: Path) -> None:
 
 
 def difference(tower: QueryTower, folder: Path) -> float:
-    """The largest difference between a number of the folder's vectors and torch's over TEXTS, all together and the first few alone."""
+    """The largest difference between a number of the folder's vectors and torch's over TEXTS, all together and the first few alone.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
     alone = TEXTS[:4]
-    found = np.concatenate([embed(folder, TEXTS), *(embed(folder, [text]) for text in alone)])
+    try:
+        found = np.concatenate([embed(folder, TEXTS), *(embed(folder, [text]) for text in alone)])
+    except Exception as error:  # onnxruntime raises classes of its own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"onnxruntime cannot run the model of {tower.config.text} ({reason})", "use the tower with tgq") from None
     return float(np.abs(found - tower.encode_queries([*TEXTS, *alone])).max())
 
 
