@@ -13,6 +13,7 @@ from tgq.errors import ModelError
 from tgq.evaluation import evaluate as step
 from tgq.evaluation.carrying import search_examples
 from tgq.evaluation.search.bm25 import Index, places, places_among, write_index
+from tgq.evaluation.search.judged import write_judged
 from tgq.index import build, generations
 from tgq.index.pool import gather_items, write_pool
 from tgq.metrics.names import metric_key, task_of
@@ -188,6 +189,17 @@ def test_metrics_are_those_of_ir_measures_for_every_system_and_slice(shop):
         assert example["marks"] == ["" if i not in own else "hit" if own[i] > 1 else "miss" for i in example["item_ids"]]
         assert example["scores"] == sorted(example["scores"], reverse=True) and len(example["scores"]) == 8
         assert own[example["best_item"]] == max(own.values())
+
+
+def test_grades_that_float32_does_not_hold_are_compared_as_written(shop):
+    night, data = shop(queries={"irrelevant_grade": 1.33, "relevant_grade": 2.67}), shop.data
+    grades = {0: 1.33, 1: 2.66, 2: 2.67}
+    append(night, "relevance_queries", [data.queries[3] | {"query_id": "fractions"}])
+    append(night, "query_judgments", [data.judgments[0] | {"query_id": "fractions", "item_id": data.ids[i], "grade": grade} for i, grade in grades.items()])
+    path = night.staging("evaluate", "fractions")
+    write_judged(night, write_pool(night), path)
+    (row,) = night.spark.read.parquet(path).where("query_id = 'fractions'").collect()
+    assert sorted((p.gain, p.relevant) for p in row.positives) == [(1.33, False), (1.34, True)] and len(row.ignored) == 1
 
 
 def test_a_night_is_refused_by_the_floor_of_a_metric_of_queries(shop):

@@ -54,23 +54,25 @@ def write_judged(night: Night, pool: Pool, path: str) -> Judged:
     active = night.warehouse.read("catalog_items", pool.versions["catalog_items"]).where("is_active")
     items = active.select("item_id", "category", F.col("image_hash").isNotNull().alias("has_picture"))
     positions = item_frame(night, pool).select("item_id", "position")
-    queries = night.warehouse.read("relevance_queries").where(F.col("split").isin(*splits_of(night)))
+    asked = night.warehouse.read("relevance_queries").where(F.col("split").isin(*splits_of(night)))
+    asked = asked.select("query_id", F.struct("text", "normalised_text", "source", "popularity").alias("asked"))
     gain = F.round(F.col("grade").cast("double") - F.lit(lowest), DIGITS)
     judged = night.warehouse.read("query_judgments").where("weight > 0").select("query_id", "item_id", "grade", gain.alias("gain"))
-    judged = judged.join(queries.select("query_id"), "query_id", "left_semi").join(items, "item_id").join(positions, "item_id", "left")
+    judged = judged.join(asked, "query_id").join(items, "item_id").join(positions, "item_id", "left")
     is_relevant = F.lit(True) if relevant is None else F.round(F.col("grade").cast("double"), DIGITS) >= F.lit(relevant)
     at = F.coalesce("position", F.lit(-1)).alias("position")
     positive = F.struct(at, "gain", is_relevant.alias("relevant"))
     # of several best items the one that the pool has, then the first by id
     best = F.struct((-F.col("gain")).alias("order"), F.col("position").isNull().alias("missing"), "item_id", "category", "has_picture")
     listed = judged.groupBy("query_id").agg(
+        F.first("asked").alias("asked"),
         F.sort_array(F.collect_list(F.when(F.col("gain") > 0, positive))).alias("positives"),
         F.sort_array(F.collect_list(F.when((F.col("gain") <= 0) & F.col("position").isNotNull(), F.struct("position")))).alias("ignored"),
         F.min(best).alias("best"),
     ).where(F.size("positives") > 0)  # fmt: skip
-    found = queries.join(listed, "query_id").select(
-        "query_id", "text", F.xxhash64("normalised_text").alias("group_key"), "positives", "ignored", F.col("best.item_id").alias("best_item"),
-        *slice_columns(),
+    found = listed.select(
+        "query_id", "asked.text", F.xxhash64("asked.normalised_text").alias("group_key"), "positives", "ignored",
+        F.col("best.item_id").alias("best_item"), *slice_columns(),
     )  # fmt: skip
     if options.max_queries:
         found = found.orderBy(F.xxhash64("query_id", F.lit(options.seed)), "query_id").limit(options.max_queries)
@@ -83,14 +85,14 @@ def write_judged(night: Night, pool: Pool, path: str) -> Judged:
 
 def slice_columns() -> list[Column]:
     """The columns that slices are made of: source, length, category and has_picture of the best item, popularity."""
-    words = F.size(F.split("normalised_text", " "))
+    words = F.size(F.split("asked.normalised_text", " "))
     top = F.trim(F.element_at(F.split("best.category", ">"), 1))
     return [
-        F.col("source"),
+        F.col("asked.source"),
         F.when(words >= LONG, f"{LONG}+").otherwise(words.cast("string")).alias("length"),
         F.when(top != "", top).alias("category"),
         F.col("best.has_picture").cast("string").alias("has_picture"),
-        F.col("popularity"),
+        F.col("asked.popularity"),
     ]
 
 
