@@ -41,26 +41,31 @@ def promotion_table(found: Mapping[str, Any]) -> Table:
          f"{points(d['difference'])} [{points(d['ci_low'])}, {points(d['ci_high'])}]", d["n_queries"], "worse" if d["worse"] else ""]
         for d in found["differences"]
     ]  # fmt: skip
-    title = f"Candidate {found['candidate']} against champion {found['champion']}, %"
+    title = "Candidate {} against champion {}, %".format(*found["names"])
     return table(title, ["slice", "metric", "candidate", "champion", "difference [interval]", "queries", ""], rows, numeric_from=2)
 
 
 def models_table(history: History) -> Table:
     """The promotions, newest first, then the bundled encoder. `*` marks the champion. A model with a query tower has both versions."""
 
-    def mrr(figures: Mapping[str, Any]) -> str | None:
-        found = next((d for d in figures["differences"] if d["metric"] == "mrr"), None)
-        return found and f"{100 * found['difference']:+.2f} [{100 * found['ci_low']:+.2f}, {100 * found['ci_high']:+.2f}]"
+    def shown(figures: Mapping[str, Any]) -> str | None:
+        by = {d["metric"]: d for d in figures["differences"]}
+        names = {"mrr": "MRR", "query_ndcg@10": "NDCG@10 of searches"}
+        lines = [
+            f"{name} {100 * by[metric]['difference']:+.2f} [{100 * by[metric]['ci_low']:+.2f}, {100 * by[metric]['ci_high']:+.2f}]"
+            for metric, name in names.items() if metric in by
+        ]  # fmt: skip
+        return "\n".join(lines) or None
 
     def mark(promotion: Promotion | None) -> str:
         return "* " if promotion is history.champion else "  "
 
     rows = [
-        [mark(p) + p.name, p.promoted_at, p.previous, "forced" if p.forced else "", mrr(p.figures), p.rolled_back_at]
+        [mark(p) + p.name, p.promoted_at, p.previous, "forced" if p.forced else "", shown(p.figures), p.rolled_back_at]
         for p in reversed(history.promotions)
     ]  # fmt: skip
     rows.append([mark(None) + "default (bundled)", *[None] * 5])
-    return table("Models", ["model", "promoted", "replaced", "", "MRR difference at promotion, points", "rolled back"], rows, numeric_from=99)
+    return table("Models", ["model", "promoted", "replaced", "", "difference at promotion, points", "rolled back"], rows, numeric_from=99)
 
 
 def robustness_tables(report: Mapping[str, Any]) -> list[Table]:

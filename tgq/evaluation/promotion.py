@@ -1,9 +1,11 @@
 """Promotion: a candidate encoder is compared with the champion on the validation queries, over the full pool of active items.
 
 First each encoder embeds the items that have no vector of its model yet. Then both rank the same positives exactly. The candidate
-becomes the champion unless it is shown to be worse, overall or in a slice (`tgq.metrics.comparison`). Test pairs are not used:
-they measure nights, and an encoder chosen by them would make every later night look better than it is. Nothing that is published
-changes. The next night embeds with the new champion and finds the candidate's vectors in the table.
+becomes the champion unless it is shown to be worse, overall or in a slice (`tgq.metrics.comparison`). Where there are search queries
+with judgments, both rank the held-out ones too (`tgq.evaluation.rivals`); encoders that differ in their query towers alone are compared
+by these only. Test pairs and test queries are not used: they measure nights, and an encoder chosen by them would make every later night
+look better than it is. Nothing that is published changes. The next night embeds with the new champion and finds the candidate's vectors
+in the table; a new query tower of the published model is used at once.
 
 The champion pointer moves last. If the command is killed before that, running it again continues from the committed vectors.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -26,6 +28,7 @@ from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
 from tgq.evaluation.averages import MINUS
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
+from tgq.evaluation.rivals import compare_searches, count_searches
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
@@ -43,7 +46,8 @@ from tgq.storage.artifacts import remove_folder
 from tgq.storage.paths import absolute
 
 STEP = "promote"
-METRICS = ("mrr", "hit_rate@10")
+METRICS = ("mrr", "hit_rate@10")  # of items that find items
+SEARCHES = ("query_ndcg@10", "query_mrr")  # of search queries
 EXPERIMENT = "tgq-promotion"
 
 
@@ -99,14 +103,23 @@ def contenders_of(root: str, candidate: str) -> Contenders:
 def dry_run(night: Night, contenders: Contenders) -> Iterator[str]:
     """Lines that say what a promotion would compare. Nothing is written."""
     limit = night.settings.evaluate.min_slice_queries
-    yield f"candidate: model {contenders.candidate} in {contenders.candidate_folder}"
-    yield f"champion: model {contenders.champion} in {contenders.champion_folder}"
+    yield f"candidate: model {contenders.names[0]} in {contenders.candidate_folder}"
+    yield f"champion: model {contenders.names[1]} in {contenders.champion_folder}"
+    searches, metrics = count_searches(night), (*METRICS, *SEARCHES)
+    if contenders.same_items:
+        yield from (f"search queries: {searches} held-out ones", "the items are not compared, because both have the same item embeddings")
+        yield f"compared: {', '.join(SEARCHES)}, overall and in each slice of at least {limit} queries"
+        if searches < limit:
+            yield str(too_few_searches(night, searches))
+        return
     totals = validation_queries(night).agg(F.count("*").alias("queries"), F.countDistinct("group_id").alias("groups")).collect()[0]
     active = night.warehouse.read("catalog_items").where("is_active").count()
     yield f"queries: {totals['queries']} of {totals['groups']} validation groups, over a pool of {active} active items"
     for name, folder in (("candidate", contenders.candidate_folder), ("champion", contenders.champion_folder)):
         yield f"to embed for the {name}: {pending(night, *versions_of(folder)).count()} items"
-    yield f"compared: {', '.join(METRICS)}, overall and in each slice of at least {limit} queries"
+    if searches:
+        yield f"search queries: {searches} held-out ones" + ("" if searches >= limit else f", which are too few; {limit} are needed")
+    yield f"compared: {', '.join(metrics if searches >= limit else METRICS)}, overall and in each slice of at least {limit} queries"
     if totals["queries"] < limit:
         yield str(too_few_queries(night, totals["queries"]))
 
@@ -167,7 +180,7 @@ def open_comparison(night: Night, contenders: Contenders) -> Night:
 def judge_candidate(night: Night, contenders: Contenders, force: bool) -> StepResult:
     """Compare and judge. The champion does not change here."""
     options = night.settings.promote
-    figures: dict[str, Any] = asdict(contenders)
+    figures: dict[str, Any] = asdict(contenders) | {"names": contenders.names}
     try:
         differences, measured = compare_metrics(night, contenders)
         reasons = judge(differences, options.margin).reasons
@@ -182,28 +195,44 @@ def judge_candidate(night: Night, contenders: Contenders, force: bool) -> StepRe
         ],
         "passed": passed, "reasons": list(reasons), "forced": force and not passed, "promoted": passed or force,
     }  # fmt: skip
-    return StepResult(rows_in=figures.get("queries"), figures=figures, status="done" if figures["promoted"] else "refused")
+    return StepResult(rows_in=figures.get("queries", figures.get("searches")), figures=figures, status="done" if figures["promoted"] else "refused")
 
 
 def compare_metrics(night: Night, contenders: Contenders) -> tuple[list[Difference], dict[str, Any]]:
-    """Embed with both encoders and compare their metrics.
+    """Embed with both encoders and compare their metrics: of items, and of search queries where enough are held out.
 
     Returns:
         The differences by metric and slice, overall first, and figures about the comparison.
 
     Raises:
         EvidenceError: too few validation queries. This is checked before anything is embedded, as far as possible.
+        ModelError: a query tower was made for another model's item embeddings.
     """
-    require_queries(night, validation_queries(night).count())
-    for folder in (contenders.champion_folder, contenders.candidate_folder):
+    searches, limit = count_searches(night), night.settings.evaluate.min_slice_queries
+    if not contenders.same_items:
+        require_queries(night, validation_queries(night).count())
+    elif searches < limit:
+        raise too_few_searches(night, searches)
+    for folder in (contenders.champion_folder, contenders.candidate_folder)[contenders.same_items :]:
         one = replace(night, settings=with_encoder(night.settings, folder))
         need_model(one)
         embed(one)
-    pool, path = write_pool(night, rival=contenders.champion), night.staging("evaluate", "queries")
-    totals = write_queries(night, pool, validation_pairs(night), path)
+    pool = write_pool(night, rival=contenders.champion)
+    differences, figures = ([], {"pool_size": pool.rows}) if contenders.same_items else compare_items(night, pool, contenders)
+    if searches >= limit:
+        rows, more = compare_searches(night, pool, contenders.champion_folder, contenders.names)
+        differences, figures = [*differences, *metric_differences(rows, *contenders.names, SEARCHES)], figures | more
+    elif searches:
+        night.progress.say(f"the {searches} held-out search queries are too few for a comparison; {limit} are needed (evaluate.min_slice_queries)")
+    return differences, figures
+
+
+def compare_items(night: Night, pool: Pool, contenders: Contenders) -> tuple[list[Difference], dict[str, Any]]:
+    """Compare both encoders' coverage and how well items find items. Raises EvidenceError for too few validation queries in the pool."""
+    totals = write_queries(night, pool, validation_pairs(night), night.staging("evaluate", "queries"))
     require_queries(night, totals.queries)
     rows, figures = score(night, pool, totals)
-    differences = [coverage_difference(night, pool), *metric_differences(rows, contenders)]
+    differences = [coverage_difference(night, pool), *metric_differences(rows, contenders.candidate, contenders.champion, METRICS)]
     return differences, {"queries": totals.queries, "pool_size": pool.rows, **figures}
 
 
@@ -230,6 +259,16 @@ def too_few_queries(night: Night, queries: int) -> EvidenceError:
     )
 
 
+def too_few_searches(night: Night, searches: int) -> EvidenceError:
+    """The error for too few held-out search queries, where nothing else tells two query towers apart."""
+    limit, share = night.settings.evaluate.min_slice_queries, night.settings.promote.share
+    has = f"{searches} held-out search queries" if searches else "no held-out search queries"
+    return EvidenceError(
+        f"{night.warehouse.root} has {has} with judgments, and {limit} are needed to compare query towers (evaluate.min_slice_queries)",
+        f"raise promote.share ({share:g}), give more judged queries (queries.path), or promote without a comparison by --force",
+    )
+
+
 def coverage_difference(night: Night, pool: Pool) -> Difference:
     """Share of the active items that each model has a vector of. A candidate must not gain by leaving items out."""
     assert pool.rival is not None  # a promotion's pool holds both models' vectors
@@ -238,22 +277,22 @@ def coverage_difference(night: Night, pool: Pool) -> Difference:
     return Difference(ALL, "coverage", candidate, champion, exact, exact, pool.active)
 
 
-def metric_differences(rows: list[Row], contenders: Contenders) -> list[Difference]:
-    """Differences between candidate and champion in METRICS, from the rows of `score`: overall first, then by slice."""
+def metric_differences(rows: list[Row], candidate: str, champion: str, metrics: Sequence[str]) -> list[Difference]:
+    """Differences between two systems in these metrics, from the rows of `named_rows`: overall first, then by slice."""
     found = {(row["model_version"], row["slice"], metric_key(row)): row for row in rows}
     slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != ALL, name))
     out = []
     for name in slices:
-        for metric in METRICS:
-            if between := found.get((MINUS + contenders.champion, name, metric)):
-                candidate, champion = (found[system, name, metric] for system in (contenders.candidate, contenders.champion))
-                out.append(Difference(name, metric, candidate["value"], champion["value"], between["ci_low"], between["ci_high"], between["n_queries"]))
+        for metric in metrics:
+            if between := found.get((MINUS + champion, name, metric)):
+                one, other = (found[system, name, metric]["value"] for system in (candidate, champion))
+                out.append(Difference(name, metric, one, other, between["ci_low"], between["ci_high"], between["n_queries"]))
     return out
 
 
 def mlflow_metrics(found: dict[str, Any]) -> dict[str, float]:
     """The overall figures of a comparison as MLflow metrics."""
-    out = {"queries": float(found.get("queries", math.nan))}
+    out = {name: float(found.get(name, math.nan)) for name in ("queries", "searches")}
     for row in found["differences"]:
         if row["slice"] == ALL:
             name = row["metric"].replace("@", "_at_")
@@ -274,7 +313,7 @@ def apply_promotion(night: Night, contenders: Contenders, found: dict[str, Any],
     overall = [row for row in found["differences"] if row["slice"] == ALL]
     promotion = Promotion(
         model_version=contenders.candidate, promoted_at=utc_now(), previous=contenders.names[1], forced=found["forced"], files=hashes,
-        figures={"queries": found.get("queries"), "differences": overall}, query_version=contenders.candidate_queries,
+        figures={"queries": found.get("queries"), "searches": found.get("searches"), "differences": overall}, query_version=contenders.candidate_queries,
     )  # fmt: skip
     write_history(root, read_history(root).promoted(promotion))
 
@@ -316,7 +355,7 @@ def refusal(found: dict[str, Any]) -> GateError | None:
     """The error of a refused promotion (exit code 3), or None for a promoted one."""
     if found["promoted"]:
         return None
-    return GateError(f"{found['candidate']} is not promoted: " + "; ".join(found["reasons"]), "the champion stays; --force promotes all the same")
+    return GateError(f"{found['names'][0]} is not promoted: " + "; ".join(found["reasons"]), "the champion stays; --force promotes all the same")
 
 
 def utc_now() -> str:

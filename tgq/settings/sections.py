@@ -254,8 +254,8 @@ class GateSettings(Section):
 class PromoteSettings(Section):
     """Conditions for promoting a candidate to champion."""
 
-    share: Share = 0.15  # of the training groups that are validation queries; as the training's validation_share
-    margin: Share = 0.005  # by which overall MRR and hit rate may fall (or one query, if more); no interval may lie below 0
+    share: Share = 0.15  # of the training groups, and of the texts of training queries, that are for validation; as the training's validation_share
+    margin: Share = 0.005  # by which overall metrics may fall (or one query, if more); no interval may lie below 0
 
 
 class TrackingSettings(Section):

@@ -1,0 +1,94 @@
+"""The search queries of a comparison: candidate and champion rank the judged items of the same queries, so their differences are paired.
+
+The queries are those of the train split that the training of query towers holds out (`tgq.query_training.split`). Test queries are never
+used: they measure nights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from tgq.evaluation.averages import Averages, named_rows
+from tgq.evaluation.queries import large_slices
+from tgq.evaluation.ragged import tasks_of
+from tgq.evaluation.search.judged import with_memberships, write_judged
+from tgq.evaluation.search.scoring import COMPARED, SCORED, SearchScoring, parts_of
+from tgq.evaluation.search.vectors import QueryEncoder
+from tgq.index.pool import MAIN, RIVAL, Pool
+from tgq.metrics.names import SEARCH
+from tgq.publishing.verdict import Row
+from tgq.query_training.split import is_validation
+from tgq.registry.selection import with_encoder
+from tgq.run.job_progress import counted, job_progress
+from tgq.run.night import Night
+
+
+@dataclass(frozen=True)
+class BothEncoders(QueryEncoder):
+    """Encodes queries with the candidate, and for the rival's vectors with the champion."""
+
+    champion: QueryEncoder
+
+    def vectors(self, kind: str, texts: Any) -> Any:
+        return self.champion.vectors(MAIN, texts) if kind == RIVAL else super().vectors(kind, texts)
+
+
+def validates(text: str, share: float) -> Column:
+    """Whether a query of the train split validates, by the column of its text."""
+    return F.udf(lambda one: is_validation(one, share), "boolean", useArrow=False)(text)
+
+
+def count_searches(night: Night) -> int:
+    """How many held-out queries of the train split have an active item with a gain. A warehouse without queries pays nothing for it."""
+    settings, store = night.settings, night.warehouse
+    if not store.has_rows("relevance_queries", {"split": "train"}):
+        return 0
+    active = store.read("catalog_items").where("is_active").select("item_id")
+    gains = store.read("query_judgments").where("weight > 0").where(F.col("grade") > F.lit(settings.queries.irrelevant_grade))
+    asked = store.read("relevance_queries").where("split = 'train'").where(validates("normalised_text", settings.promote.share))
+    return asked.join(gains.join(active, "item_id", "left_semi"), "query_id", "left_semi").count()
+
+
+def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tuple[str, str]) -> tuple[list[Row], dict[str, Any]]:
+    """Metrics of candidate and champion on the held-out searches, with their paired differences, as rows of `named_rows`, and figures.
+
+    Args:
+        night: its encoder is the candidate.
+        pool: with the champion's vectors as the rival's. Both may be of one item model.
+        names: of candidate and champion in the rows.
+
+    Raises:
+        ModelError: a query tower was made for another model's item embeddings.
+
+    Cost: as a night's evaluation of so many search queries with two systems; the judgments of all training queries are read once.
+    """
+    options, place = night.settings.evaluate, night.staging("evaluate", "search")
+    trained = {"split": "train", "max_queries": None}
+    write_judged(_with(night, trained), pool, f"{place}/queries")
+    asked = night.spark.read.parquet(f"{place}/queries").where(validates("text", night.settings.promote.share))
+    queries = with_memberships(asked, options.query_slices)
+    slices, small = large_slices(queries, options)
+    n = queries.count()
+    own = QueryEncoder.of(night, pool)
+    assert pool.rival is not None  # a promotion's pool holds both models' vectors
+    champion = QueryEncoder.of(replace(night, settings=with_encoder(night.settings, champion_folder)), replace(pool, model_version=pool.rival))
+    encoder = BothEncoders(own.folder, own.device, own.dtype, champion)
+    systems = dict(zip((MAIN, RIVAL), names, strict=True))
+    scoring = SearchScoring(pool, tuple(systems), options.ks, encoder)
+    columns = ("query_id", "text", "group_key", "positives", "ignored", "memberships")
+    with job_progress(night, "search queries", n) as done:
+        spread = queries.select(*columns).repartition(tasks_of(night, n), "query_id")
+        spread.mapInArrow(counted(scoring.run, done), SCORED).write.mode("overwrite").parquet(f"{place}/scored")
+    scored = night.spark.read.parquet(f"{place}/scored").select("memberships", "group_key", "metrics")
+    averages = Averages(tuple(systems), scoring.columns, COMPARED, slices, options.replicates, options.seed, options.level)
+    found = averages.collect(scored, lambda batches: averages.sums(parts_of(batches)))
+    return named_rows(found, systems, pool.rows, SEARCH), {"searches": n, "search_slices": len(slices), "search_slices_too_small": small}
+
+
+def _with(night: Night, evaluate: dict[str, Any]) -> Night:
+    options = night.settings.evaluate.model_copy(update=evaluate)
+    return replace(night, settings=night.settings.model_copy(update={"evaluate": options}))
