@@ -29,21 +29,13 @@ def graded_metrics(asking: np.ndarray, vectors: np.ndarray, queries: JudgedQueri
             own = scores[number - start]
             behind = np.sort(own)
             ranks[judged] = len(own) - np.searchsorted(behind, own[queries.items[judged]], "left")
+    return metrics_of_ranks(queries, ranks)
+
+
+def metrics_of_ranks(queries: JudgedQueries, ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """The same metrics from the rank of each judged item, int64 [J], from 1. Items without a gain are not counted as found."""
     relevant = queries.gains > 0
     counts = np.bincount(queries.rows[relevant], minlength=len(queries))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return _metrics(offsets, ranks[relevant], queries.gains[relevant])
-
-
-def _metrics(offsets: np.ndarray, ranks: np.ndarray, gains: np.ndarray) -> dict[str, np.ndarray]:
-    found = query_metrics(offsets, ranks, gains, cutoffs=(1, 10, 100))
-    return {
-        "ndcg@1": _first(offsets, ranks, gains), "ndcg@10": found.column("ndcg", 10), "recall@100": found.column("recall", 100),
-        "mrr": found.column("mrr"),
-    }  # fmt: skip
-
-
-def _first(offsets: np.ndarray, ranks: np.ndarray, gains: np.ndarray) -> np.ndarray:
-    """NDCG@1: the gain of the first item over the highest gain there is."""
-    first = np.add.reduceat(np.where(ranks == 1, gains, 0.0), offsets[:-1])
-    return first / np.maximum.reduceat(gains, offsets[:-1])
+    found = query_metrics(offsets, ranks[relevant], queries.gains[relevant], None, (100,), (1, 10))
+    return {"ndcg@1": found.column("ndcg", 1), "ndcg@10": found.column("ndcg", 10), "recall@100": found.column("recall", 100), "mrr": found.column("mrr")}

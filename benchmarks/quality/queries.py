@@ -1,0 +1,245 @@
+"""How well queries of a search find items: BM25, the frozen text tower, and the query tower after each stage and over each item design.
+
+    python benchmarks/quality/queries.py [--sets homedepot fashion retrotech demo] [--seeds 5] [--steps 100] [--work DIR] [--out DIR]
+
+Queries are split by their text: half are for the test, 15 % of the others validate. Metrics are exact, over all items of the catalog;
+unjudged items count as irrelevant, and judged NDCG@10 is over the judged items only. A figure is the mean over seeds of the mean over test queries.
+Intervals are 95 %, bootstrapped over test queries of their means over seeds; differences are paired by query. The weights of a seed are chosen on
+validation queries. All towers have the same budget of steps in each stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from query_sets import SETS, QueryCatalog, dumped, read_catalog  # noqa: E402
+
+from tgq.encoder.connectors.moe_bilinear import BilinearExperts  # noqa: E402
+from tgq.encoder.layers.fusion import PlainFusion  # noqa: E402
+from tgq.encoder.model import TGQFormer  # noqa: E402
+from tgq.encoder.text import metadata_text, normalise  # noqa: E402
+from tgq.errors import SourceError  # noqa: E402
+from tgq.query_tower.config import QueryTowerConfig  # noqa: E402
+from tgq.query_tower.tower import QueryTower  # noqa: E402
+from tgq.query_training.config import QueryTrainConfig  # noqa: E402
+from tgq.query_training.data import JudgedQueries  # noqa: E402
+from tgq.query_training.generate import Item, generated_queries  # noqa: E402
+from tgq.query_training.item_side import ItemSide  # noqa: E402
+from tgq.query_training.measure import graded_metrics, metrics_of_ranks  # noqa: E402
+from tgq.query_training.trainer import QuerySets, train_queries  # noqa: E402
+from tgq.retrieval.bm25 import TextIndex  # noqa: E402
+
+METRICS = ("ndcg@1", "ndcg@10", "recall@100", "mrr", "judged_ndcg@10")
+REPLICATES = 2000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train a tower. `items`: the embeddings that it answers with; `joint`: the item side that is trained with it."""
+
+    name: str
+    stages: str = "domain,text,picture,both,fusion"
+    items: str = "both"  # both, text or image: what the item embeddings are made of
+    joint: str = ""  # plain, moe or tgq
+    layers: int = 0
+    pictures: bool = False  # needs pictures
+
+
+FULL = Variant("all stages")
+VARIANTS = (
+    Variant("closed form only", stages=""),
+    Variant("domain", stages="domain"),
+    Variant("domain, text", stages="domain,text"),
+    Variant("domain, picture", stages="domain,picture", pictures=True),
+    Variant("domain, text, picture", stages="domain,text,picture", pictures=True),
+    Variant("domain, text, picture, both", stages="domain,text,picture,both", pictures=True),
+    FULL,
+    Variant("fusion only", stages="fusion"),
+    Variant("without domain", stages="text,picture,both,fusion"),
+    Variant("without alignments", stages="domain,fusion"),
+    Variant("without text alignment", stages="domain,picture,fusion", pictures=True),
+    Variant("without picture alignment", stages="domain,text,fusion", pictures=True),
+    Variant("reverse order", stages="fusion,both,picture,text,domain"),
+    Variant("one layer trained", layers=1),
+    Variant("items: text alone", items="text", pictures=True),
+    Variant("items: picture alone", items="image", pictures=True),
+    Variant("joint: linear fusion", joint="plain"),
+    Variant("joint: mixture of bilinear experts", joint="moe"),
+    Variant("joint: TGQ-Former's head", joint="tgq", pictures=True),
+)
+DIFFERENCES = (("all stages", "bm25"), ("all stages", "frozen text tower"), ("all stages", "encoder, query as title"), ("all stages", "items: text alone"),
+               ("all stages", "fusion only"), ("all stages", "reverse order"), ("joint: mixture of bilinear experts", "all stages"),
+               ("joint: TGQ-Former's head", "all stages"), ("one layer trained", "all stages"))  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["homedepot", "fashion", "retrotech"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100, help="batches in each stage")
+    parser.add_argument("--variants", nargs="+", help="names of variants (default: all)")
+    parser.add_argument("--work", type=Path, default=Path("build/quality-queries"), help="folder for features and finished trials")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
+    args = parser.parse_args()
+    for name in args.sets:
+        try:
+            catalog = read_catalog(name, args.work)
+        except SourceError as error:
+            print(error)
+            continue
+        found = study(catalog, args)
+        (args.out / f"queries-{name}.json").write_text(dumped(found["figures"]))
+        (args.out / f"queries-{name}.md").write_text(table(catalog, found, args))
+        print((args.out / f"queries-{name}.md").read_text(), flush=True)
+
+
+def study(catalog: QueryCatalog, args: argparse.Namespace) -> dict:
+    """Per-query metrics of all systems, float64 [seeds, Q] by system and metric, and summaries of them."""
+    training, validation, test = catalog.parts()
+    systems: dict[str, dict[str, np.ndarray]] = {name: {m: v[None] for m, v in found.items()} for name, found in baselines(catalog, test).items()}
+    chosen = [v for v in VARIANTS if (catalog.items.image.shape[1] or not v.pictures) and (not args.variants or v.name in args.variants)]
+    for variant in chosen:
+        seeds = [trial(catalog, variant, seed, (training, validation, test), args) for seed in range(args.seeds)]
+        systems[variant.name] = {metric: np.stack([seed[metric] for seed in seeds]) for metric in METRICS}
+        print(f"{catalog.name}, {variant.name}: " + ", ".join(f"{m} {systems[variant.name][m].mean():.3f}" for m in METRICS), flush=True)
+    figures = {name: {metric: summary(values) for metric, values in found.items()} for name, found in systems.items()}
+    differences = {f"{a} - {b}": {m: difference(systems[a][m], systems[b][m]) for m in METRICS} for a, b in DIFFERENCES if a in systems and b in systems}
+    counts = {"items": len(catalog.ids), "training": len(training), "validation": len(validation), "test": len(test), "seeds": args.seeds, "steps": args.steps}
+    return {"figures": {"catalog": catalog.name, "counts": counts, "systems": figures, "differences": differences}}
+
+
+def baselines(catalog: QueryCatalog, test: JudgedQueries) -> dict[str, dict[str, np.ndarray]]:
+    """BM25 of the metadata texts, the frozen text tower on both sides, and the encoder that reads the query as a title."""
+    encoder = TGQFormer.from_pretrained("default")
+    asking, titles = [], []
+    with torch.no_grad():
+        for part in np.array_split(np.arange(len(test)), -(-len(test) // 64)):
+            asking.append(encoder.text.pooled([normalise(test.texts[i]) for i in part]).numpy())
+            words = [metadata_text(test.texts[i], None, None, None) for i in part]
+            titles.append(encoder.encode(None, torch.full((len(part),), -1), words, [""] * len(part)).embedding.numpy())
+    return {
+        "bm25": of_bm25(catalog.texts, test),
+        "frozen text tower": measured(unit(np.concatenate(asking)), unit(catalog.items.text), test),
+        "encoder, query as title": measured(np.concatenate(titles), catalog.items.vectors, test),
+    }
+
+
+def of_bm25(texts: list[str], queries: JudgedQueries) -> dict[str, np.ndarray]:
+    """BM25, with equal scores in a random order of the items."""
+    index, noise = TextIndex.build(texts), np.random.default_rng(0).permutation(len(texts))
+    ranks, judged = np.zeros(len(queries.items), np.int64), np.zeros(len(queries.items), np.int64)
+    for number, text in enumerate(queries.texts):
+        own = slice(queries.offsets[number], queries.offsets[number + 1])
+        place = np.empty(len(texts), np.int64)
+        place[np.lexsort((noise, -index.scores(text)))] = np.arange(1, len(texts) + 1)
+        ranks[own] = place[queries.items[own]]
+        judged[own] = np.argsort(np.argsort(ranks[own])) + 1
+    return {**metrics_of_ranks(queries, ranks), "judged_ndcg@10": metrics_of_ranks(queries, judged)["ndcg@10"]}
+
+
+def measured(asking: np.ndarray, vectors: np.ndarray, queries: JudgedQueries) -> dict[str, np.ndarray]:
+    """Metrics of each query over all items, and over its judged items."""
+    spans = [queries.items[a:b] for a, b in zip(queries.offsets, queries.offsets[1:], strict=False)]
+    among = np.concatenate([_among(asking[q] @ vectors[items].T) for q, items in enumerate(spans)])
+    return {**graded_metrics(asking, vectors, queries), "judged_ndcg@10": metrics_of_ranks(queries, among)["ndcg@10"]}
+
+
+def _among(scores: np.ndarray) -> np.ndarray:
+    return len(scores) - np.searchsorted(np.sort(scores), scores, "left")
+
+
+def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[JudgedQueries, ...], args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Metrics of the test queries after one training; finished trials are kept in `args.work`."""
+    kept = args.work / "trials" / f"{catalog.name}-{variant.name.replace(' ', '-').replace(',', '').replace(':', '')}-{args.steps}-{seed}.npz"
+    if kept.is_file():
+        return dict(np.load(kept))
+    began = time.perf_counter()
+    training, validation, test = parts
+    vectors = {"both": catalog.items.vectors, "text": catalog.text_only, "image": catalog.image_only}[variant.items]
+    items = replace(catalog.items, vectors=vectors)
+    if variant.items == "text":
+        items = replace(items, image=np.zeros((len(items), 0), np.float32))
+    side = item_side(catalog, variant.joint, seed) if variant.joint else None
+    if side is not None:
+        items = replace(items, vectors=side.vectors())
+    options = QueryTrainConfig(seed=seed, stages=variant.stages, steps=args.steps, trained_layers=variant.layers, joint=side is not None, evaluate_every=25)
+    texts = [Item(row["title"] or "", row["brand"] or "", row["category"] or "", dict(row["attributes"] or {})) for row in catalog.fields]
+    made = generated_queries(texts, 1, seed)
+    made = [made[i] for i in np.random.default_rng(seed).permutation(len(made))[: options.domain_queries]]
+    generated = JudgedQueries.of_single_items([query.text for query in made], np.array([query.item for query in made]))
+    torch.manual_seed(seed)
+    tower = QueryTower(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=variant.layers)).eval()
+    train_queries(tower, items, QuerySets(training, validation, generated), options, side)
+    found = measured(tower.encode_queries(list(test.texts)), side.vectors() if side is not None else vectors, test)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(kept, **found, seconds=np.array(time.perf_counter() - began))
+    return found
+
+
+def item_side(catalog: QueryCatalog, kind: str, seed: int) -> ItemSide:
+    """An item side that starts as the bundled encoder's linear base: on the plain picture features, or on those its connector has shifted."""
+    encoder = TGQFormer.from_pretrained("default")
+    start, items = encoder.head.base, catalog.items
+    image, text = encoder.vision.pooled_width, encoder.text.pooled_width
+    if not items.image.shape[1]:
+        items = replace(items, image=np.zeros((len(items), image), np.float32))
+    if kind == "tgq":
+        return ItemSide(start, replace(items, image=catalog.shifted))
+    torch.manual_seed(seed)
+    design = BilinearExperts if kind == "moe" else PlainFusion
+    base = design(image, text, encoder.dim, encoder.config.image_root, encoder.config.imputation)
+    base.load_state_dict(start.state_dict(), strict=False)
+    return ItemSide(base, items)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def summary(values: np.ndarray) -> dict[str, float]:
+    """Mean, interval over queries, and standard deviation over seeds, of values [seeds, Q]."""
+    low, high = interval(values.mean(0))
+    return {"mean": float(values.mean()), "low": low, "high": high, "seeds_std": float(values.mean(1).std())}
+
+
+def difference(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Paired difference by query, with its interval, and the relative gain."""
+    own, base = ours.mean(0), other.mean(0)
+    low, high = interval(own - base)
+    return {"mean": float((own - base).mean()), "low": low, "high": high, "relative": float(own.mean() / max(base.mean(), 1e-12) - 1)}
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    draws = np.random.default_rng(0).integers(0, len(values), (REPLICATES, len(values)))
+    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(catalog: QueryCatalog, found: dict, args: argparse.Namespace) -> str:
+    """The figures in Markdown."""
+    figures, counts = found["figures"], found["figures"]["counts"]
+    sizes = f"{counts['items']:,} items; {counts['training']:,} training, {counts['validation']:,} validation and {counts['test']:,} test queries"
+    how = f"{counts['seeds']} seeds, {counts['steps']} steps in each stage. In percent, with 95 % intervals over queries."
+    lines = [f"# Queries of `{catalog.name}`", "", f"{sizes}; {how}", ""]
+    lines += ["| system | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    for name, metrics in figures["systems"].items():
+        cells = [f"{100 * metrics[m]['mean']:.1f} [{100 * metrics[m]['low']:.1f}, {100 * metrics[m]['high']:.1f}]" for m in METRICS]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "| difference | " + " | ".join(METRICS) + " | relative, ndcg@1 |", "|---" * (len(METRICS) + 2) + "|"]
+    for name, metrics in figures["differences"].items():
+        cells = ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * metrics[m][part] for part in ("mean", "low", "high"))) for m in METRICS]
+        lines.append("| " + " | ".join([name, *cells, f"{100 * metrics['ndcg@1']['relative']:+.1f} %"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
