@@ -61,7 +61,9 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     assert queries["quarantined"].keys() == {"judgments.unknown_item"}, "of an item that the broken rows made unusable"
     assert {"encoder", "frozen_image", "frozen_text", "frozen_concat"} <= told["metrics"].keys()
     assert told["metrics"]["encoder"]["hit_rate@10"]["n_queries"] > 0
+    assert told["query_metrics"].keys() == {"encoder", "frozen_text", "bm25"} and told["query_metrics"]["bm25"]["query_ndcg@10"]["n_queries"] > 0
     page = Path(told["report"]).read_text()
+    assert "<h2>Search queries</h2>" in page
     assert first.night.run_id in page and "http://" not in page.replace("http://www.w3.org", "")
     assert json.loads(Path(told["manifest"]).read_text())["generation"] == first.night.run_id
     assert not Path(first.night.staging()).exists()

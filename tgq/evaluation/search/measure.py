@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import functions as F
 
+from tgq.embedding.executor.daemon import preloaded
 from tgq.evaluation.averages import Averages, named_rows
 from tgq.evaluation.queries import large_slices
 from tgq.evaluation.ragged import tasks_of
@@ -62,17 +63,19 @@ def measure_search(night: Night, pool: Pool) -> Searched:
             built.result()
     scoring = SearchScoring(pool, tuple(systems), options.ks, encoder, index)
     columns = ("query_id", "text", "group_key", "positives", "ignored", "memberships")
-    with job_progress(night, "search queries", totals.queries) as done:
+    with job_progress(night, "search queries", totals.queries) as done, preloaded(night.spark.sparkContext):
         spread = queries.select(*columns).repartition(tasks_of(night, totals.queries), "query_id")
         spread.mapInArrow(counted(scoring.run, done), SCORED).write.mode("overwrite").parquet(f"{place}/scored")
     scored = night.spark.read.parquet(f"{place}/scored")
     averages = Averages(tuple(systems), scoring.columns, COMPARED, slices, options.replicates, options.seed, options.level)
     found = averages.collect(scored.select("memberships", "group_key", "metrics"), lambda batches: averages.sums(parts_of(batches)))
+    with preloaded(night.spark.sparkContext):
+        shown_queries = examples(scored, judged, pool, encoder, shown.strips, shown.strip_neighbors, options.seed)
     return Searched(
         totals.queries,
         named_rows(found, systems, pool.rows, SEARCH),
         {**asdict(totals), "slices": len(slices), "slices_too_small": small},
-        examples(scored, judged, pool, encoder, shown.strips, shown.strip_neighbors, options.seed),
+        shown_queries,
     )
 
 
