@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tgq.query_training.config import QueryTrainConfig  # noqa: E402
 from tgq.query_training.data import JudgedQueries  # noqa: E402
 from tgq.query_training.generate import Item, generated_queries  # noqa: E402
 from tgq.query_training.item_side import ItemSide  # noqa: E402
-from tgq.query_training.measure import graded_metrics, metrics_of_ranks  # noqa: E402
+from tgq.query_training.measure import metrics_of_ranks  # noqa: E402
 from tgq.query_training.trainer import QuerySets, train_queries  # noqa: E402
 from tgq.retrieval.bm25 import TextIndex  # noqa: E402
 
@@ -81,6 +82,17 @@ DIFFERENCES = (("all stages", "bm25"), ("all stages", "frozen text tower"), ("al
                ("joint: TGQ-Former's head", "all stages"), ("one layer trained", "all stages"))  # fmt: skip
 
 
+class FrozenTower(QueryTower):
+    """A tower whose checkpoint is not trained: the features of a text are computed once for all trials."""
+
+    known: dict[str, torch.Tensor] = {}
+
+    def pooled(self, texts):
+        if new := [text for text in dict.fromkeys(texts) if text not in self.known]:
+            self.known.update(zip(new, super().pooled(new), strict=True))
+        return torch.stack([self.known[text] for text in texts])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["homedepot", "fashion", "retrotech"])
@@ -106,6 +118,8 @@ def study(catalog: QueryCatalog, args: argparse.Namespace) -> dict:
     """Per-query metrics of all systems, float64 [seeds, Q] by system and metric, and summaries of them."""
     training, validation, test = catalog.parts()
     systems: dict[str, dict[str, np.ndarray]] = {name: {m: v[None] for m, v in found.items()} for name, found in baselines(catalog, test).items()}
+    for name, values in systems.items():
+        print(f"{catalog.name}, {name}: " + ", ".join(f"{m} {values[m].mean():.3f}" for m in METRICS), flush=True)
     chosen = [v for v in VARIANTS if (catalog.items.image.shape[1] or not v.pictures) and (not args.variants or v.name in args.variants)]
     for variant in chosen:
         seeds = [trial(catalog, variant, seed, (training, validation, test), args) for seed in range(args.seeds)]
@@ -134,27 +148,30 @@ def baselines(catalog: QueryCatalog, test: JudgedQueries) -> dict[str, dict[str,
 
 
 def of_bm25(texts: list[str], queries: JudgedQueries) -> dict[str, np.ndarray]:
-    """BM25, with equal scores in a random order of the items."""
-    index, noise = TextIndex.build(texts), np.random.default_rng(0).permutation(len(texts))
-    ranks, judged = np.zeros(len(queries.items), np.int64), np.zeros(len(queries.items), np.int64)
-    for number, text in enumerate(queries.texts):
-        own = slice(queries.offsets[number], queries.offsets[number + 1])
-        place = np.empty(len(texts), np.int64)
-        place[np.lexsort((noise, -index.scores(text)))] = np.arange(1, len(texts) + 1)
-        ranks[own] = place[queries.items[own]]
-        judged[own] = np.argsort(np.argsort(ranks[own])) + 1
-    return {**metrics_of_ranks(queries, ranks), "judged_ndcg@10": metrics_of_ranks(queries, judged)["ndcg@10"]}
+    """Metrics of BM25."""
+    index = TextIndex.build(texts)
+    return of_scores((index.scores(text) for text in queries.texts), queries)
 
 
 def measured(asking: np.ndarray, vectors: np.ndarray, queries: JudgedQueries) -> dict[str, np.ndarray]:
-    """Metrics of each query over all items, and over its judged items."""
-    spans = [queries.items[a:b] for a, b in zip(queries.offsets, queries.offsets[1:], strict=False)]
-    among = np.concatenate([_among(asking[q] @ vectors[items].T) for q, items in enumerate(spans)])
-    return {**graded_metrics(asking, vectors, queries), "judged_ndcg@10": metrics_of_ranks(queries, among)["ndcg@10"]}
+    """Metrics of unit vectors of queries and items."""
+    return of_scores((row for start in range(0, len(asking), 256) for row in asking[start : start + 256] @ vectors.T), queries)
 
 
-def _among(scores: np.ndarray) -> np.ndarray:
-    return len(scores) - np.searchsorted(np.sort(scores), scores, "left")
+def of_scores(scores: Iterable[np.ndarray], queries: JudgedQueries) -> dict[str, np.ndarray]:
+    """Metrics over all items, and over the judged items, from the scores of each query, float32 [N].
+
+    Equal scores, to 6 decimals, are in an order of the items that is random and the same for all systems: many items of a shop have one text.
+    """
+    ranks, judged = np.zeros(len(queries.items), np.int64), np.zeros(len(queries.items), np.int64)
+    for number, row in enumerate(scores):
+        own = slice(queries.offsets[number], queries.offsets[number + 1])
+        order = np.random.default_rng(0).permutation(len(row))
+        place = np.empty(len(row), np.int64)
+        place[order[np.argsort(-np.round(row, 6)[order], kind="stable")]] = np.arange(1, len(row) + 1)
+        ranks[own] = place[queries.items[own]]
+        judged[own] = np.argsort(np.argsort(ranks[own])) + 1
+    return {**metrics_of_ranks(queries, ranks), "judged_ndcg@10": metrics_of_ranks(queries, judged)["ndcg@10"]}
 
 
 def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[JudgedQueries, ...], args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -173,11 +190,12 @@ def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[Judge
         items = replace(items, vectors=side.vectors())
     options = QueryTrainConfig(seed=seed, stages=variant.stages, steps=args.steps, trained_layers=variant.layers, joint=side is not None, evaluate_every=25)
     texts = [Item(row["title"] or "", row["brand"] or "", row["category"] or "", dict(row["attributes"] or {})) for row in catalog.fields]
-    made = generated_queries(texts, 1, seed)
-    made = [made[i] for i in np.random.default_rng(seed).permutation(len(made))[: options.domain_queries]]
+    made = generated_queries(texts, 1, 0)  # the same for all seeds, whose batches and random items differ
+    made = [made[i] for i in np.random.default_rng(0).permutation(len(made))[: options.domain_queries]]
     generated = JudgedQueries.of_single_items([query.text for query in made], np.array([query.item for query in made]))
     torch.manual_seed(seed)
-    tower = QueryTower(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=variant.layers)).eval()
+    design = QueryTower if variant.layers else FrozenTower
+    tower = design(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=variant.layers)).eval()
     train_queries(tower, items, QuerySets(training, validation, generated), options, side)
     found = measured(tower.encode_queries(list(test.texts)), side.vectors() if side is not None else vectors, test)
     kept.parent.mkdir(parents=True, exist_ok=True)
