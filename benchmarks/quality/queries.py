@@ -34,6 +34,7 @@ from tgq.query_tower.tower import QueryTower  # noqa: E402
 from tgq.query_training.config import QueryTrainConfig  # noqa: E402
 from tgq.query_training.data import JudgedQueries  # noqa: E402
 from tgq.query_training.generate import Item, generated_queries  # noqa: E402
+from tgq.query_training.initialisation import take_encoder_map  # noqa: E402
 from tgq.query_training.item_side import ItemSide  # noqa: E402
 from tgq.query_training.measure import metrics_of_ranks  # noqa: E402
 from tgq.query_training.trainer import QuerySets, train_queries  # noqa: E402
@@ -196,7 +197,9 @@ def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[Judge
     torch.manual_seed(seed)
     design = QueryTower if variant.layers else FrozenTower
     tower = design(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=variant.layers)).eval()
-    train_queries(tower, items, QuerySets(training, validation, generated), options, side)
+    take_encoder_map(tower, TGQFormer.from_pretrained("default").head.base)
+    history = train_queries(tower, items, QuerySets(training, validation, generated), options, side, prior=True)
+    print("   ", [(row["stage"], row["step"], round(float(row["validation_ndcg"]), 4)) for row in history], flush=True)
     found = measured(tower.encode_queries(list(test.texts)), side.vectors() if side is not None else vectors, test)
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.savez(kept, **found, seconds=np.array(time.perf_counter() - began))

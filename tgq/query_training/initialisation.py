@@ -9,27 +9,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tgq.encoder.layers.fusion import PlainFusion
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.data import Items, JudgedQueries
 from tgq.query_training.features import TextFeatures
 
-RIDGES = (0.1, 1.0, 10.0)  # in mean variances of the features
+RIDGES = (0.1, 1.0, 10.0, 1e9)  # in mean variances of the features; with the last one the prior stays as it is
 SHARES = {"titles": 1.0, "generated": 1.0, "judged": 2.0}  # weight of each kind of pairs, whatever their number
 
 
 @torch.no_grad()
 def initialise(
-    tower: QueryTower, items: Items, asked: Mapping[str, tuple[JudgedQueries, TextFeatures]], value: Callable[[], float], own_text: bool = True
+    tower: QueryTower, items: Items, asked: Mapping[str, tuple[JudgedQueries, TextFeatures]], value: Callable[[], float], prior: bool, own_text: bool = True
 ) -> dict[str, float]:
     """Set the tower's linear map, in closed form, to the one of several ridges whose `value` is highest.
 
     The pairs of the regression are items' metadata texts and embeddings, generated queries and their items' embeddings, and training
-    queries and the mean embedding of their judged items, weighted by gain. Cost: a pass of the checkpoint per query, `Dp^2` per pair,
-    and `Dp^3` per ridge.
+    queries and the mean embedding of their judged items, weighted by gain. A ridge draws the map to the prior, or to zero without one. The
+    prior itself is a choice, too: with few pairs it may be the best one. Cost: a pass of the checkpoint per query, `Dp^2` per pair, and
+    `Dp^3` per ridge.
 
     Args:
         asked: `generated` and `judged` queries with their features; either may be left out.
         value: the quality of the tower as it is, e.g. on validation queries.
+        prior: the tower already has a map, that by which the encoder reads a title (`take_encoder_map`).
         own_text: the items' text features come from the tower's own checkpoint; if not, the items' texts are left out.
 
     Returns:
@@ -40,23 +43,41 @@ def initialise(
     for name, (queries, features) in asked.items():
         pairs[name] = features.all(), torch.from_numpy(mean_vectors(items.vectors, queries))
     pairs = {name: pair for name, pair in pairs.items() if len(pair[0])}
-    device = tower.project.weight.device
-    typed = [pair[0] for name, pair in pairs.items() if name in asked] or [pairs["titles"][0]]
-    tower.mean.copy_(torch.stack([features.mean(0) for features in typed]).mean(0))
+    weight = tower.project.weight
+    if not prior:
+        typed = [pair[0] for name, pair in pairs.items() if name in asked] or [pairs["titles"][0]]
+        tower.mean.copy_(torch.stack([features.mean(0) for features in typed]).mean(0))
+        weight.zero_()
+    unit = {name: F.normalize(inputs - tower.mean.cpu(), dim=-1) for name, (inputs, _) in pairs.items()}
+    start = weight.T.cpu().clone()  # [Dp, De]
+    if prior:  # at the length of the embeddings that it is to predict
+        start /= torch.stack([(x @ start).norm(dim=-1).mean() for x in unit.values()]).mean().clamp(min=1e-12)
     covariance, product = torch.zeros(len(tower.mean), len(tower.mean)), torch.zeros(len(tower.mean), tower.dim)
-    for name, (inputs, vectors) in pairs.items():
-        x = F.normalize(inputs - tower.mean.cpu(), dim=-1)
+    for name, x in unit.items():
         share = SHARES[name] / len(x)
         covariance += share * x.T @ x
-        product += share * x.T @ vectors
-    best, chosen = -1.0, (RIDGES[0], tower.project.weight.detach().clone())
-    for ridge in RIDGES:
-        weight = torch.linalg.solve(covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)), product)
-        tower.project.weight.copy_(weight.T.to(device))
-        if (found := value()) > best:
-            best, chosen = found, (ridge, tower.project.weight.detach().clone())
-    tower.project.weight.copy_(chosen[1])
-    return {"ridge": chosen[0], "validation_ndcg": best}
+        product += share * x.T @ pairs[name][1]
+    missing = product - covariance @ start
+    maps = {}
+    for ridge in RIDGES if prior else RIDGES[:-1]:
+        maps[ridge] = start + torch.linalg.solve(covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance)), missing)
+    values: dict[float, float] = {}
+    for ridge, found in maps.items():
+        weight.copy_(found.T)
+        values[ridge] = value()
+    best = max(values, key=lambda ridge: values[ridge])
+    weight.copy_(maps[best].T)
+    return {"ridge": best, "validation_ndcg": values[best]}
+
+
+@torch.no_grad()
+def take_encoder_map(tower: QueryTower, base: PlainFusion) -> None:
+    """Give the tower the map by which an encoder's head reads the text of an item, so that it begins as good as the encoder itself.
+
+    The tower's checkpoint must be the encoder's own.
+    """
+    tower.mean.copy_(base.text_mean)
+    tower.project.weight.copy_(base.text)
 
 
 def mean_vectors(vectors: np.ndarray, queries: JudgedQueries) -> np.ndarray:

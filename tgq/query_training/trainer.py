@@ -59,7 +59,7 @@ class _Best:
 
 def train_queries(
     tower: QueryTower, items: Items, sets: QuerySets, config: QueryTrainConfig, side: ItemSide | None = None,
-    log: Log = lambda stage, step, values: None, own_text: bool = True,
+    log: Log = lambda stage, step, values: None, own_text: bool = True, prior: bool = False,
 ) -> list[dict[str, float | str]]:  # fmt: skip
     """Train the tower in place, and with `config.joint` the item side. It ends with the best weights by validation, rounded to float16.
 
@@ -70,6 +70,7 @@ def train_queries(
         side: what makes embeddings of the items' features; needed with `config.joint` only.
         log: called with (stage, step, values) at each evaluation.
         own_text: the items' text features come from the tower's own checkpoint.
+        prior: the tower has the encoder's map of texts already (`take_encoder_map`).
 
     Returns:
         The logged values of each evaluation, with `stage` and `step`.
@@ -105,7 +106,7 @@ def train_queries(
         log(stage, step, {"validation_ndcg": found, **values})
 
     tower.eval()
-    start = initialise(tower, items, {name: pair for name, pair in asked.items() if len(pair[0])}, value, own_text)
+    start = initialise(tower, items, {name: pair for name, pair in asked.items() if len(pair[0])}, value, prior, own_text)
     evaluated("start", 0, ridge=start["ridge"])
     targets = {TEXT: side_targets(items.text, items.vectors), PICTURE: side_targets(items.image, items.vectors)}
     for stage in config.order:

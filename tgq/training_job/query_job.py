@@ -23,6 +23,7 @@ from tgq.query_tower.tower import QueryTower
 from tgq.query_training.config import QueryTrainConfig
 from tgq.query_training.data import Items, JudgedQueries
 from tgq.query_training.generate import Item, generated_queries
+from tgq.query_training.initialisation import take_encoder_map
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.split import is_validation
 from tgq.query_training.trainer import QuerySets, train_queries
@@ -86,6 +87,11 @@ def train_query_tower(
         side_base = _joint_base(encoder) if options.joint else None
         torch.manual_seed(options.seed)
         tower = new_tower(encoder, folder, text, options).to(choose_device(device))
+        own_text = tower.config.text == encoder.config.text
+        prior = False
+        if own_text and isinstance(encoder.head, LightHead):
+            take_encoder_map(tower, encoder.head.base)
+            prior = True
         judged = training_queries(night, MAX_QUERIES)
         asking = _present_vectors(night, encoder, judged.texts)
         near = near_items(night, asking, NEAR) if judged.texts else None
@@ -98,7 +104,7 @@ def train_query_tower(
     try:
         tracker.log_params({f"query.{name}": value for name, value in asdict(options).items()})
         side = ItemSide(side_base, sample.items) if side_base is not None else None
-        history = _trained(tower, sample.items, sets, options, side, tracker, progress, tower.config.text == encoder.config.text)
+        history = _trained(tower, sample.items, sets, options, side, tracker, progress, own_text, prior)
         return _finish(out, folder, encoder, tower, history, sets, options, tracker, progress)
     except BaseException:
         tracker.finish("FAILED")
@@ -187,7 +193,7 @@ def _generated(sample: ItemSample, options: QueryTrainConfig) -> JudgedQueries:
 
 def _trained(
     tower: QueryTower, items: Items, sets: QuerySets, options: QueryTrainConfig, side: ItemSide | None, tracker: Tracker, progress: Progress,
-    own_text: bool,
+    own_text: bool, prior: bool,
 ) -> list[dict[str, float | str]]:  # fmt: skip
     total = options.steps * len(options.order)
     progress.say(f"{len(sets.training)} training queries, {len(sets.validation)} for validation, {len(sets.generated)} generated")
@@ -199,7 +205,7 @@ def _trained(
         progress.update(done, f"{stage}: validation NDCG@10 {values['validation_ndcg']:.4f}")
 
     try:
-        return train_queries(tower, items, sets, options, side, log, own_text)
+        return train_queries(tower, items, sets, options, side, log, own_text, prior)
     finally:
         progress.finish()
 
