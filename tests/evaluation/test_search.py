@@ -250,7 +250,7 @@ def test_a_tower_of_another_model_is_an_error(shop, encoder, tmp_path):
     config = other / FOLDER / "config.json"
     config.write_text(config.read_text().replace(versions_of(encoder)[0], "0" * 16))
     settings = night.settings.model_copy(update={"encoder": night.settings.encoder.model_copy(update={"path": str(other)})})
-    with pytest.raises(ModelError, match="was trained for item embeddings of model 0000000000000000"):
+    with pytest.raises(ModelError, match="is for item embeddings of model 0000000000000000, these are of"):
         step.evaluate(night.__class__(night.spark, settings, night.warehouse, night.run_id, night.started_at))
 
 

@@ -35,7 +35,7 @@ from tgq.metrics.metrics import ALL
 from tgq.metrics.names import metric_key
 from tgq.publishing.verdict import Row
 from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, read_history, store_encoder, write_history
-from tgq.registry.loading import query_version_of, versions_of
+from tgq.registry.loading import need_query_tower, query_version_of, versions_of
 from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
 from tgq.run.night import Night, StepResult
@@ -93,9 +93,11 @@ def contenders_of(root: str, candidate: str) -> Contenders:
     """The candidate (a folder, or `default`) and the present champion of a warehouse.
 
     Raises:
-        ModelError: one of them is missing, incomplete, or was altered after it was promoted.
+        ModelError: one of them is missing, incomplete, or was altered after it was promoted, or has a query tower of another encoder.
     """
     folders = named_folder(candidate), named_folder(read_history(root).reference(root))
+    for folder in folders:
+        need_query_tower(folder)
     (first, _), (second, _) = map(versions_of, folders)
     return Contenders(first, folders[0], second, folders[1], *(query_version_of(folder) or "" for folder in folders))
 
@@ -206,7 +208,7 @@ def compare_metrics(night: Night, contenders: Contenders) -> tuple[list[Differen
 
     Raises:
         EvidenceError: too few validation queries. This is checked before anything is embedded, as far as possible.
-        ModelError: a query tower was made for another model's item embeddings.
+        ModelError: as `need_model`.
     """
     searches, limit = count_searches(night), night.settings.evaluate.min_slice_queries
     if not contenders.same_items:

@@ -62,7 +62,7 @@ def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tupl
         names: of candidate and champion in the rows.
 
     Raises:
-        ModelError: a query tower was made for another model's item embeddings.
+        ModelError: a query tower is broken, or for another model's item embeddings.
 
     Cost: as a night's evaluation of so many search queries with two systems; the judgments of all training queries are read once.
     """
@@ -73,9 +73,7 @@ def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tupl
     queries = with_memberships(asked, options.query_slices)
     slices, small = large_slices(queries, options)
     n = queries.count()
-    own = QueryEncoder.of(night, pool)
-    assert pool.rival is not None  # a promotion's pool holds both models' vectors
-    champion = QueryEncoder.of(replace(night, settings=with_encoder(night.settings, champion_folder)), replace(pool, model_version=pool.rival))
+    own, champion = (QueryEncoder.of(one) for one in (night, replace(night, settings=with_encoder(night.settings, champion_folder))))
     encoder = BothEncoders(own.folder, own.device, own.dtype, champion)
     systems = dict(zip((MAIN, RIVAL), names, strict=True))
     scoring = SearchScoring(pool, tuple(systems), options.ks, encoder)

@@ -39,6 +39,18 @@ class QueryTowerConfig:
         except (ValueError, TypeError) as error:
             raise ModelError(f"{path} is not the configuration of a query tower ({error})", "train it again with this version") from None
 
+    def need_fit(self, model_version: str) -> None:
+        """Check that the tower answers with the item embeddings of `model_version`.
+
+        Raises:
+            ModelError: it was trained for those of another encoder, so its vectors cannot be compared with them.
+        """
+        if self.item_model != model_version:
+            raise ModelError(
+                f"the query tower is for item embeddings of model {self.item_model}, these are of {model_version}",
+                f"train it again with `tgq train-queries`, or remove {FOLDER} from the encoder's folder",
+            )
+
 
 def tower_folder(encoder_folder: str | Path) -> Path | None:
     """The folder of an encoder's query tower; None if the encoder has none."""

@@ -42,12 +42,12 @@ def measure_search(night: Night, pool: Pool) -> Searched:
     """Measure the search queries of `evaluate.split` that have a judged, active item with a gain.
 
     Raises:
-        ModelError: the query tower was made for another model's item embeddings.
+        ModelError: the query tower is broken, or for another model's item embeddings.
     """
     if not pool.rows or not has_queries(night):
         return Searched()
     options, shown = night.settings.evaluate, night.settings.report
-    encoder, place = QueryEncoder.of(night, pool), night.staging("evaluate", "search")
+    encoder, place = QueryEncoder.of(night), night.staging("evaluate", "search")
     systems = systems_of(pool, options.baselines, options.bm25)
     index = f"{place}/bm25" if options.bm25 else None
     with ThreadPoolExecutor(1, "bm25") as beside:
