@@ -28,7 +28,7 @@ from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
 from tgq.evaluation.averages import MINUS
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
-from tgq.evaluation.rivals import compare_searches, count_searches
+from tgq.evaluation.rivals import compare_searches, count_searches, need_unseen
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
@@ -103,7 +103,8 @@ def contenders_of(root: str, candidate: str) -> Contenders:
 
 
 def dry_run(night: Night, contenders: Contenders) -> Iterator[str]:
-    """Lines that say what a promotion would compare. Nothing is written."""
+    """Lines that say what a promotion would compare. Nothing is written. Raises UsageError as `promote`."""
+    need_unseen(night, contenders.candidate_folder)
     limit = night.settings.evaluate.min_slice_queries
     yield f"candidate: model {contenders.names[0]} in {contenders.candidate_folder}"
     yield f"champion: model {contenders.names[1]} in {contenders.champion_folder}"
@@ -137,9 +138,11 @@ def promote(night: Night, contenders: Contenders, force: bool = False) -> dict[s
         The figures that `--summary` writes.
 
     Raises:
+        UsageError: the candidate's query tower was trained on queries that it would be compared on; see `need_unseen`.
         EvidenceError: too few validation queries for a comparison.
         TrackingError: MLflow does not answer; the champion stays.
     """
+    need_unseen(night, contenders.candidate_folder)
     night = open_comparison(night, contenders)
     tracker = open_tracker(night.settings.tracking.model_copy(update={"experiment": EXPERIMENT}), night.warehouse.root)
     tags = {"git_commit": git_commit(), **dict(zip(("candidate", "champion"), contenders.names, strict=True))}
