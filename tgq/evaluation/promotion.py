@@ -34,10 +34,11 @@ from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
 from tgq.metrics.names import metric_key
 from tgq.publishing.verdict import Row
-from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, read_history, store_encoder, write_history
+from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, model_of, read_history, store_encoder, write_history
 from tgq.registry.loading import need_query_tower, query_version_of, versions_of
 from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
+from tgq.retrieval.manifest import load_current
 from tgq.run.night import Night, StepResult
 from tgq.run.opening import new_run_id
 from tgq.run.records import git_commit, record, run_step
@@ -341,6 +342,15 @@ def rollback_model(settings: Settings, to: str | None = None) -> str:
     register(tracker, folder, version, queries)
     write_history(root, history)
     return name
+
+
+def effect_of(root: str, before: str, now: str) -> str:
+    """What it means that the champion `now` takes the place of `before`; both are names of `encoder_name`."""
+    if model_of(before) != model_of(now):
+        return "the next nightly run embeds with it"
+    published = load_current(root)
+    at_once = published is not None and published.model_version == model_of(now)
+    return "searches use it at once" if at_once else "searches use it as soon as a night has published its item embeddings"
 
 
 def register(tracker: Tracker, folder: str, model_version: str, query_version: str) -> None:
