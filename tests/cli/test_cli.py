@@ -1,11 +1,20 @@
 """The command line: a user's mistake gives one line and the right exit code."""
 
 import fcntl
+import shutil
+from pathlib import Path
 
 import pytest
+import torch
 
 from tgq.cli import app as cli
 from tgq.demo.catalog import draw_catalog
+from tgq.encoder.tiny import write_tiny_encoder
+from tgq.query_tower.config import FOLDER, QueryTowerConfig
+from tgq.query_tower.tower import QueryTower
+from tgq.registry.champion import Promotion, encoder_name, read_history, store_encoder, write_history
+from tgq.registry.loading import query_version_of, versions_of
+from tgq.retrieval.manifest import Manifest, publish
 
 
 @pytest.fixture
@@ -79,6 +88,31 @@ def test_a_mistake_is_one_line(run, tmp_path, argv, code, said):
     got, _, text = run(*(argv.split() if isinstance(argv, str) else argv))
     assert got == code and said in text and "Traceback" not in text
     assert len([line for line in text.splitlines() if line.startswith("tgq: ")]) == 1
+
+
+def test_a_rollback_says_what_it_changes(run, tiny_encoder, tmp_path):
+    (tmp_path / "w").mkdir()
+    root, names = str(tmp_path / "w"), [versions_of(str(tiny_encoder))[0]]
+    for n in range(4):  # the tiny encoder with one query tower after the other, and at last another encoder
+        folder = write_tiny_encoder(tmp_path / "last", seed=1) if n == 3 else Path(shutil.copytree(tiny_encoder, tmp_path / f"tower-{n}"))
+        if n < 3:
+            torch.manual_seed(n)
+            QueryTower(QueryTowerConfig(names[0], 16, text="towers/text"), relative_to=folder).save(folder / FOLDER)
+        (model, _), queries = versions_of(str(folder)), query_version_of(str(folder)) or ""
+        names.append(encoder_name(model, queries))
+        files = store_encoder(root, str(folder), names[-1])
+        promotion = Promotion(model, f"2026-01-0{n + 1}T00:00:00+00:00", names[-2], False, files, {}, query_version=queries)
+        write_history(root, read_history(root).promoted(promotion))
+
+    def said():
+        code, text, _ = run("rollback-model", "--warehouse", root, "--set", "tracking.enabled=false")
+        assert code == 0
+        return text.strip()
+
+    assert said() == f"the champion is now {names[3]}; the next nightly run embeds with it"
+    assert said() == f"the champion is now {names[2]}; searches use it as soon as a night has published its item embeddings"
+    publish(root, Manifest("g1", "night-1", names[0], "default", "2026-01-05T00:00:00+00:00"))
+    assert said() == f"the champion is now {names[1]}; searches use it at once"
 
 
 def test_without_java_the_first_line_says_so(run, shop, monkeypatch):

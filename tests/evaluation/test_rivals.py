@@ -1,7 +1,7 @@
 """Query towers compared on held-out training queries: which queries count, what is compared, and what a promotion of a tower changes."""
 
+import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,17 @@ import torch
 
 from tests.fixtures.nights import append, unit
 from tgq.encoder.tiny import write_tiny_encoder
-from tgq.errors import EvidenceError, ModelError
+from tgq.errors import EvidenceError, ModelError, UsageError
 from tgq.evaluation import promotion as step
-from tgq.query_tower.config import FOLDER, QueryTowerConfig
+from tgq.query_tower.config import FOLDER, RECORD, QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
+from tgq.query_training.config import QueryTrainConfig
 from tgq.query_training.split import is_validation
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import load_query_tower, query_version_of, versions_of
 from tgq.registry.selection import published_folder
 from tgq.retrieval.manifest import Manifest
+from tgq.settings.load import load_settings
 from tgq.training.data.split import split_of
 
 N, KINDS, DIM = 120, 12, 16
@@ -145,5 +147,37 @@ def test_a_tower_of_another_item_model_is_refused(shop, tmp_path):
     night, _, folders = shop
     shutil.copytree(folders["good"], tmp_path / "wrong")
     tower_in(tmp_path / "wrong", np.eye(KINDS, DIM), items="0" * 16)
-    with pytest.raises(ModelError, match="was trained for item embeddings of model 0000"):
-        step.promote(replace(night), step.contenders_of(night.warehouse.root, str(tmp_path / "wrong")))
+    with pytest.raises(ModelError, match="is for item embeddings of model 0000"):
+        step.contenders_of(night.warehouse.root, str(tmp_path / "wrong"))
+
+
+def recorded(folder, target, text):
+    """A copy of an encoder with this record of its query tower's training."""
+    shutil.copytree(folder, target)
+    (target / FOLDER / RECORD).write_text(text)
+    return str(target)
+
+
+def test_a_tower_that_was_trained_on_the_queries_of_the_comparison_is_refused(shop, tmp_path):
+    night, _, folders = shop
+    root, share = night.warehouse.root, night.settings.promote.share
+
+    def contenders(name, text):
+        return step.contenders_of(root, recorded(folders["good"], tmp_path / name, text))
+
+    said = "was trained with validation_share=0.15, so it has seen queries that promote.share=0.6 compares on: lower promote.share, or train it again"
+    seen = contenders("seen", '{"training": {"validation_share": 0.15}}')
+    for comparison in (lambda: step.promote(night, seen), lambda: step.promote(night, seen, force=True), lambda: list(step.dry_run(night, seen))):
+        with pytest.raises(UsageError, match=said):
+            comparison()
+    assert not night.warehouse.rows("pipeline_runs", {"step": step.STEP}, "run_id"), "before anything is done"
+    with pytest.raises(ModelError, match="training.json is not the record of a query tower's training"):
+        step.promote(night, contenders("broken", "{}"))
+    unseen = contenders("unseen", json.dumps({"training": {"validation_share": share}}))
+    assert step.promote(night, unseen)["promoted"]
+    night.spark.sql("DELETE FROM tgq.relevance_queries WHERE split = 'train'")
+    assert list(step.dry_run(night, seen)), "without training queries no tower has seen any"
+
+
+def test_training_and_promotion_hold_out_the_same_queries_by_default():
+    assert load_settings([], [], {}).settings.promote.share == QueryTrainConfig().validation_share

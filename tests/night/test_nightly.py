@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tgq.demo.catalog import draw_catalog
-from tgq.errors import GateError
+from tgq.errors import GateError, ModelError
 from tgq.night import nightly
 from tgq.night.nightly import STEPS, Nightly
 from tgq.publishing.views import define_views
+from tgq.query_tower.config import FOLDER, QueryTowerConfig
+from tgq.query_tower.tower import QueryTower
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
 
@@ -91,3 +93,13 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
     assert seen == set(before), "the current view stays at the last good generation"
     after = vectors(store)
     assert after.keys() == before.keys() | {"brand-new"} and all(np.array_equal(after[k], before[k]) for k in before)
+
+
+def test_a_query_tower_of_another_encoder_stops_a_night_before_its_first_step(begin, shop, tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    QueryTower(QueryTowerConfig("0" * 16, 16, text="../towers/text"), relative_to=folder / FOLDER).save(folder / FOLDER)
+    night = begin(shop, f"encoder.path={folder}")
+    with pytest.raises(ModelError, match="the query tower is for item embeddings of model 0000000000000000, these are of"):
+        night.run(list(STEPS))
+    store = night.night.warehouse
+    assert store.read("catalog_items").isEmpty() and not store.rows("pipeline_runs", {"status": "done"}, "step")

@@ -1,9 +1,11 @@
 """Versions of encoders: noted in the cache, and asked of the encoder again when anything that they depend on has changed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from functools import partialmethod
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import torch
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
+from tgq.query_tower.config import FOLDER, QueryTowerConfig
+from tgq.query_tower.tower import QueryTower
 from tgq.registry import loading
 
 
@@ -54,6 +58,38 @@ def test_a_cache_that_cannot_be_written_costs_time_only(versions, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     folder = write_tiny_encoder(tmp_path / "encoder")
     assert versions(folder)[0] == TGQFormer.from_pretrained(folder).model_version
+
+
+def test_a_query_tower_must_be_complete_and_for_the_encoders_own_items(versions, tmp_path):
+    folder = write_tiny_encoder(tmp_path / "encoder")
+    loading.need_query_tower(str(folder))  # it has none
+
+    def made(name, items=None, dim=12):
+        copy = Path(shutil.copytree(folder, tmp_path / name))
+        tower = QueryTower(QueryTowerConfig(items or versions(folder)[0], dim, text="towers/text"), relative_to=copy)
+        tower.save(copy / FOLDER)
+        return copy
+
+    fitting = made("fitting")
+    loading.need_query_tower(str(fitting))
+    config, wide = (fitting / FOLDER / "config.json").read_bytes(), (made("wide", dim=14) / FOLDER / "model.safetensors").read_bytes()
+    for n, (file, content, said) in enumerate((
+        ("model.safetensors", None, "has no model.safetensors"),
+        ("model.safetensors", b"half", "model.safetensors cannot be read"),
+        ("model.safetensors", wide, "does not fit its config.json at weight 'project.weight'"),
+        ("config.json", b"{}", "is not the configuration of a query tower"),
+        ("config.json", config.replace(b"towers", b"gone"), "gone"),
+    )):  # fmt: skip
+        broken = made(f"broken-{n}")
+        (broken / FOLDER / file).unlink() if content is None else (broken / FOLDER / file).write_bytes(content)
+        with pytest.raises(ModelError, match=said):
+            loading.need_query_tower(str(broken))
+    with pytest.raises(ModelError, match=f"is for item embeddings of model {'0' * 16}, these are of {versions(folder)[0]}: train it again"):
+        loading.need_query_tower(str(made("other", items="0" * 16)))
+
+    # what was found is noted, so a later process need not load it
+    code = f"import sys; from tgq.registry.loading import need_query_tower; need_query_tower({str(fitting)!r}); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_compiled_tower_gives_the_same_features(tmp_path, monkeypatch):

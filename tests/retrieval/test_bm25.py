@@ -1,11 +1,12 @@
 """BM25 is the formula of its docstring, and an index that is read again gives the same scores."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
 
-from tgq.retrieval.bm25 import K1, B, TextIndex, best_rows, words_of
+from tgq.retrieval.bm25 import K1, POSTINGS, WORDS, B, TextIndex, best_rows, places, places_among, words_of
 from tgq.retrieval.fusion import reciprocal_rank_fusion
 
 TEXTS = ["Red shirt Acme", "red red shoe, size 8", "Blue mug", "", "Café crème mug", "shirt"]
@@ -49,24 +50,58 @@ def test_words_have_no_case_and_no_accents():
     assert words_of("Stra\u00dfe") == ["strasse"]
 
 
-def test_a_saved_index_is_mapped_and_gives_the_same(tmp_path):
-    index = TextIndex.build(TEXTS)
-    index.save(tmp_path / "index")
-    loaded = TextIndex.load(tmp_path / "index")
-    assert isinstance(loaded._index.scores["data"], np.memmap) and len(loaded) == len(TEXTS)
-    for query in ("red shirt", "mug", "absent"):
+@pytest.mark.parametrize("texts", [TEXTS, ["", ""], []])
+@pytest.mark.parametrize("place", ["local", "memory://bm25"])
+def test_an_index_in_a_folder_or_an_object_store_gives_the_same(tmp_path, place, texts):
+    folder, index = str(tmp_path / "index") if place == "local" else f"{place}/{len(texts)}", TextIndex.build(texts)
+    index.save(folder)
+    loaded = TextIndex.load(folder)
+    assert len(loaded) == len(texts)
+    for query in ("red shirt", "mug", "absent", "red red CAFE"):
         np.testing.assert_array_equal(loaded.scores(query), index.scores(query))
+    assert bool(loaded.scores("cafe").any()) == (texts == TEXTS)
 
 
-@pytest.mark.parametrize("name, content", [("data.csc.index.npy", b""), ("params.index.json", b"{"), ("indptr.csc.index.npy", None), ("vocab.index.json", b"")])
+def test_a_local_index_is_mapped(tmp_path):
+    TextIndex.build(TEXTS).save(str(tmp_path))
+    loaded, path = TextIndex.load(str(tmp_path)), tmp_path / POSTINGS
+    assert loaded.scores("red").any()
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert not loaded.scores("red").any(), "the postings are those of the file, not of a copy"
+
+
+@pytest.mark.parametrize("content", [b"", b"half", None])
+@pytest.mark.parametrize("name", [POSTINGS, WORDS])
 def test_a_damaged_index_is_an_error(tmp_path, name, content):
-    TextIndex.build(TEXTS).save(tmp_path)
-    if content is None:
-        (tmp_path / name).unlink()
-    else:
-        (tmp_path / name).write_bytes(content)
+    TextIndex.build(TEXTS).save(str(tmp_path))
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_bytes(content and whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="no complete index"):
-        TextIndex.load(tmp_path)
+        TextIndex.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [POSTINGS, WORDS])
+def test_files_of_two_indexes_are_no_index(tmp_path, name):
+    for folder, texts in (("one", TEXTS), ("other", TEXTS[:2])):
+        TextIndex.build(texts).save(str(tmp_path / folder))
+    shutil.copy(tmp_path / "other" / name, tmp_path / "one" / name)
+    with pytest.raises(ValueError, match="no complete index"):
+        TextIndex.load(str(tmp_path / "one"))
+    shutil.copy(tmp_path / "one" / (POSTINGS if name == WORDS else WORDS), tmp_path / "one" / name)
+    with pytest.raises(ValueError, match="no complete index"):
+        TextIndex.load(str(tmp_path / "one"))
+
+
+def test_places_are_by_score_and_then_by_row():
+    index = TextIndex.build(["red shoe", "Red, red MUG", "", "blue shoe", "red shoe", "size 8", "red shoe lamp lamp"])
+    scores = index.scores("red shoe")
+    assert scores[0] == scores[4] > scores[6] > scores[2] == 0
+    assert places(scores, np.array([4, 0, 6, 2, 5])).tolist() == [2, 1, 3, 6, 7]
+    assert places_among(scores, np.array([4, 2]), np.array([4, 2, 0, 5])).tolist() == [2, 3]
+    assert places(index.scores("unknown"), np.arange(7)).tolist() == list(range(1, 8)), "without a known word rows decide"
 
 
 def test_best_rows():

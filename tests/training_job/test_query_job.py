@@ -10,7 +10,7 @@ from tgq.demo.catalog import draw_catalog
 from tgq.embedding.embed import embed
 from tgq.errors import SourceError, UsageError
 from tgq.night.ingestion import ingest
-from tgq.query_tower.config import FOLDER, version_of
+from tgq.query_tower.config import FOLDER, held_out_share, version_of
 from tgq.query_training.config import QueryTrainConfig
 from tgq.query_training.split import is_validation
 from tgq.registry.loading import load_query_tower, versions_of
@@ -57,6 +57,7 @@ def test_the_folder_is_the_encoder_with_a_tower_that_answers(night, spark, encod
     assert (out / FOLDER / tower.config.text).is_dir() and not (out / FOLDER / tower.config.text).resolve().is_relative_to(encoder)
     record = json.loads((out / FOLDER / "training.json").read_text())
     assert record["queries"] == result.queries > 0 and record["generated"] == result.generated > 0 and record["training"]["steps"] == 2
+    assert held_out_share(out / FOLDER) == OPTIONS.validation_share, "which promotion compares with its own share"
     assert any("judged queries" in line for line in told)
     with pytest.raises(UsageError, match="already holds an encoder"):
         train_query_tower(spark, night.settings, out, None, OPTIONS, 50, None, Silent())

@@ -6,13 +6,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.upkeep.ageing import age
 from tgq.index import build, generations
+from tgq.query_tower.config import FOLDER, QueryTowerConfig
+from tgq.query_tower.tower import QueryTower
 from tgq.registry import loading
-from tgq.registry.loading import versions_of
+from tgq.registry.champion import Promotion, encoder_name, model_path, read_history, store_encoder, write_history
+from tgq.registry.loading import query_version_of, versions_of
 from tgq.registry.selection import with_encoder
 from tgq.registry.tracking import open_tracker
 from tgq.retrieval import manifest
@@ -138,3 +142,32 @@ def test_an_encoder_that_cannot_be_read_keeps_its_features(make_night, items, wa
     loading._identity.cache_clear()
     lost = needed(with_encoder(night.settings, str(tiny_encoder)), warehouse.root)
     assert lost.towers is None and model in lost.models
+
+
+def test_every_promoted_query_tower_stays(spark, make_night, items, warehouse, tiny_encoder, tmp_path, mlflow_in):
+    """Also that of a promotion before the champion's, which a rollback gives back; and features of the published model are known as its own."""
+    mlflow_in(warehouse.root)
+    root, (model, tower) = warehouse.root, versions_of(str(tiny_encoder))
+    names = [model]
+    for seed in (0, 1):
+        folder = Path(shutil.copytree(tiny_encoder, tmp_path / f"encoder-{seed}"))
+        torch.manual_seed(seed)
+        QueryTower(QueryTowerConfig(model, 16, text="towers/text"), relative_to=folder).save(folder / FOLDER)
+        version = query_version_of(str(folder)) or ""
+        names.append(encoder_name(model, version))
+        files = store_encoder(root, str(folder), names[-1])
+        write_history(root, read_history(root).promoted(Promotion(model, f"2026-01-0{seed + 1}", names[-2], False, files, {}, query_version=version)))
+    night, data = make_night(), items(n=30, styles=3)
+    night = replace(night, settings=with_encoder(night.settings, "champion"))
+    data.write(night)
+    data.write_vectors(night, "tried", data.vectors)
+    build.build_index(night)
+    generations.publish_index(night, warehouse.versions("catalog_items", "item_embeddings"))
+    assert needed(night.settings, root).towers == {tower}
+
+    before = files_of(Path(root) / "models")
+    done = {one.name: one.found for one in maintain(spark, night.settings, False, Silent())}
+    assert done["item_embeddings: rows of other models"] == 30 and files_of(Path(root) / "models") == before
+    for name in names[1:]:
+        query_version_of.cache_clear()
+        assert name.endswith(str(query_version_of(model_path(root, name))))

@@ -100,7 +100,7 @@ class Encoder:
         tower = self._query_tower()
         if tower is None:
             return self.encode(texts=queries)
-        tower.need_fit(self.model_version)
+        tower.config.need_fit(self.model_version)
         return tower.encode_queries(queries)
 
     def _rows(self, images: Sequence[Any] | None, texts: Sequence[Any] | None, items: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import next_batch, parts_per_task, pending, write_plan
 from tgq.embedding.slices import encode_slices
-from tgq.registry.loading import towers_of, versions_of
+from tgq.registry.loading import need_query_tower, towers_of, versions_of
 from tgq.run.night import Night, StepResult
 from tgq.storage.artifacts import remove_folder
 
@@ -28,10 +28,11 @@ COMMIT_SHARE = 0.03  # a batch grows until its commit takes no larger share of i
 
 
 def need_model(night: Night) -> tuple[str, str]:
-    """(model version, tower version) of the run's encoder. Called before the first step, so that a missing model stops the run early.
+    """(model version, tower version) of the run's encoder. Called before the first step, so that a broken model stops the run early.
 
     Raises:
-        ModelError: the encoder folder or its weights are missing, or the weights do not fit the configuration.
+        ModelError: the encoder folder or its weights are missing, or the weights do not fit the configuration; or so with its query tower, or
+            that is for another model's item embeddings.
         DeviceError: the GPU that the settings demand is absent. On a cluster the first task raises it instead.
     """
     device = night.settings.encoder.device
@@ -39,6 +40,7 @@ def need_model(night: Night) -> tuple[str, str]:
         from tgq.inference.device import choose_device
 
         choose_device(device)
+    need_query_tower(night.model_folder)
     return versions_of(night.model_folder)
 
 

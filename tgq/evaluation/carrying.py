@@ -19,7 +19,7 @@ from tgq.retrieval.shards import ShardFile
 from tgq.run.night import Night
 from tgq.storage.files import Files
 
-FORMAT = 2  # to be raised when the same inputs and settings give other figures
+FORMAT = 3  # to be raised when the same inputs and settings give other figures
 
 
 @dataclass(frozen=True)

@@ -28,16 +28,17 @@ from tgq.errors import EvidenceError, GateError, TrackingError, UsageError
 from tgq.evaluation.averages import MINUS
 from tgq.evaluation.evaluate import score
 from tgq.evaluation.queries import validation_pairs, write_queries
-from tgq.evaluation.rivals import compare_searches, count_searches
+from tgq.evaluation.rivals import compare_searches, count_searches, need_unseen
 from tgq.index.pool import Pool, pool_members, write_pool
 from tgq.metrics.comparison import Difference, judge
 from tgq.metrics.metrics import ALL
 from tgq.metrics.names import metric_key
 from tgq.publishing.verdict import Row
-from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, read_history, store_encoder, write_history
-from tgq.registry.loading import query_version_of, versions_of
+from tgq.registry.champion import CHAMPION, Promotion, encoder_name, local_folder, model_of, read_history, store_encoder, write_history
+from tgq.registry.loading import need_query_tower, query_version_of, versions_of
 from tgq.registry.selection import named_folder, with_encoder
 from tgq.registry.tracking import Tracker, open_tracker
+from tgq.retrieval.manifest import load_current
 from tgq.run.night import Night, StepResult
 from tgq.run.opening import new_run_id
 from tgq.run.records import git_commit, record, run_step
@@ -93,15 +94,18 @@ def contenders_of(root: str, candidate: str) -> Contenders:
     """The candidate (a folder, or `default`) and the present champion of a warehouse.
 
     Raises:
-        ModelError: one of them is missing, incomplete, or was altered after it was promoted.
+        ModelError: one of them is missing, incomplete, or was altered after it was promoted, or has a query tower of another encoder.
     """
     folders = named_folder(candidate), named_folder(read_history(root).reference(root))
+    for folder in folders:
+        need_query_tower(folder)
     (first, _), (second, _) = map(versions_of, folders)
     return Contenders(first, folders[0], second, folders[1], *(query_version_of(folder) or "" for folder in folders))
 
 
 def dry_run(night: Night, contenders: Contenders) -> Iterator[str]:
-    """Lines that say what a promotion would compare. Nothing is written."""
+    """Lines that say what a promotion would compare. Nothing is written. Raises UsageError as `promote`."""
+    need_unseen(night, contenders.candidate_folder)
     limit = night.settings.evaluate.min_slice_queries
     yield f"candidate: model {contenders.names[0]} in {contenders.candidate_folder}"
     yield f"champion: model {contenders.names[1]} in {contenders.champion_folder}"
@@ -135,9 +139,11 @@ def promote(night: Night, contenders: Contenders, force: bool = False) -> dict[s
         The figures that `--summary` writes.
 
     Raises:
+        UsageError: the candidate's query tower was trained on queries that it would be compared on; see `need_unseen`.
         EvidenceError: too few validation queries for a comparison.
         TrackingError: MLflow does not answer; the champion stays.
     """
+    need_unseen(night, contenders.candidate_folder)
     night = open_comparison(night, contenders)
     tracker = open_tracker(night.settings.tracking.model_copy(update={"experiment": EXPERIMENT}), night.warehouse.root)
     tags = {"git_commit": git_commit(), **dict(zip(("candidate", "champion"), contenders.names, strict=True))}
@@ -206,7 +212,7 @@ def compare_metrics(night: Night, contenders: Contenders) -> tuple[list[Differen
 
     Raises:
         EvidenceError: too few validation queries. This is checked before anything is embedded, as far as possible.
-        ModelError: a query tower was made for another model's item embeddings.
+        ModelError: as `need_model`.
     """
     searches, limit = count_searches(night), night.settings.evaluate.min_slice_queries
     if not contenders.same_items:
@@ -336,6 +342,15 @@ def rollback_model(settings: Settings, to: str | None = None) -> str:
     register(tracker, folder, version, queries)
     write_history(root, history)
     return name
+
+
+def effect_of(root: str, before: str, now: str) -> str:
+    """What it means that the champion `now` takes the place of `before`; both are names of `encoder_name`."""
+    if model_of(before) != model_of(now):
+        return "the next nightly run embeds with it"
+    published = load_current(root)
+    at_once = published is not None and published.model_version == model_of(now)
+    return "searches use it at once" if at_once else "searches use it as soon as a night has published its item embeddings"
 
 
 def register(tracker: Tracker, folder: str, model_version: str, query_version: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
+from tgq.errors import UsageError
 from tgq.evaluation.averages import Averages, named_rows
 from tgq.evaluation.queries import large_slices
 from tgq.evaluation.ragged import tasks_of
@@ -21,7 +22,9 @@ from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index.pool import MAIN, RIVAL, Pool
 from tgq.metrics.names import SEARCH
 from tgq.publishing.verdict import Row
+from tgq.query_tower.config import held_out_share, tower_folder
 from tgq.query_training.split import is_validation
+from tgq.registry.champion import local_folder
 from tgq.registry.selection import with_encoder
 from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import Night
@@ -53,6 +56,25 @@ def count_searches(night: Night) -> int:
     return asked.join(gains.join(active, "item_id", "left_semi"), "query_id", "left_semi").count()
 
 
+def need_unseen(night: Night, candidate: str) -> None:
+    """Check that the training of a candidate's query tower held out the queries that the tower is to be compared on.
+
+    The queries of a smaller share are among those of a larger one, so a tower that held out at least `promote.share` has seen none of them.
+    A tower without a record of its training is compared.
+
+    Raises:
+        UsageError: it held out fewer training queries than `promote.share`, and there are training queries.
+        ModelError: the record of its training is broken.
+    """
+    place, share = tower_folder(local_folder(candidate)), night.settings.promote.share
+    held_out = held_out_share(place) if place else None
+    if held_out is not None and held_out < share and night.warehouse.has_rows("relevance_queries", {"split": "train"}):
+        raise UsageError(
+            f"the query tower {place} was trained with validation_share={held_out:g}, so it has seen queries that promote.share={share:g} compares on",
+            f"lower promote.share, or train it again with --option validation_share={share:g}",
+        )
+
+
 def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tuple[str, str]) -> tuple[list[Row], dict[str, Any]]:
     """Metrics of candidate and champion on the held-out searches, with their paired differences, as rows of `named_rows`, and figures.
 
@@ -62,7 +84,7 @@ def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tupl
         names: of candidate and champion in the rows.
 
     Raises:
-        ModelError: a query tower was made for another model's item embeddings.
+        ModelError: a query tower is broken, or for another model's item embeddings.
 
     Cost: as a night's evaluation of so many search queries with two systems; the judgments of all training queries are read once.
     """
@@ -73,9 +95,7 @@ def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tupl
     queries = with_memberships(asked, options.query_slices)
     slices, small = large_slices(queries, options)
     n = queries.count()
-    own = QueryEncoder.of(night, pool)
-    assert pool.rival is not None  # a promotion's pool holds both models' vectors
-    champion = QueryEncoder.of(replace(night, settings=with_encoder(night.settings, champion_folder)), replace(pool, model_version=pool.rival))
+    own, champion = (QueryEncoder.of(one) for one in (night, replace(night, settings=with_encoder(night.settings, champion_folder))))
     encoder = BothEncoders(own.folder, own.device, own.dtype, champion)
     systems = dict(zip((MAIN, RIVAL), names, strict=True))
     scoring = SearchScoring(pool, tuple(systems), options.ks, encoder)

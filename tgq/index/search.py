@@ -136,7 +136,7 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
 
     folder = need_encoder(settings, published)
     if text is not None and (tower := load_query_tower(folder, settings.encoder.device)) is not None:
-        tower.need_fit(published.model_version)
+        tower.config.need_fit(published.model_version)
         return tower.encode_queries([text])
     encoder = load_encoder(folder, settings.encoder.device, settings.encoder.dtype)
     pixels, index = None, -1

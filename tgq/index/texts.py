@@ -38,7 +38,7 @@ def text_index(root: str, published: Manifest) -> TextIndex:
     """
     place = cached_folder(published)
     try:
-        found = TextIndex.load(place)
+        found = TextIndex.load(str(place))
         if len(found) == sum(file.n_items for file in published.shards):
             os.utime(place)  # used last, so it is kept
             return found
@@ -66,7 +66,7 @@ def _keep(index: TextIndex, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
     try:
-        index.save(staging)
+        index.save(str(staging))
         staging.chmod(0o755)
         if place.exists():  # damaged, or another writer was faster
             shutil.rmtree(place)

@@ -11,7 +11,7 @@ from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
 FOLDER = "query_tower"  # in an encoder's folder
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, RECORD = "config.json", "model.safetensors", "training.json"  # the record of its training may be absent
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,38 @@ class QueryTowerConfig:
         except (ValueError, TypeError) as error:
             raise ModelError(f"{path} is not the configuration of a query tower ({error})", "train it again with this version") from None
 
+    def need_fit(self, model_version: str) -> None:
+        """Check that the tower answers with the item embeddings of `model_version`.
+
+        Raises:
+            ModelError: it was trained for those of another encoder, so its vectors cannot be compared with them.
+        """
+        if self.item_model != model_version:
+            raise ModelError(
+                f"the query tower is for item embeddings of model {self.item_model}, these are of {model_version}",
+                f"train it again with `tgq train-queries`, or remove {FOLDER} from the encoder's folder",
+            )
+
 
 def tower_folder(encoder_folder: str | Path) -> Path | None:
     """The folder of an encoder's query tower; None if the encoder has none."""
     folder = Path(encoder_folder) / FOLDER
     return folder if (folder / CONFIG).is_file() else None
+
+
+def held_out_share(folder: Path) -> float | None:
+    """The share of the training queries that the training of a query tower held out, as its record says; None without a record.
+
+    Raises:
+        ModelError: the file is not the record of a training.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        return float(json.loads(path.read_text())["training"]["validation_share"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} is not the record of a query tower's training ({error})", "copy it again, or remove it") from None
 
 
 def version_of(folder: Path) -> str:

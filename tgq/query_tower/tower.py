@@ -53,18 +53,6 @@ class QueryTower(nn.Module):
         """De, the width of its vectors."""
         return self.config.dim
 
-    def need_fit(self, model_version: str) -> None:
-        """Check that it answers with the item embeddings of `model_version`.
-
-        Raises:
-            ModelError: it was trained for those of another encoder, so its vectors cannot be compared with them.
-        """
-        if self.config.item_model != model_version:
-            raise ModelError(
-                f"the query tower is for item embeddings of model {self.config.item_model}, these are of {model_version}",
-                "train it again with `tgq train-queries`",
-            )
-
     def forward(self, pooled: Tensor) -> Tensor:
         """Unit vectors `[B, De]` of pooled text features `[B, Dp]`."""
         return F.normalize(self.project(F.normalize(pooled - self.mean, dim=-1)), dim=-1)

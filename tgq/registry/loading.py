@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.towers import hub
 from tgq.errors import WarehouseError
-from tgq.query_tower.config import tower_folder, version_of
+from tgq.query_tower import config as query_config
+from tgq.query_tower.config import QueryTowerConfig, tower_folder, version_of
 from tgq.registry.champion import local_folder
 from tgq.storage.files import Files
 from tgq.storage.paths import cache_folder
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from tgq.encoder.towers.text import TextTower
     from tgq.query_tower.tower import QueryTower
 
-ENCODER_CODE = Path(hub.__file__).parents[1]
+ENCODER_CODE, QUERY_CODE = Path(hub.__file__).parents[1], Path(query_config.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,57 @@ def towers_of(folder: str) -> Towers:
 def _identity(folder: str) -> tuple[str, Towers]:
     """The versions, noted in the cache under a hash of everything that they are computed from: to build an encoder takes seconds."""
     place = Path(local_folder(folder))
-    note = f"{_digest(place)}.json"
-    notes = Files(cache_folder() / "versions")
-    try:
-        model_version, vision, text = json.loads(notes.read(note))
-    except (OSError, ValueError):  # no note yet, or half a note
+    config = EncoderConfig.read(place)
+    references = (config.vision, config.text, config.llm)
+
+    def identity() -> list[str]:
         from tgq.encoder.model import TGQFormer
 
         encoder = TGQFormer.from_pretrained(place)
-        model_version, vision, text = encoder.model_version, encoder.vision.fingerprint, encoder.text.fingerprint
-        with contextlib.suppress(WarehouseError):  # a cache that is not writable costs time only
-            notes.write(note, json.dumps([model_version, vision, text]).encode())
+        return [encoder.model_version, encoder.vision.fingerprint, encoder.text.fingerprint]
+
+    model_version, vision, text = _noted([place, *(hub.resolve(reference, place) for reference in references if reference)], (ENCODER_CODE,), identity)
     return model_version, Towers(vision, text)
 
 
-def _digest(place: Path) -> str:
-    """A hash of the files of an encoder and of its towers, and of the code that makes versions of them."""
-    config = EncoderConfig.read(place)
-    references = (config.vision, config.text, config.llm)
-    folders = [place, *(hub.resolve(reference, place) for reference in references if reference)]
+@functools.lru_cache(maxsize=4)
+def need_query_tower(folder: str) -> None:
+    """Check that the query tower of an encoder's folder or URI, if any, can be loaded and is for the encoder's own item embeddings.
+
+    Cost: hashes of its files; what is found is noted in the cache, as to load it takes seconds.
+
+    Raises:
+        ModelError: it is incomplete or broken, was altered after its promotion, or is for another encoder's item embeddings.
+    """
+    place = tower_folder(local_folder(folder))
+    if place is None:
+        return
+    config = QueryTowerConfig.read(place)
+    config.need_fit(versions_of(folder)[0])
+
+    def check() -> list[str]:
+        from tgq.query_tower.tower import QueryTower
+
+        QueryTower.load(place)
+        return ["complete"]
+
+    _noted([place, hub.resolve(config.text, place)], (ENCODER_CODE, QUERY_CODE), check)
+
+
+def _noted(folders: Sequence[Path], code: Sequence[Path], find: Callable[[], list[str]]) -> list[str]:
+    """What `find` finds in these folders by this code, noted under a hash of all their files."""
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
-    code = sorted(ENCODER_CODE.rglob("*.py"))
-    hashes = [f"{file.name} {hub.sha256_of(file)}" for file in (*files, *code)]
-    return hashlib.sha256("\n".join([metadata.version("transformers"), *hashes]).encode()).hexdigest()
+    sources = [file for folder in code for file in sorted(folder.rglob("*.py"))]
+    hashes = [f"{file.name} {hub.sha256_of(file)}" for file in (*files, *sources)]
+    note = hashlib.sha256("\n".join([metadata.version("transformers"), *hashes]).encode()).hexdigest() + ".json"
+    notes = Files(cache_folder() / "versions")
+    try:
+        found: list[str] = json.loads(notes.read(note))
+    except (OSError, ValueError):  # no note yet, or half a note
+        found = find()
+        with contextlib.suppress(WarehouseError):  # a cache that is not writable costs time only
+            notes.write(note, json.dumps(found).encode())
+    return found
 
 
 @functools.lru_cache(maxsize=1)

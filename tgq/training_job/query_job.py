@@ -18,7 +18,7 @@ from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, UsageError
 from tgq.inference.device import choose_device
-from tgq.query_tower.config import FOLDER, QueryTowerConfig, version_of
+from tgq.query_tower.config import FOLDER, RECORD, QueryTowerConfig, version_of
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.config import QueryTrainConfig
 from tgq.query_training.data import Items, JudgedQueries
@@ -42,7 +42,6 @@ from tgq.training_job.query_sets import ItemSample, Judged, item_sample, near_it
 MAX_QUERIES = 50_000  # training queries on the driver
 GENERATED_VALIDATION = 500  # generated queries that validate where no shopper's query does
 NEAR = 20  # items near a query that are candidates for its hard negatives
-RECORD = "training.json"
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def promote(
 ) -> None:  # fmt: skip
     """Make an encoder the champion if it is not worse than the present one on the validation queries; exit 3 if it is.
 
-    The next nightly run embeds with the champion.
+    The next nightly run embeds with the champion. If only the query tower changes, search uses the new one at once.
 
     Example: tgq promote my-encoder --warehouse warehouse --summary promotion.json
     """
@@ -118,8 +118,8 @@ def promote(
         raise refused
     for reason in found["reasons"]:
         err.print(f"tgq: promoted by --force although {reason}", style="yellow", markup=False, soft_wrap=True)
-    effect = "search uses its query tower from now on" if contenders.same_items else "the next nightly run embeds with it"
-    out.print(f"the champion is now {contenders.names[0]}; {effect}", soft_wrap=True)
+    now, before = contenders.names
+    out.print(f"the champion is now {now}; {promotion.effect_of(night.warehouse.root, before, now)}", soft_wrap=True)
 
 
 @commands.command("rollback-model")
@@ -135,13 +135,16 @@ def rollback_model(
     If only the query tower changes, search uses the earlier one at once.
     """
     from tgq.evaluation import promotion
+    from tgq.registry.champion import read_history
     from tgq.storage.lock import warehouse_lock
 
     settings = settings_of(profiles, sets, None, warehouse).settings
     promotion.need_champion(settings)
-    with warehouse_lock(need_warehouse(settings)):
+    root = need_warehouse(settings)
+    with warehouse_lock(root):
+        before = read_history(root).champion
         name = promotion.rollback_model(settings, to)
-    out.print(f"the champion is now {name}; the next nightly run embeds with it", soft_wrap=True)
+    out.print(f"the champion is now {name}; {promotion.effect_of(root, before.name if before else name, name)}", soft_wrap=True)
 
 
 @commands.command()

@@ -17,7 +17,6 @@ from tgq.embedding.executor.daemon import preloaded
 from tgq.evaluation.averages import Averages, named_rows
 from tgq.evaluation.queries import large_slices
 from tgq.evaluation.ragged import tasks_of
-from tgq.evaluation.search import bm25
 from tgq.evaluation.search.examples import Example, examples
 from tgq.evaluation.search.judged import has_queries, with_memberships, write_judged
 from tgq.evaluation.search.scoring import COMPARED, SCORED, SearchScoring, parts_of, systems_of
@@ -25,6 +24,7 @@ from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index.pool import Pool, item_frame
 from tgq.metrics.names import SEARCH
 from tgq.publishing.verdict import Row
+from tgq.retrieval.bm25 import TextIndex
 from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import Night
 
@@ -43,12 +43,12 @@ def measure_search(night: Night, pool: Pool) -> Searched:
     """Measure the search queries of `evaluate.split` that have a judged, active item with a gain.
 
     Raises:
-        ModelError: the query tower was made for another model's item embeddings.
+        ModelError: the query tower is broken, or for another model's item embeddings.
     """
     if not pool.rows or not has_queries(night):
         return Searched()
     options, shown = night.settings.evaluate, night.settings.report
-    encoder, place = QueryEncoder.of(night, pool), night.staging("evaluate", "search")
+    encoder, place = QueryEncoder.of(night), night.staging("evaluate", "search")
     systems = systems_of(pool, options.baselines, options.bm25)
     index = f"{place}/bm25" if options.bm25 else None
     with ThreadPoolExecutor(1, "bm25") as beside:
@@ -86,8 +86,9 @@ def build_index(night: Night, pool: Pool, folder: str) -> int:
     texts = item_frame(night, pool).select("item_id", "position").join(items, "item_id").select("position", text)
 
     def build(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        n = bm25.write_index(folder, (text for batch in batches for text in batch["text"].to_pylist()))
-        yield pa.RecordBatch.from_pydict({"n": [n]})
+        index = TextIndex.build(text for batch in batches for text in batch["text"].to_pylist())
+        index.save(folder)
+        yield pa.RecordBatch.from_pydict({"n": [len(index)]})
 
     ordered = texts.repartition(1).sortWithinPartitions("position")
     return sum(row["n"] for row in ordered.mapInArrow(build, "n long").collect())

@@ -3,7 +3,8 @@
 A system is a kind of vectors of the pool, which the queries are encoded for, or `bm25`. All systems rank the same queries over the whole
 pool. Items without a judgment count as not relevant there; `judged_ndcg` is over the query's judged items only.
 
-Cost per kind of vectors: queries x pool inner products, and the pool is streamed once for every pass (`passes`). BM25: see its module.
+Cost per kind of vectors: queries x pool inner products, and the pool is streamed once for every pass (`passes`). BM25: the postings of each
+query's words, and 2 comparisons for each judged item and item of the pool.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import pyarrow as pa
 from tgq.evaluation.averages import Part
 from tgq.evaluation.ragged import Ragged, passes, ragged
 from tgq.evaluation.scoring import NEVER
-from tgq.evaluation.search.bm25 import Index, places, places_among
 from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index.pool import MAIN, Pool, read_blocks
 from tgq.metrics.metrics import Metric, ndcg, query_metrics
 from tgq.metrics.names import BM25
 from tgq.metrics.ranks import count_above, listed_above
+from tgq.retrieval.bm25 import TextIndex, places, places_among
 
 NDCG_CUTOFFS, JUDGED_CUTOFF = (1, 5, 10), 10
 HEADLINE, JUDGED_NDCG = Metric("ndcg", 10), Metric("judged_ndcg", JUDGED_CUTOFF)
@@ -88,7 +89,7 @@ class SearchScoring:
 
     def _bm25(self, texts: list[str], found: Ragged, ignored: Ragged) -> tuple[np.ndarray, np.ndarray]:
         assert self.index is not None
-        index = Index.open(self.index)
+        index = TextIndex.load(self.index)
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for number, text in enumerate(texts):
             own, others = (r["position"][r.offsets[number] : r.offsets[number + 1]] for r in (found, ignored))

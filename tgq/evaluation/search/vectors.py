@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tgq.encoder.text import metadata_text, normalise
-from tgq.errors import ModelError
-from tgq.index.pool import MAIN, Pool
-from tgq.query_tower.config import QueryTowerConfig, tower_folder
-from tgq.registry.champion import local_folder
-from tgq.registry.loading import load_encoder, load_query_tower, load_text_tower
+from tgq.index.pool import MAIN
+from tgq.registry.loading import load_encoder, load_query_tower, load_text_tower, need_query_tower
 from tgq.run.night import Night
 
 TEXT_BATCH, ENCODER_BATCH = 256, 64
@@ -32,18 +28,13 @@ class QueryEncoder:
     dtype: str
 
     @classmethod
-    def of(cls, night: Night, pool: Pool) -> QueryEncoder:
+    def of(cls, night: Night) -> QueryEncoder:
         """The encoder of the night's queries.
 
         Raises:
-            ModelError: its query tower was made for another model's item embeddings.
+            ModelError: see `need_query_tower`.
         """
-        place = tower_folder(local_folder(night.model_folder))
-        if place and (made_for := QueryTowerConfig.read(Path(place)).item_model) != pool.model_version:
-            raise ModelError(
-                f"the query tower {place} was trained for item embeddings of model {made_for}, and these are of {pool.model_version}",
-                "train it again for this encoder, or remove its folder",
-            )
+        need_query_tower(night.model_folder)
         return cls(night.model_folder, night.settings.encoder.device, night.settings.encoder.dtype)
 
     def vectors(self, kind: str, texts: Sequence[str]) -> np.ndarray:
