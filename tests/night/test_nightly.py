@@ -97,7 +97,7 @@ def test_a_killed_night_is_taken_up_and_a_refused_one_moves_nothing(begin, shop,
 
 def test_a_query_tower_of_another_encoder_stops_a_night_before_its_first_step(begin, shop, tiny_encoder, tmp_path):
     folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
-    QueryTower(QueryTowerConfig("0" * 16, 16, text="../towers/text"), relative_to=folder / FOLDER).save(folder / FOLDER)
+    QueryTower(QueryTowerConfig("0" * 16, 16, text="towers/text"), relative_to=folder).save(folder / FOLDER)
     night = begin(shop, f"encoder.path={folder}")
     with pytest.raises(ModelError, match="the query tower is for item embeddings of model 0000000000000000, these are of"):
         night.run(list(STEPS))
