@@ -82,7 +82,7 @@ def test_equal_scores_count_against_an_item():
 
 def test_training_finds_the_items_and_keeps_the_best_weights(tower, shop):
     items, sets = shop
-    config = QueryTrainConfig(steps=40, batch=16, others=32, lr=3e-3, layers_lr=1e-3, evaluate_every=20)
+    config = QueryTrainConfig(steps=40, batch=16, others=32, trained_layers=1, lr=1e-2, layers_lr=3e-3, evaluate_every=20)
     logged = []
     history = train_queries(tower, items, sets, config, log=lambda stage, step, values: logged.append((stage, step)))
     assert list(dict.fromkeys(row["stage"] for row in history)) == ["start", "domain", "picture", "both", "fusion"], "no item has a text feature"

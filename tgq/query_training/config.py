@@ -20,8 +20,8 @@ class QueryTrainConfig:
     judged: int = 8  # judged items of a query in a batch, those of the highest grades first
     hard: int = 4  # of each query's hard negatives in a batch
     others: int = 2048  # random items that are candidates of every query of a batch
-    trained_layers: int = 1  # top layers of the text checkpoint that are fine-tuned; 0: only the linear map
-    lr: float = 3e-4  # peak learning rate of the linear map, and of a jointly trained item side
+    trained_layers: int = 0  # top layers of the text checkpoint that are fine-tuned; 0: only the linear map, which is much faster
+    lr: float = 1e-3  # peak learning rate of the linear map, and of a jointly trained item side
     layers_lr: float = 5e-5  # peak learning rate of the fine-tuned layers
     weight_decay: float = 0.01  # of AdamW
     warmup: float = 0.1  # share of a stage's steps

@@ -9,8 +9,9 @@ side of the items, and last with the items themselves.
     both      the sum of the two losses before
     fusion    queries -> the item embeddings; the item side may be trained with it
 
-Each stage starts from the best weights so far by NDCG@10 of the validation queries over all items, and replaces them only if it finds better
-ones. `picture`, and then `both`, are skipped if no item has a picture.
+Each stage goes on with the weights of the one before, also where they are worse for the moment: an alignment prepares the next stage. The
+training ends with the best weights of all its evaluations, by NDCG@10 of the validation queries over all items. `picture`, and then `both`,
+are skipped if no item has a picture.
 """
 
 from __future__ import annotations
@@ -112,7 +113,6 @@ def train_queries(
     for stage in config.order:
         if (stage in (PICTURE, BOTH) and not items.has_image.any()) or (stage == TEXT and not items.has_text.any()):
             continue
-        tower.load_own_state(best.tower)
         queries, features = (sets.generated, generated) if stage == DOMAIN else (training, judged)
         if not len(queries):
             continue
