@@ -1,11 +1,12 @@
 """How well queries of a search find items: BM25, the frozen text tower, and the query tower after each stage and over each item design.
 
-    python benchmarks/quality/queries.py [--sets homedepot fashion retrotech demo] [--seeds 5] [--steps 100] [--work DIR] [--out DIR]
+    python benchmarks/quality/queries.py [--sets homedepot fashion retrotech demo] [--seeds 5] [--steps 200] [--work DIR] [--out DIR]
 
 Queries are split by their text: half are for the test, 15 % of the others validate. Metrics are exact, over all items of the catalog;
 unjudged items count as irrelevant, and judged NDCG@10 is over the judged items only. A figure is the mean over seeds of the mean over test queries.
 Intervals are 95 %, bootstrapped over test queries of their means over seeds; differences are paired by query. The weights of a seed are chosen on
-validation queries. All towers have the same budget of steps in each stage.
+validation queries. All towers of a set have the same number of steps, divided among their stages. The learning rates, the temperature and the
+number of trained layers of a set (BUDGETS) were chosen on its validation queries with seed 0.
 """
 
 from __future__ import annotations
@@ -52,35 +53,40 @@ class Variant:
     stages: str = "domain,text,picture,both,fusion"
     items: str = "both"  # both, text or image: what the item embeddings are made of
     joint: str = ""  # plain, moe or tgq
-    layers: int = 0
+    layers: int | None = None  # trained layers of the checkpoint; None: those of the set
     pictures: bool = False  # needs pictures
 
 
-FULL = Variant("all stages")
+BUDGETS: dict[str, dict] = {
+    "homedepot": {"trained_layers": 2, "lr": 3e-4, "layers_lr": 1e-4, "temperature": 0.05},
+    "fashion": {"trained_layers": 0, "lr": 3e-3, "temperature": 0.02},
+}  # of QueryTrainConfig; others have its defaults
+MAIN = Variant("fusion only", stages="fusion")
+ALL = Variant("all stages")
 VARIANTS = (
     Variant("closed form only", stages=""),
-    Variant("domain", stages="domain"),
-    Variant("domain, text", stages="domain,text"),
-    Variant("domain, picture", stages="domain,picture", pictures=True),
-    Variant("domain, text, picture", stages="domain,text,picture", pictures=True),
-    Variant("domain, text, picture, both", stages="domain,text,picture,both", pictures=True),
-    FULL,
-    Variant("fusion only", stages="fusion"),
-    Variant("without domain", stages="text,picture,both,fusion"),
-    Variant("without alignments", stages="domain,fusion"),
-    Variant("without text alignment", stages="domain,picture,fusion", pictures=True),
-    Variant("without picture alignment", stages="domain,text,fusion", pictures=True),
+    MAIN,
+    ALL,
+    Variant("domain, then fusion", stages="domain,fusion"),
+    Variant("text, then fusion", stages="text,fusion"),
+    Variant("picture, then fusion", stages="picture,fusion", pictures=True),
+    Variant("text, picture, both, then fusion", stages="text,picture,both,fusion", pictures=True),
+    Variant("both, then fusion", stages="both,fusion", pictures=True),
+    Variant("text alone", stages="text"),
+    Variant("picture alone", stages="picture", pictures=True),
     Variant("reverse order", stages="fusion,both,picture,text,domain"),
-    Variant("one layer trained", layers=1),
-    Variant("items: text alone", items="text", pictures=True),
-    Variant("items: picture alone", items="image", pictures=True),
-    Variant("joint: linear fusion", joint="plain"),
-    Variant("joint: mixture of bilinear experts", joint="moe"),
-    Variant("joint: TGQ-Former's head", joint="tgq", pictures=True),
+    Variant("linear map alone", stages="fusion", layers=0),
+    Variant("one layer trained", stages="fusion", layers=1),
+    Variant("items: text alone", stages="fusion", items="text", pictures=True),
+    Variant("items: picture alone", stages="fusion", items="image", pictures=True),
+    Variant("joint: linear fusion", stages="fusion", joint="plain"),
+    Variant("joint: mixture of bilinear experts", stages="fusion", joint="moe"),
+    Variant("joint: TGQ-Former's head", stages="fusion", joint="tgq", pictures=True),
 )
-DIFFERENCES = (("all stages", "bm25"), ("all stages", "frozen text tower"), ("all stages", "encoder, query as title"), ("all stages", "items: text alone"),
-               ("all stages", "fusion only"), ("all stages", "reverse order"), ("joint: mixture of bilinear experts", "all stages"),
-               ("joint: TGQ-Former's head", "all stages"), ("one layer trained", "all stages"))  # fmt: skip
+HYBRID = "fusion only + bm25"
+PAIRS = ("bm25", "frozen text tower", "encoder, query as title", "closed form only", "items: text alone")
+DIFFERENCES = (*((MAIN.name, other) for other in PAIRS), (HYBRID, "bm25"), (ALL.name, MAIN.name), ("reverse order", ALL.name),
+               *((variant.name, MAIN.name) for variant in VARIANTS if variant.joint or variant.layers is not None))  # fmt: skip
 
 
 class FrozenTower(QueryTower):
@@ -98,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=["homedepot", "fashion", "retrotech"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=100, help="batches in each stage")
+    parser.add_argument("--steps", type=int, default=200, help="batches of a training, divided among its stages")
     parser.add_argument("--variants", nargs="+", help="names of variants (default: all)")
     parser.add_argument("--work", type=Path, default=Path("build/quality-queries"), help="folder for features and finished trials")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
@@ -125,6 +131,9 @@ def study(catalog: QueryCatalog, args: argparse.Namespace) -> dict:
     for variant in chosen:
         seeds = [trial(catalog, variant, seed, (training, validation, test), args) for seed in range(args.seeds)]
         systems[variant.name] = {metric: np.stack([seed[metric] for seed in seeds]) for metric in METRICS}
+        if variant is MAIN:
+            fused = [hybrid(catalog, seed["asking"], test) for seed in seeds]
+            systems[HYBRID] = {metric: np.stack([found[metric] for found in fused]) for metric in METRICS}
         print(f"{catalog.name}, {variant.name}: " + ", ".join(f"{m} {systems[variant.name][m].mean():.3f}" for m in METRICS), flush=True)
     figures = {name: {metric: summary(values) for metric, values in found.items()} for name, found in systems.items()}
     differences = {f"{a} - {b}": {m: difference(systems[a][m], systems[b][m]) for m in METRICS} for a, b in DIFFERENCES if a in systems and b in systems}
@@ -159,6 +168,20 @@ def measured(asking: np.ndarray, vectors: np.ndarray, queries: JudgedQueries) ->
     return of_scores((row for start in range(0, len(asking), 256) for row in asking[start : start + 256] @ vectors.T), queries)
 
 
+def hybrid(catalog: QueryCatalog, asking: np.ndarray, queries: JudgedQueries) -> dict[str, np.ndarray]:
+    """Metrics of the tower's ranking fused with BM25's by reciprocal ranks, of the first 1000 places of each, as `tgq search --hybrid` does."""
+    index = TextIndex.build(catalog.texts)
+
+    def fused(vector: np.ndarray, text: str) -> np.ndarray:
+        total = np.zeros(len(catalog.ids))
+        for scores in (catalog.items.vectors @ vector, index.scores(text)):
+            best = np.argsort(-scores, kind="stable")[:1000]
+            total[best] += np.where((scores[best] > 0) | (scores.min() < 0), 1 / (60 + np.arange(1, len(best) + 1)), 0)
+        return total
+
+    return of_scores((fused(vector, text) for vector, text in zip(asking, queries.texts, strict=True)), queries)
+
+
 def of_scores(scores: Iterable[np.ndarray], queries: JudgedQueries) -> dict[str, np.ndarray]:
     """Metrics over all items, and over the judged items, from the scores of each query, float32 [N].
 
@@ -169,7 +192,7 @@ def of_scores(scores: Iterable[np.ndarray], queries: JudgedQueries) -> dict[str,
         own = slice(queries.offsets[number], queries.offsets[number + 1])
         order = np.random.default_rng(0).permutation(len(row))
         place = np.empty(len(row), np.int64)
-        place[order[np.argsort(-np.round(row, 6)[order], kind="stable")]] = np.arange(1, len(row) + 1)
+        place[order[np.argsort(-np.round(row, 6 if row.dtype == np.float32 else 12)[order], kind="stable")]] = np.arange(1, len(row) + 1)
         ranks[own] = place[queries.items[own]]
         judged[own] = np.argsort(np.argsort(ranks[own])) + 1
     return {**metrics_of_ranks(queries, ranks), "judged_ndcg@10": metrics_of_ranks(queries, judged)["ndcg@10"]}
@@ -189,18 +212,22 @@ def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[Judge
     side = item_side(catalog, variant.joint, seed) if variant.joint else None
     if side is not None:
         items = replace(items, vectors=side.vectors())
-    options = QueryTrainConfig(seed=seed, stages=variant.stages, steps=args.steps, trained_layers=variant.layers, joint=side is not None, evaluate_every=25)
+    budget = BUDGETS.get(catalog.name, {}) | ({} if variant.layers is None else {"trained_layers": variant.layers})
+    names = [n for n in variant.stages.split(",") if n and (items.image.any() or n not in ("picture", "both"))]
+    steps = args.steps // max(1, len(names))
+    options = QueryTrainConfig(seed=seed, stages=",".join(names), steps=steps, joint=side is not None, evaluate_every=max(10, steps // 4), **budget)
     texts = [Item(row["title"] or "", row["brand"] or "", row["category"] or "", dict(row["attributes"] or {})) for row in catalog.fields]
     made = generated_queries(texts, 1, 0)  # the same for all seeds, whose batches and random items differ
     made = [made[i] for i in np.random.default_rng(0).permutation(len(made))[: options.domain_queries]]
     generated = JudgedQueries.of_single_items([query.text for query in made], np.array([query.item for query in made]))
     torch.manual_seed(seed)
-    design = QueryTower if variant.layers else FrozenTower
-    tower = design(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=variant.layers)).eval()
+    design = QueryTower if options.trained_layers else FrozenTower
+    tower = design(QueryTowerConfig("0" * 16, vectors.shape[1], trained_layers=options.trained_layers)).eval()
     take_encoder_map(tower, TGQFormer.from_pretrained("default").head.base)
     history = train_queries(tower, items, QuerySets(training, validation, generated), options, side, prior=True)
     print("   ", [(row["stage"], row["step"], round(float(row["validation_ndcg"]), 4)) for row in history], flush=True)
-    found = measured(tower.encode_queries(list(test.texts)), side.vectors() if side is not None else vectors, test)
+    asking = tower.encode_queries(list(test.texts))
+    found = measured(asking, side.vectors() if side is not None else vectors, test) | {"asking": asking}
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.savez(kept, **found, seconds=np.array(time.perf_counter() - began))
     return found
@@ -249,7 +276,7 @@ def table(catalog: QueryCatalog, found: dict, args: argparse.Namespace) -> str:
     """The figures in Markdown."""
     figures, counts = found["figures"], found["figures"]["counts"]
     sizes = f"{counts['items']:,} items; {counts['training']:,} training, {counts['validation']:,} validation and {counts['test']:,} test queries"
-    how = f"{counts['seeds']} seeds, {counts['steps']} steps in each stage. In percent, with 95 % intervals over queries."
+    how = f"{counts['seeds']} seeds, {counts['steps']} steps. In percent, with 95 % intervals over queries."
     lines = [f"# Queries of `{catalog.name}`", "", f"{sizes}; {how}", ""]
     lines += ["| system | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
     for name, metrics in figures["systems"].items():

@@ -152,6 +152,7 @@ def _present_vectors(night: Night, encoder: TGQFormer, texts: list[str]) -> np.n
         return np.zeros((0, encoder.dim), np.float32)
     present = load_query_tower(night.model_folder)
     if present is not None:
+        present.config.need_fit(encoder.model_version)
         return present.encode_queries(texts)
     parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
     return np.concatenate([encoder.encode(None, torch.full((len(part),), -1), part, [""] * len(part)).embedding.numpy() for part in parts])
