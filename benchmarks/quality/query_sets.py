@@ -78,7 +78,7 @@ def read_catalog(name: str, work: Path) -> QueryCatalog:
     texts = [encoder_texts(row, settings.metadata)[0] for row in rows]
     fields = [readable_fields(row, settings.metadata) for row in rows]
     items = Items(arrays["vectors"], arrays["text"], arrays["image"])
-    judged = clicked(folder, settings) if settings.queries.clicks.path else judgments(folder, settings)
+    judged = clicked(folder, settings) if settings.queries.clicks.path else judgments(folder)
     extra = (arrays[key] for key in ("text_only", "image_only", "shifted"))
     return QueryCatalog(name, settings, ids, texts, fields, items, *extra, queries=queries_of(judged, ids, settings))
 
@@ -123,7 +123,7 @@ def encoded(encoder: TGQFormer, settings: Settings, rows: list[dict], images: pd
     return out
 
 
-def judgments(folder: Path, settings: Settings) -> pd.DataFrame:
+def judgments(folder: Path) -> pd.DataFrame:
     """(text, item_id, grade) of the files of queries and judgments."""
     queries, judged = (pd.read_parquet(folder / f"{name}.parquet") for name in ("queries", "judgments"))
     return judged.merge(queries, on="query_id").rename(columns={"query": "text"})[["text", "item_id", "grade"]]

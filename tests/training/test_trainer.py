@@ -165,7 +165,7 @@ def test_training_ends_early_where_nothing_gets_better(encoder):
 
 
 def test_the_learning_rate_warms_up_linearly_and_decays_as_a_cosine():
-    rates = [learning_rate_factor(step, TrainConfig(steps=100, warmup=0.1)) for step in range(1, 101)]
+    rates = [learning_rate_factor(step, 100, 0.1) for step in range(1, 101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert rates[10:] == pytest.approx(0.5 + 0.5 * np.cos(np.pi * np.arange(90) / 90))
 

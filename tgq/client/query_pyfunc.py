@@ -18,6 +18,7 @@ import numpy as np
 
 from tgq.errors import ModelError, UsageError
 from tgq.query_tower.config import CONFIG, WEIGHTS, QueryTowerConfig, tower_folder, version_of
+from tgq.storage.new_folder import new_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,19 +69,8 @@ def save_query_model(encoder_folder: str | Path, folder: str | Path) -> Path:
     version_of(tower)  # whole, or an error
     if out.exists():
         raise UsageError(f"{out} exists", "give a new folder, or delete this one")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror})", "give a folder where you may write") from None
-    try:
+    with new_folder(out) as scratch:
         _write(tower, scratch)
-        scratch.chmod(0o755)
-        scratch.rename(out)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror})", "choose another folder, or free disk space") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return out
 
 

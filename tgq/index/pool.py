@@ -197,7 +197,7 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
             artifacts.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: artifacts.matrix_column(vectors)}))
     for kind in FEATURES:
         if kind in table.column_names:
-            matrix = _half_matrix(table[kind])
+            matrix = half_matrix(table[kind])
             widths[kind] = matrix.shape[1]
             if matrix.shape[1]:
                 artifacts.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: artifacts.matrix_column(matrix)}))
@@ -233,7 +233,7 @@ def list_matrix(column: pa.ChunkedArray) -> np.ndarray:
     return values.reshape(len(column), width)
 
 
-def _half_matrix(column: pa.ChunkedArray) -> np.ndarray:
+def half_matrix(column: pa.ChunkedArray) -> np.ndarray:
     """A column of float16 bytes as float16 [n, D]; zeros where there are none."""
     values = column.to_pylist()
     width = max((len(v) for v in values if v), default=0)

@@ -11,8 +11,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from torch import Tensor, nn
 from tgq.errors import ModelError, UsageError
 from tgq.query_tower.config import version_of
 from tgq.query_tower.tower import QueryTower
+from tgq.storage.new_folder import new_folder
 
 MODEL, TOKENIZER, CONFIG, README = "model.onnx", "tokenizer.json", "config.json", "README.md"
 TOLERANCE = 1e-4  # largest difference of a number of a vector from torch's
@@ -93,12 +92,7 @@ def export_onnx(tower_folder: Path, out: str | Path) -> Exported:
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         raise UsageError(f"{place} exists and is not an empty folder", "give a new folder, or empty this one")
     tower = QueryTower.load(tower_folder)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
-    except OSError as error:
-        raise UsageError(f"{place} cannot be written ({error.strerror})", "give a folder where you may write") from None
-    try:
+    with new_folder(place) as scratch:
         write_tokenizer(tower, scratch / TOKENIZER)
         write_model(tower, scratch / MODEL)
         found = difference(tower, scratch)
@@ -109,12 +103,6 @@ def export_onnx(tower_folder: Path, out: str | Path) -> Exported:
                   "max_difference": found, "checked_texts": len(TEXTS), "made_with": {name: _version(name) for name in ("torch", *PACKAGES)}}  # fmt: skip
         (scratch / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         (scratch / README).write_text(_readme(tower))
-        scratch.chmod(0o755)
-        scratch.rename(place)
-    except OSError as error:
-        raise UsageError(f"{place} cannot be written ({error.strerror})", "choose another folder, or free disk space") from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return Exported(place, tower.dim, found)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
 from tgq.errors import ModelError
+from tgq.query_tower.batching import by_length
 from tgq.query_tower.config import CONFIG, WEIGHTS, QueryTowerConfig
 
 
@@ -73,12 +74,9 @@ class QueryTower(nn.Module):
         """
         if empty := [i for i, text in enumerate(texts) if not text.strip()]:
             raise ValueError(f"query {empty[0]} is empty")
-        out = np.empty((len(texts), self.dim), np.float32)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            out[part] = self(self.pooled([texts[i] for i in part])).float().cpu().numpy()
-        return out
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        return by_length(texts, lambda part: self(self.pooled(part)).float().cpu().numpy(), batch_size)
 
     def own_state(self) -> dict[str, Tensor]:
         """The tower's own weights by name: the map, its mean, and the fine-tuned layers."""

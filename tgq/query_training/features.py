@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tgq.query_tower.batching import by_length
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.batches import Batch
 
+BATCH = 256  # texts in a pass of the checkpoint
+
 
 class TextFeatures:
-    """Pooled features of the texts of some queries.
+    """Pooled features of the texts of some queries, at least one.
 
     Cost: a pass of the checkpoint per query, at the first use only if the tower trains no layer of it; then 4 * Dp bytes a query.
     """
@@ -26,11 +29,7 @@ class TextFeatures:
         """Float32 `[n, Dp]` on the CPU, of the tower as it is."""
         if self._kept is not None and len(self._kept):
             return self._kept
-        out = torch.zeros(len(self._texts), self._tower.text.pooled_width)
-        order = sorted(range(len(self._texts)), key=lambda i: len(self._texts[i]))
-        for start in range(0, len(order), 256):
-            part = order[start : start + 256]
-            out[part] = self._tower.pooled([self._texts[i] for i in part]).float().cpu()
+        out = torch.from_numpy(by_length(self._texts, lambda part: self._tower.pooled(part).float().cpu().numpy(), BATCH))
         if self._kept is not None:
             self._kept = out
         return out

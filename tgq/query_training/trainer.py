@@ -17,7 +17,6 @@ are skipped if no item has a picture.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,6 +34,7 @@ from tgq.query_training.initialisation import initialise, side_targets
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.loss import listwise
 from tgq.query_training.measure import graded_metrics
+from tgq.training.trainer import learning_rate_factor
 
 Log = Callable[[str, int, dict[str, float]], None]
 
@@ -55,7 +55,6 @@ class _Best:
     value: float = -1.0
     tower: dict[str, Tensor] = field(default_factory=dict)
     side: dict[str, Tensor] = field(default_factory=dict)
-    stage: str = "start"
 
 
 def train_queries(
@@ -80,17 +79,20 @@ def train_queries(
         SourceError: there are no queries to train on or to validate with.
         TgqError: the loss is infinite or not a number.
     """
-    training = sets.training.answerable() if len(sets.training) else sets.generated
+    training = sets.training.answerable()
+    if not len(training):
+        training = sets.generated
     validation = sets.validation.answerable()
     if not len(training) or not len(validation):
         raise SourceError(f"there are {len(training)} queries to train on and {len(validation)} to validate with", "give judged queries, or a larger catalog")
     best, history = _Best(), list[dict[str, float | str]]()
     frozen = torch.from_numpy(items.vectors)
     validating, generated = TextFeatures(tower, validation.texts), TextFeatures(tower, sets.generated.texts)
-    judged = generated if training is sets.generated else TextFeatures(tower, training.texts)
-    asked = {"generated": (sets.generated, generated), "judged": (training, judged)}
-    if training is sets.generated:
-        del asked["judged"]
+    asked = {"generated": (sets.generated, generated)} if len(sets.generated) else {}
+    judged = generated
+    if training is not sets.generated:
+        judged = TextFeatures(tower, training.texts)
+        asked["judged"] = training, judged
 
     def vectors() -> np.ndarray:
         return side.vectors() if side is not None and config.joint else items.vectors
@@ -101,13 +103,13 @@ def train_queries(
     def evaluated(stage: str, step: int, **values: float) -> None:
         found = value()
         if found > best.value:
-            best.value, best.stage, best.tower = found, stage, copy.deepcopy(tower.own_state())
+            best.value, best.tower = found, copy.deepcopy(tower.own_state())
             best.side = copy.deepcopy(side.state_dict()) if side is not None else {}
         history.append({"stage": stage, "step": step, "validation_ndcg": found, **values})
         log(stage, step, {"validation_ndcg": found, **values})
 
     tower.eval()
-    start = initialise(tower, items, {name: pair for name, pair in asked.items() if len(pair[0])}, value, prior, own_text)
+    start = initialise(tower, items, asked, value, prior, own_text)
     evaluated("start", 0, ridge=start["ridge"])
     targets = {TEXT: side_targets(items.text, items.vectors), PICTURE: side_targets(items.image, items.vectors)}
     for stage in config.order:
@@ -141,7 +143,7 @@ def train_queries(
             found.backward()
             torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * _factor(step, config)
+                group["lr"] = group["peak"] * learning_rate_factor(step, config.steps, config.warmup)
             optimizer.step()
             if step % config.evaluate_every == 0 or step == config.steps:
                 evaluated(stage, step, loss=found.item())
@@ -150,13 +152,6 @@ def train_queries(
         side.load_state_dict({name: value.half().float() for name, value in best.side.items()})
     tower.eval()
     return history
-
-
-def _factor(step: int, config: QueryTrainConfig) -> float:
-    """Factor of the peak learning rate at a step (from 1): linear warm-up, then cosine decay (Loshchilov, Hutter 2017)."""
-    warm = max(1, round(config.warmup * config.steps))
-    rest = (step - 1 - warm) / max(1, config.steps - warm)
-    return step / warm if step <= warm else 0.5 * (1 + math.cos(math.pi * rest))
 
 
 def _optimizer(tower: QueryTower, side: ItemSide | None, config: QueryTrainConfig) -> torch.optim.Optimizer:

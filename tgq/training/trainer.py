@@ -111,7 +111,7 @@ def train(
             raise TgqError(f"the loss is {values['loss']} at step {step}", "lower lr, or check the tower features for broken values")
         nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * learning_rate_factor(step, config)
+            group["lr"] = group["peak"] * learning_rate_factor(step, config.steps, config.warmup)
         optimizer.step()
         if step % config.evaluate_every == 0 or step == config.steps:
             values |= validated()
@@ -148,10 +148,10 @@ def _state(objective: Objective) -> dict[str, torch.Tensor]:
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.") or name in own}
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
     """Factor of the peak learning rate at a step (from 1): linear warm-up, then cosine decay (Loshchilov, Hutter 2017), in [0, 1]."""
-    warm = max(1, round(config.warmup * config.steps))
-    rest = (step - 1 - warm) / max(1, config.steps - warm)
+    warm = max(1, round(warmup * steps))
+    rest = (step - 1 - warm) / max(1, steps - warm)
     return step / warm if step <= warm else 0.5 * (1 + math.cos(math.pi * rest))
 
 

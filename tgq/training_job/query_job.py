@@ -17,6 +17,8 @@ from pyspark.sql import functions as F
 from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, UsageError
+from tgq.evaluation.search.vectors import QueryEncoder
+from tgq.index.pool import MAIN
 from tgq.inference.device import choose_device
 from tgq.query_tower.config import FOLDER, RECORD, QueryTowerConfig, version_of
 from tgq.query_tower.tower import QueryTower
@@ -28,7 +30,7 @@ from tgq.query_training.item_side import ItemSide
 from tgq.query_training.split import is_validation
 from tgq.query_training.trainer import QuerySets, train_queries
 from tgq.registry.champion import encoder_files, local_folder
-from tgq.registry.loading import load_encoder, load_query_tower, query_version_of, versions_of
+from tgq.registry.loading import need_query_tower, query_version_of, versions_of
 from tgq.registry.tracking import Tracker, open_tracker
 from tgq.run.night import Night
 from tgq.run.opening import new_run_id
@@ -82,7 +84,8 @@ def train_query_tower(
     with warehouse_lock(warehouse.root):
         night = Night(spark, settings, warehouse, f"train-queries-{new_run_id(now)}", now, progress)
         folder = Path(local_folder(night.model_folder))
-        encoder = load_encoder(night.model_folder, "cpu", "float32")
+        need_query_tower(night.model_folder)  # the present one finds the hard negatives
+        encoder = TGQFormer.from_pretrained(folder)  # one of its own: a joint training changes it
         side_base = _joint_base(encoder) if options.joint else None
         torch.manual_seed(options.seed)
         tower = new_tower(encoder, folder, text, options).to(choose_device(device))
@@ -92,8 +95,8 @@ def train_query_tower(
             take_encoder_map(tower, encoder.head.base)
             prior = True
         judged = training_queries(night, MAX_QUERIES)
-        asking = _present_vectors(night, encoder, judged.texts)
-        near = near_items(night, asking, NEAR) if judged.texts else None
+        present = QueryEncoder(night.model_folder, "cpu", "float32")
+        near = near_items(night, present.vectors(MAIN, judged.texts), NEAR) if judged.texts else None
         wanted = [item_id for items in (*judged.items, *(near or ())) for item_id in items]
         sample = item_sample(night, wanted, max_items)
     progress.say(f"{len(judged.texts)} judged queries of the train split; {len(sample.ids)} items")
@@ -146,20 +149,8 @@ def _joint_base(encoder: TGQFormer):
     return encoder.head.base
 
 
-def _present_vectors(night: Night, encoder: TGQFormer, texts: list[str]) -> np.ndarray:
-    """Vectors of queries before the training, float32 [Q, De]: by the encoder's present tower, or as titles without a picture."""
-    if not texts:
-        return np.zeros((0, encoder.dim), np.float32)
-    present = load_query_tower(night.model_folder)
-    if present is not None:
-        present.config.need_fit(encoder.model_version)
-        return present.encode_queries(texts)
-    parts = [texts[start : start + 256] for start in range(0, len(texts), 256)]
-    return np.concatenate([encoder.encode(None, torch.full((len(part),), -1), part, [""] * len(part)).embedding.numpy() for part in parts])
-
-
 def _sets(sample: ItemSample, judged: Judged, near: list[list[str]] | None, options: QueryTrainConfig) -> QuerySets:
-    """Training, validation and generated queries. Generated queries whose text validates are left out, as are those of the test split's rules."""
+    """Training, validation and generated queries; no generated query has a text that validates."""
     places = sample.places
     rows = judged.rows(places)
     if near is not None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pyspark.sql import functions as F
 
 from tgq.catalog.fields import readable_fields
 from tgq.errors import SourceError
+from tgq.index.pool import half_matrix, list_matrix
 from tgq.query_training.data import Items, JudgedQueries
 from tgq.registry.loading import versions_of
 from tgq.retrieval import manifest
@@ -100,20 +100,13 @@ def item_sample(night: Night, wanted: Sequence[str], max_items: int) -> ItemSamp
     table = rows.join(features, ["item_id", "content_hash"], "left").orderBy("item_id").toArrow()
     if not table.num_rows:
         raise no_embeddings(warehouse.root, model_version)
-    vectors = np.array(table["embedding"].to_pylist(), np.float32)
-    found = Items(vectors, half_rows(table["text_features"]), half_rows(table["image_features"]))
+    text, image = (half_matrix(table[f"{side}_features"]).astype(np.float32) for side in ("text", "image"))
+    found = Items(list_matrix(table["embedding"]).copy(), text, image)  # a copy, because Arrow's memory is read-only
     fields = [
         readable_fields({**row, "attributes": dict(row["attributes"] or ())}, night.settings.metadata)
         for row in table.select(["title", "brand", "category", "attributes"]).to_pylist()
     ]
     return ItemSample(table["item_id"].to_pylist(), found, fields)
-
-
-def half_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of float16 bytes as float32 [n, D]; zeros where there are none."""
-    values = column.to_pylist()
-    width = max((len(value) for value in values if value), default=0)
-    return np.frombuffer(b"".join(value or bytes(width) for value in values), "<f2").reshape(len(values), width // 2).astype(np.float32)
 
 
 def no_embeddings(root: str, model_version: str) -> SourceError:

@@ -6,13 +6,14 @@ query tower a pass of the encoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tgq.encoder.text import metadata_text, normalise
 from tgq.index.pool import MAIN
+from tgq.query_tower.batching import by_length
 from tgq.registry.loading import load_encoder, load_query_tower, load_text_tower, need_query_tower
 from tgq.run.night import Night
 
@@ -69,12 +70,3 @@ class QueryEncoder:
                 return F.normalize(tower.pooled([normalise(text) for text in part]).float(), dim=-1).cpu().numpy()
 
         return by_length(texts, encode, TEXT_BATCH)
-
-
-def by_length(texts: Sequence[str], encode: Callable[[list[str]], np.ndarray], size: int) -> np.ndarray:
-    """Rows of `encode` for at least one text, in their order. Texts of similar length share a batch, so short ones are not padded to the longest."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    found = np.concatenate([encode([texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)])
-    out = np.empty_like(found)
-    out[order] = found
-    return out
