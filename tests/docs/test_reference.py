@@ -26,7 +26,8 @@ def test_every_setting_says_what_it_means(generate):
 
 def test_a_setting_has_its_type_and_the_default_of_a_night(generate):
     page = generate.configuration()
-    assert "| `embed.task_items` | most items of one Spark task; a quarter of them where the model is slow<br><em>whole number ≥ 1</em> | `128` |" in page
+    items = "items of a Spark task: a quarter of them where the model is slow, eight times as many where it is fast"
+    assert f"| `embed.task_items` | {items}<br><em>whole number ≥ 1</em> | `128` |" in page
     assert "| `gate.floors` |" in page and '"coverage": 0.9' in page  # from conf/base.yaml
     assert "<em>one of `auto`, `float32`, `bfloat16`</em>" in page
 

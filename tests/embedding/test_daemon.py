@@ -1,6 +1,9 @@
-"""The parent of the embedding workers is started ahead of them."""
+"""The parent of the embedding workers is started ahead of them, and workers do not look through what they have loaded after each task."""
+
+import gc
 
 import psutil
+import pyarrow as pa
 
 from tgq.embedding.executor.daemon import PRELOAD, preloaded, start_workers
 
@@ -23,3 +26,12 @@ def test_embedding_finds_the_parent_that_was_started_ahead(spark):
         rows = spark.range(1, numPartitions=1).mapInArrow(lambda batches: batches, "id long")
     rows.write.format("noop").mode("overwrite").save()
     assert parents() == {started}
+
+
+def test_after_its_first_task_a_worker_leaves_what_is_loaded_to_no_garbage_collection(spark):
+    def frozen(batches):
+        for batch in batches:
+            yield pa.RecordBatch.from_pydict({"n": [gc.get_freeze_count()] * batch.num_rows})
+
+    counts = [row["n"] for row in spark.range(8, numPartitions=8).mapInArrow(frozen, "n long").collect()]
+    assert max(counts) > 10_000, "objects of pyspark, pyarrow and numpy"

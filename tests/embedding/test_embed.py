@@ -183,8 +183,8 @@ def test_a_batch_is_a_minute_of_work_of_one_kind():
 
 
 def test_a_task_lasts_seconds_not_minutes():
-    assert [parts_per_task(rate, 2, 128) for rate in (None, 0.1, 10, 26, 50, 1e4)] == [1, 1, 1, 2, 4, 4]
-    assert [parts_per_task(rate, 2, 3) for rate in (None, 0.1, 1e4)] == [1, 1, 4], "fewer items than parts"
+    assert [parts_per_task(rate, 2, 128) for rate in (None, 0.1, 10, 26, 50, 200, 1e4)] == [1, 1, 1, 2, 4, 16, 32]
+    assert [parts_per_task(rate, 2, 3) for rate in (None, 0.1, 1e4)] == [1, 1, 32], "fewer items than parts"
 
 
 def retrained(model, folder) -> str:

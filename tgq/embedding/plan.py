@@ -15,7 +15,8 @@ from tgq.storage.artifacts import remove_folder
 
 ITEM_COST = 32 * 1024  # bytes that the plan adds to each item's picture for work that does not depend on it
 CACHED_FACTOR = 16  # a slice of cached items holds this many times the items of another slice
-PARTS = 4  # the plan cuts a task of `embed.task_items` into this many parts, which one task of fast work takes together
+PARTS = 4  # the plan cuts `embed.task_items` into this many parts; a task takes one of them or, if that is little work, several
+MOST_PARTS = 8 * PARTS
 TASK_S = 5.0  # seconds that a task lasts, as far as its number of parts allows: at the end of a job the other cores wait for the last task
 
 
@@ -75,9 +76,9 @@ def next_batch(slices: Sequence[Slice], items_per_s: float | None, seconds: floa
 
 
 def parts_per_task(items_per_s: float | None, cores: int, task_items: int) -> int:
-    """How many of a slice's parts one task takes, 1 to PARTS, so that it lasts about TASK_S. 1 if the rate of all cores is not known yet."""
+    """How many of a slice's parts one task takes, 1 to MOST_PARTS, so that it lasts about TASK_S. 1 if the rate of all cores is not known yet."""
     part = max(1, task_items // PARTS)
-    return 1 if items_per_s is None else max(1, min(PARTS, round(items_per_s / cores * TASK_S / part)))
+    return 1 if items_per_s is None else max(1, min(MOST_PARTS, round(items_per_s / cores * TASK_S / part)))
 
 
 def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> Plan:

@@ -174,7 +174,7 @@ class EmbedSettings(Section):
     """Sizes and threads of the embed step."""
 
     batch_tokens: Positive = 4096  # visual + text tokens per batch
-    task_items: Positive = 128  # most items of one Spark task; a quarter of them where the model is slow
+    task_items: Positive = 128  # items of a Spark task: a quarter of them where the model is slow, eight times as many where it is fast
     slice_items: Positive | None = None  # items per commit; null: about a minute of work
     decode_threads: Annotated[int, Field(ge=0)] = 0  # per task; 0: one per core of the task
     prefetch_mb: Positive = 256  # decoded pictures waiting for the model, per task

@@ -71,6 +71,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         **({CLASS_PATH: os.pathsep.join([*filter(None, [spark.conf.get(CLASS_PATH)]), *jars])} if local else {"spark.jars": ",".join(jars)}),
         "spark.scheduler.mode": "FAIR",  # the commit of embedded items does not wait for the tasks that embed the next ones
         "spark.python.daemon.module": "tgq.embedding.executor.daemon",
+        "spark.python.unix.domain.socket.enabled": "true",  # over TCP every third small task waits 40 ms for a delayed acknowledgement
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.execution.arrow.maxRecordsPerBatch": "256",  # rows may carry image bytes

@@ -6,9 +6,11 @@ a core and 300 MB of memory for each. Spark starts this module in place of `pysp
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from socket import socket
 from threading import Thread
 
 from pyspark import SparkContext, daemon
@@ -49,6 +51,26 @@ def start_workers(spark: SparkSession) -> Thread | None:
     return thread
 
 
+def _freeze_after_first_task() -> None:
+    """Keep a worker's garbage collector away from what its first task imported and loaded.
+
+    Spark collects garbage between the tasks of a worker. Going through the objects of torch and transformers takes a quarter of a second
+    each time, several times as long as a task of text-only items.
+    """
+    run_task, frozen = daemon.worker, False
+
+    def worker(sock: socket, authenticated: bool) -> int:
+        nonlocal frozen
+        code = run_task(sock, authenticated)
+        if not frozen:
+            gc.collect()  # garbage that is frozen would stay
+            gc.freeze()
+            frozen = True
+        return code
+
+    daemon.worker = worker
+
+
 def _preload() -> None:
     import transformers.modeling_utils  # noqa: F401
 
@@ -58,4 +80,5 @@ def _preload() -> None:
 if __name__ == "__main__":
     if os.environ.get(PRELOAD):
         _preload()
+    _freeze_after_first_task()
     daemon.manager()

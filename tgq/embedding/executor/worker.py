@@ -61,8 +61,10 @@ class EmbedWorker:
 
     def encoder(self):
         """The encoder on the task's device, loaded once per process."""
+        from tgq.inference.machine import keep_freed_memory
         from tgq.registry.loading import load_encoder
 
+        keep_freed_memory()
         return load_encoder(self.model_folder, task_device(self.device, TaskContext.get()), self.dtype, self.compiled)
 
 
