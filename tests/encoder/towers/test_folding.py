@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from tgq.encoder.towers.folding import folded
+from tgq.encoder.towers.folding import PointwiseConv2d, folded
 
 
 class Block(nn.Module):
@@ -59,3 +60,43 @@ def test_a_convolution_that_runs_twice_keeps_its_norm():
 def test_a_model_without_batch_norm_is_itself():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
     assert folded(model, lambda m: m(torch.randn(1, 3, 8, 8))) is model
+
+
+def test_convolutions_of_one_pixel_run_in_onednn_with_one_thread():
+    block, found = both()
+    assert isinstance(found.second, PointwiseConv2d) and not isinstance(block.second, PointwiseConv2d)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        names = {}
+        for model in (block, found):
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
+                model.second(torch.randn(1, 8, 64, 64))
+            names[model] = {event.key for event in profile.key_averages()}
+    finally:
+        torch.set_num_threads(threads)
+    assert "aten::mkldnn_convolution" in names[found] and "aten::mkldnn_convolution" not in names[block]
+
+
+class Squeeze(nn.Module):
+    """A squeeze-and-excitation with the names of transformers' EfficientNet."""
+
+    def __init__(self, weight: float, bias: float):
+        super().__init__()
+        self.reduce, self.expand, self.act_expand = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1), nn.Sigmoid()
+        nn.init.constant_(self.expand.weight, weight)
+        nn.init.constant_(self.expand.bias, bias)
+
+    def forward(self, x):
+        return x * self.act_expand(self.expand(self.reduce(x.mean((2, 3), keepdim=True))))
+
+
+@pytest.mark.parametrize(("weight", "bias", "left_out"), [(0.0, 40.0, True), (0.1, 40.0, False), (0.0, 3.0, False)])
+def test_a_squeeze_and_excitation_is_left_out_where_it_multiplies_by_one(weight, bias, left_out):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1, bias=False), nn.BatchNorm2d(8), Squeeze(weight, bias)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        found = folded(model, lambda m: m(x))
+        torch.testing.assert_close(found(x), model(x))
+    assert isinstance(found[2], nn.Identity) == left_out

@@ -170,6 +170,16 @@ def test_a_text_folder_without_tokenizer_is_one_line(folder_of):
         TextTower(str(folder))
 
 
+def test_texts_of_a_call_do_not_change_each_other(folder_of):
+    tower = TextTower(str(folder_of("clip")), max_length=16)
+    texts = ["", *(" ".join(["red shirt"] * (1 + i * 7 % 5)) + f" {i}" for i in range(70)), ""]
+    together = tower(texts)
+    alone = [torch.cat(parts) for parts in zip(*(tower([text]) for text in texts), strict=True)]
+    assert torch.equal(together[1], alone[1])
+    for found, meant in zip(together, alone, strict=True):
+        torch.testing.assert_close(found, meant, rtol=1e-4, atol=1e-5)
+
+
 def test_a_named_classifier_is_a_vocabulary_and_a_nameless_one_is_not(tmp_path):
     import transformers as t
 

@@ -1,8 +1,9 @@
-"""Batch norm folding for frozen convolutions, which makes inference faster and gives the same output up to rounding.
+"""Frozen convolutions made faster for inference, with the same output up to rounding.
 
 A batch norm in eval mode is a fixed scale and shift per channel, so the preceding convolution can include it in its weights
 (Jacob et al. 2018, arXiv 1712.05877, section 3.2). The activation that follows can then work in place, on memory that is still in
-the cache. Measured on two CPU cores: EfficientNet-Lite0 runs 1.7 times as fast.
+the cache. Squeeze-and-excitation that multiplies by 1, which a converted Lite model has, is left out. Measured on two CPU cores:
+EfficientNet-Lite0 runs 1.7 times as fast with folded norms, and 1.6 times faster again on one core without the rest.
 """
 
 from __future__ import annotations
@@ -13,15 +14,34 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 TOLERANCE = 1e-3  # allowed difference, relative to the largest output; rounding alone causes a hundredth of this
 
 
+class PointwiseConv2d(nn.Conv2d):
+    """A 1 x 1 convolution of stride 1 that runs in oneDNN on a CPU, however many threads torch has.
+
+    With one thread torch prefers its own 1 x 1 convolution, which copies the input and multiplies in MKL: on AMD processors that takes twice
+    as long. It does not do so for a dilated convolution, and the dilation of a kernel of one pixel has no effect.
+    """
+
+    @classmethod
+    def of(cls, convolution: nn.Conv2d) -> PointwiseConv2d:
+        """One with the weights of `convolution`."""
+        made = cls(convolution.in_channels, convolution.out_channels, 1, bias=convolution.bias is not None)
+        made.weight, made.bias = convolution.weight, convolution.bias
+        return made.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, dilation=2 if x.device.type == "cpu" else 1)
+
+
 @torch.no_grad()
 def folded(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
-    """A copy of the model with each batch norm folded into the convolution before it.
+    """A copy of the model with each batch norm folded into the convolution before it, and with faster 1 x 1 convolutions.
 
     A forward pass shows which convolution feeds which batch norm, so this works for any architecture. The model itself is
     returned if it has no batch norm, or if the folded copy gives another output, as it does when a second module uses a
@@ -39,6 +59,10 @@ def folded(model: nn.Module, run: Callable[[nn.Module], Tensor]) -> nn.Module:
         _replace(clone, norm, nn.Identity())
     for _, activation in _convolutions_before(clone, run, (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish)):
         setattr(activation, "inplace", True)  # noqa: B010 - not every module has the attribute
+    for module in [module for module in clone.modules() if _multiplies_by_one(module)]:
+        _replace(clone, module, nn.Identity())
+    for module in [module for module in clone.modules() if type(module) is nn.Conv2d and _is_pointwise(module)]:
+        _replace(clone, module, PointwiseConv2d.of(module))
     output, expected = run(clone), run(model)
     return clone if (output - expected).abs().max() <= TOLERANCE * expected.abs().max() else model
 
@@ -60,6 +84,18 @@ def _convolutions_before(model: nn.Module, run: Callable[[nn.Module], Tensor], k
         hook.remove()
     times = Counter(module for pair in pairs for module in pair)
     return [pair for pair in pairs if times[pair[0]] == times[pair[1]] == 1]
+
+
+def _is_pointwise(convolution: nn.Conv2d) -> bool:
+    return convolution.kernel_size == convolution.stride == (1, 1) and convolution.groups == 1 and convolution.padding in ("same", "valid", (0, 0))
+
+
+def _multiplies_by_one(module: nn.Module) -> bool:
+    """Whether it is a squeeze-and-excitation of transformers' EfficientNet whose factor is 1, whatever its input."""
+    expand, squashed = getattr(module, "expand", None), isinstance(getattr(module, "act_expand", None), nn.Sigmoid)
+    if not squashed or not isinstance(expand, nn.Conv2d) or expand.bias is None:
+        return False
+    return not expand.weight.any() and bool((expand.bias.sigmoid() == 1).all())
 
 
 def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
