@@ -29,8 +29,8 @@ def text_key() -> Column:
 def mark_cached(night: Night, items: DataFrame, towers: Towers) -> tuple[DataFrame, dict[bool, int]]:
     """Add the column `cached`: the item's picture does not have to be read, because its features are cached or it has none.
 
-    All values are false if the cache is off or not worth reading. Cost: a count of the items and, if some of them have pictures, one
-    query over them and the cache's keys.
+    All values are false if the cache is off or not worth reading. Cost: a count of the items and, if they may need so many of the cached
+    pictures that it pays, one query over them and the cache's keys.
 
     Returns:
         the items, and how many of them are not cached (False) and cached (True).
@@ -38,16 +38,20 @@ def mark_cached(night: Night, items: DataFrame, towers: Towers) -> tuple[DataFra
     has_picture = F.col("image_uri").isNotNull() | F.col("image_bytes").isNotNull()
     off = items.withColumn("cached", F.lit(False))
     total = items.agg(F.count("*").alias("items"), F.count_if(has_picture).alias("with_picture")).collect()[0]
-    if not night.settings.features.max_gb or not total["with_picture"]:
-        return off, {False: total["items"]}
+    none = off, {False: total["items"]}
+    if not night.settings.features.max_gb or not total["with_picture"] or not night.warehouse.has_rows("tower_features", {"fingerprint": towers.vision}):
+        return none
+    least = MIN_SHARE * _of(night, towers.vision).count()
+    if total["with_picture"] < least:
+        return none
     pictures = _of(night, towers.vision).select(F.col("source_hash").alias("image_hash"), F.lit(True).alias("found"))
     marked = items.join(pictures, "image_hash", "left").withColumn("found", F.coalesce("found", F.lit(False)))
     marked = marked.withColumn("cached", F.col("found") | ~has_picture)
     found = F.count_distinct(F.when(F.col("found"), F.col("image_hash")))
     rows = marked.groupBy("cached").agg(F.count("*").alias("items"), found.alias("pictures")).collect()
     needed, counts = sum(row["pictures"] for row in rows), {row["cached"]: row["items"] for row in rows}
-    if not needed or needed < MIN_SHARE * pictures.count():
-        return off, {False: sum(counts.values())}
+    if not needed or needed < least:
+        return none
     return marked.drop("found"), counts
 
 
