@@ -320,3 +320,22 @@ def test_without_a_query_tower_the_encoder_reads_a_query_as_a_title(tiny_encoder
     for text, vector in zip(texts, found, strict=True):
         alone = encoder.encode(None, torch.tensor([-1]), [metadata_text(text, None, None, None)], [""]).embedding.numpy()[0]
         np.testing.assert_allclose(vector, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained_layers", [0, 1])
+def test_a_tower_over_the_frozen_checkpoint_takes_its_features(tiny_encoder, tmp_path, monkeypatch, trained_layers):
+    from tgq.encoder.towers.text import TextTower
+
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    config = QueryTowerConfig(versions_of(str(folder))[0], 16, text="towers/text", text_length=8, trained_layers=trained_layers)
+    QueryTower(config, relative_to=folder).save(folder / FOLDER)
+    encoder = QueryEncoder(str(folder), "cpu", "float32")
+    odd = ["a much longer query about a blue cotton shirt", "two  blanks", "cafe\u0301 mug"]
+    texts = ["red shoe", *odd, "mug"]
+    expected = {kind: encoder.vectors(kind, texts) for kind in ("embedding", "text")}
+    run, seen = TextTower._tokenized, []
+    monkeypatch.setattr(TextTower, "_tokenized", lambda tower, texts: seen.extend(texts) or run(tower, texts))
+    found = encoder.all_vectors(["embedding", "text"], texts)
+    for kind, vectors in expected.items():
+        np.testing.assert_allclose(found[kind], vectors, atol=1e-6)
+    assert len(seen) == 2 * len(texts) if trained_layers else len(seen) == len(texts) + len(odd), "only texts that both read alike are shared"
