@@ -2,9 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -19,9 +22,12 @@ from tgq.query_training.split import is_validation
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import load_query_tower, query_version_of, versions_of
 from tgq.registry.selection import published_folder
+from tgq.registry.tracking import open_tracker
 from tgq.retrieval.manifest import Manifest
 from tgq.settings.load import load_settings
+from tgq.settings.sections import TrackingSettings
 from tgq.training.data.split import split_of
+from tgq.upkeep.mlflow_runs import runs_beyond
 
 N, KINDS, DIM = 120, 12, 16
 TEXTS = [f"{colour} {noun}" for colour in ("red", "green", "blue", "black") for noun in ("shoe", "mug", "lamp")]
@@ -117,6 +123,36 @@ def test_towers_are_compared_on_held_out_queries_alone_and_a_better_one_answers_
     assert step.promote(night, contenders, force=True)["forced"] and published_folder(settings, published) == model_path(root, contenders.names[0])
     assert step.rollback_model(settings) == promotion.name and published_folder(settings, published) == model_path(root, promotion.name)
     assert step.contenders_of(root, folders["good"]).same
+
+
+def test_mlflow_has_the_champions_tower_as_a_model_of_texts(shop, mlflow_in):
+    night, _, folders = shop
+    root = night.warehouse.root
+    mlflow_in(root)
+    settings = night.settings.model_copy(update={"tracking": TrackingSettings(), "encoder": night.settings.encoder.model_copy(update={"path": "champion"})})
+    night = replace(night, settings=settings)
+    client, name = open_tracker(settings.tracking, root).client, settings.tracking.registered_query_model
+
+    def champion():
+        return client.get_registered_model(name).aliases.get("champion")
+
+    def vectors():
+        mlflow.set_registry_uri(client.tracking_uri)
+        return mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(pd.Series(TEXTS))
+
+    assert step.promote(night, step.contenders_of(root, folders["good"]))["promoted"]
+    np.testing.assert_allclose(vectors(), load_query_tower(folders["good"]).encode_queries(TEXTS), atol=1e-6)
+    assert client.get_model_version(name, champion()).tags["query_version"] == query_version_of(folders["good"])
+    step.promote(night, step.contenders_of(root, folders["bad"]), force=True)
+    assert champion() == 2
+    step.rollback_model(settings)
+    assert champion() == 1 and len(client.search_model_versions(f"name = '{name}'")) == 2
+    step.promote(night, step.contenders_of(root, folders["bare"]), force=True)
+    assert champion() is None, "an encoder without a query tower has no champion among them"
+    tracker = open_tracker(settings.tracking.model_copy(update={"experiment": step.EXPERIMENT}), root)
+    kept = {version.run_id for version in client.search_model_versions(f"name = '{name}'")}
+    client.delete_registered_model(settings.tracking.registered_model)
+    assert len(kept) == 2 and not kept & set(runs_beyond(tracker, 0)), "their runs have the files"
 
 
 def test_another_item_model_is_compared_on_items_and_on_queries(shop):

@@ -6,19 +6,27 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from pyspark.sql import functions as F
 
 from tests.evaluation.search_reference import bm25, measured
 from tests.fixtures.nights import append, unit
 from tgq.errors import ModelError
 from tgq.evaluation import evaluate as step
+from tgq.evaluation.averages import Averages
 from tgq.evaluation.carrying import search_examples
-from tgq.evaluation.search.judged import write_judged
+from tgq.evaluation.search import reading
+from tgq.evaluation.search.hashing import xxhash64
+from tgq.evaluation.search.held import Held
+from tgq.evaluation.search.scoring import COMPARED, SearchScoring, systems_of
+from tgq.evaluation.search.stored import Stored
+from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index import build, generations
 from tgq.index.pool import gather_items, write_pool
 from tgq.metrics.names import metric_key, task_of
 from tgq.query_tower.config import FOLDER, QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
 from tgq.registry.loading import load_query_tower, load_text_tower, versions_of
+from tgq.retrieval.bm25 import TextIndex
 
 OPTIONS = {"replicates": 50, "min_slice_queries": 3, "slices": ()}
 GRADES = {"irrelevant_grade": 1.0, "relevant_grade": 3.0}
@@ -195,10 +203,57 @@ def test_grades_that_float32_does_not_hold_are_compared_as_written(shop):
     grades = {0: 1.33, 1: 2.66, 2: 2.67}
     append(night, "relevance_queries", [data.queries[3] | {"query_id": "fractions"}])
     append(night, "query_judgments", [data.judgments[0] | {"query_id": "fractions", "item_id": data.ids[i], "grade": grade} for i, grade in grades.items()])
-    path = night.staging("evaluate", "fractions")
-    write_judged(night, write_pool(night), path)
-    (row,) = night.spark.read.parquet(path).where("query_id = 'fractions'").collect()
-    assert sorted((p.gain, p.relevant) for p in row.positives) == [(1.33, False), (1.34, True)] and len(row.ignored) == 1
+    queries = reading.judged_queries(night, write_pool(night), night.staging("fractions")).queries.to_pylist()
+    (row,) = (row for row in queries if row["query_id"] == "fractions")
+    assert sorted((p["gain"], p["relevant"]) for p in row["positives"]) == [(1.33, False), (1.34, True)] and len(row["ignored"]) == 1
+
+
+def in_order(table):
+    return sorted(table.to_pylist(), key=lambda row: (row.get("choice", ""), row["query_id"]))
+
+
+@pytest.mark.parametrize("most", [None, 10])
+def test_queries_in_the_driver_and_those_in_parquet_give_the_same(shop, monkeypatch, most):
+    night = shop(evaluate=OPTIONS | {"max_queries": most})
+    append(night, "relevance_queries", [
+        dict(query_id="long", text="Ein sehr langer Satz über rote Schuhe", normalised_text="ein sehr langer satz über rote schuhe", split="test",
+             source="human", popularity=3.0, run_id="r")
+    ])  # fmt: skip
+    append(night, "query_judgments", [dict(query_id="long", item_id=shop.data.ids[i], grade=2.0, weight=1.0, source="clicks", run_id="r") for i in (BARE, 4)])
+    pool = write_pool(night)
+    scoring = SearchScoring(pool, tuple(systems_of(pool, True, True)), (1, 10), QueryEncoder.of(night), night.staging("bm25"))
+    options, found = night.settings.evaluate, []
+    for kind, little in ((Held, reading.LITTLE_ITEMS), (Stored, 0)):
+        monkeypatch.setattr(reading, "LITTLE_ITEMS", little)
+        assert reading.build_index(night, pool, scoring.index) == pool.rows
+        words = TextIndex.load(scoring.index)
+        queries = reading.judged_queries(night, pool, night.staging("both"))
+        scores = queries.score(scoring, options.query_slices)
+        slices, small = scores.large_slices(options)
+        averages = Averages(scoring.systems, scoring.columns, COMPARED, slices, options.replicates, options.seed, options.level)
+        rows = {(r["system"], r["slice"], r["metric"], r["k"]): (r["value"], r["ci_low"], r["ci_high"], r["n_queries"]) for r in scores.averages(averages)}
+        extremes = in_order(scores.extremes(3, options.seed))
+        assert isinstance(queries, kind) and queries.totals.queries == (most or 25) and len(extremes) == 6
+        tables = (queries.queries if kind is Held else queries.queries.toArrow()), (scores.scored if kind is Held else scores.scored.toArrow())
+        found.append((rows, (slices, small, queries.totals, extremes, *map(in_order, tables), [words.scores(w).tolist() for w in ("red", "mug sale")])))
+        kept = queries.where(lambda text: text.startswith("red")).totals
+        found[-1][1][-1].append((kept.queries, kept.positives))
+    (held, same), (stored, others) = found
+    assert held.keys() == stored.keys() and held
+    for key, values in held.items():
+        assert values == pytest.approx(stored[key], nan_ok=True, abs=1e-9), key
+    for row, other in zip(same[5], others[5], strict=True):  # scores of vectors depend in their last digit on the batch
+        assert np.frombuffer(row.pop("metrics")) == pytest.approx(np.frombuffer(other.pop("metrics")), nan_ok=True, abs=1e-9)
+        assert row.pop("ndcg") == pytest.approx(other.pop("ndcg"), abs=1e-9)
+    assert same == others
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7, -3, 2**40])
+def test_the_hash_of_a_text_is_that_of_spark(spark, seed):
+    texts = ["", "a", "red", "red shoes", "12345678", "naïve café", "x" * 31, "y" * 32, "z" * 67, "語" * 40, "0123456789ab"]
+    hashed = F.xxhash64("text") if seed is None else F.xxhash64("text", F.lit(seed))
+    rows = spark.createDataFrame([(text,) for text in texts], "text string").select("text", hashed.alias("hash")).collect()
+    assert {row["text"]: row["hash"] for row in rows} == {text: xxhash64(text, seed) for text in texts}
 
 
 def test_a_night_is_refused_by_the_floor_of_a_metric_of_queries(shop):
@@ -265,3 +320,22 @@ def test_without_a_query_tower_the_encoder_reads_a_query_as_a_title(tiny_encoder
     for text, vector in zip(texts, found, strict=True):
         alone = encoder.encode(None, torch.tensor([-1]), [metadata_text(text, None, None, None)], [""]).embedding.numpy()[0]
         np.testing.assert_allclose(vector, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained_layers", [0, 1])
+def test_a_tower_over_the_frozen_checkpoint_takes_its_features(tiny_encoder, tmp_path, monkeypatch, trained_layers):
+    from tgq.encoder.towers.text import TextTower
+
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    config = QueryTowerConfig(versions_of(str(folder))[0], 16, text="towers/text", text_length=8, trained_layers=trained_layers)
+    QueryTower(config, relative_to=folder).save(folder / FOLDER)
+    encoder = QueryEncoder(str(folder), "cpu", "float32")
+    odd = ["a much longer query about a blue cotton shirt", "two  blanks", "cafe\u0301 mug"]
+    texts = ["red shoe", *odd, "mug"]
+    expected = {kind: encoder.vectors(kind, texts) for kind in ("embedding", "text")}
+    run, seen = TextTower._tokenized, []
+    monkeypatch.setattr(TextTower, "_tokenized", lambda tower, texts: seen.extend(texts) or run(tower, texts))
+    found = encoder.all_vectors(["embedding", "text"], texts)
+    for kind, vectors in expected.items():
+        np.testing.assert_allclose(found[kind], vectors, atol=1e-6)
+    assert len(seen) == 2 * len(texts) if trained_layers else len(seen) == len(texts) + len(odd), "only texts that both read alike are shared"

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tgq.errors import WarehouseError
 from tgq.index import pool as pools
+from tgq.registry.loading import versions_of
 
 
 def by_id(pool, kind):
@@ -84,3 +87,18 @@ def test_vectors_of_two_widths_are_an_error_that_names_them(make_night, items):
     with pytest.raises(Exception) as e:
         pools.write_pool(night)
     assert isinstance(e.value, WarehouseError) or "differ in width" in str(e.value)
+
+
+def test_a_rival_of_the_same_model_has_the_same_vectors_which_are_written_once(make_night, items):
+    night, data = make_night(evaluate={"baselines": False}), items(n=100)
+    data.write(night)
+    data.write_vectors(night, "0" * 16, data.vectors[:, ::-1])
+    own = versions_of(night.model_folder)[0]
+    pool = pools.write_pool(night, rival=own)
+    assert pools.write_pool(night, rival=own) == pool and pool.rows == 100 and not list(Path(pool.folder).glob("*.rival.arrow"))
+    at = np.array([7, 99, 0])
+    assert np.array_equal(pools.gather_vectors(pool, "rival", at), pools.gather_vectors(pool, "embedding", at))
+    assert all(np.array_equal(a.vectors, b.vectors) for a, b in zip(pools.read_blocks(pool, "rival"), pools.read_blocks(pool), strict=True))
+    other = pools.write_pool(night, rival="0" * 16)
+    assert len(list(Path(other.folder).glob("*.rival.arrow"))) == len(other.blocks)
+    assert np.array_equal(pools.gather_vectors(other, "rival", at), pools.gather_vectors(other, "embedding", at)[:, ::-1])

@@ -1,13 +1,16 @@
 """A query tower is trained on a warehouse, and its folder is the encoder with the tower."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import numpy as np
 import pytest
+import torch
 
 from tgq.demo.catalog import draw_catalog
 from tgq.embedding.embed import embed
+from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, UsageError
 from tgq.night.ingestion import ingest
 from tgq.query_tower.config import FOLDER, held_out_share, version_of
@@ -89,17 +92,33 @@ def test_a_joint_training_gives_another_encoder(night, spark, encoder, tmp_path)
     assert load_query_tower(str(tmp_path / "out")).config.item_model == result.model_version
 
 
-def test_a_design_with_tokens_cannot_be_trained_jointly(night, spark, tiny_encoder, tmp_path):
+def test_the_head_of_a_design_with_tokens_is_trained_jointly_over_its_frozen_connector(night, spark, tiny_encoder, tmp_path):
     from tgq.registry.selection import with_encoder
 
-    settings = with_encoder(night.settings, str(tiny_encoder))
-    with pytest.raises(UsageError, match="cannot be trained with the queries"):
-        train_query_tower(spark, settings, tmp_path / "out", None, QueryTrainConfig(joint=True), 50, None, Silent())
+    night = replace(night, settings=with_encoder(night.settings, str(tiny_encoder)), run_id="night-2")
     with pytest.raises(SourceError, match="no item embedded by model"):
-        train_query_tower(spark, settings, tmp_path / "out", None, OPTIONS, 50, None, Silent())
+        train_query_tower(spark, night.settings, tmp_path / "out", None, OPTIONS, 50, None, Silent())
     with pytest.raises(SourceError, match="no item embedded by model"):
-        list(planned(spark, settings))
+        list(planned(spark, night.settings))
     assert not (tmp_path / "out").exists()
+    embed(night)
+    model = TGQFormer.from_pretrained(tiny_encoder)
+    sample = item_sample(night, [], 40)
+    side = query_job._item_side(night, model, model.head.base, sample)
+    assert np.allclose(side.vectors(), sample.items.vectors, atol=1e-4), "it begins as the encoder itself"
+    options = QueryTrainConfig(**{**OPTIONS.__dict__, "joint": True, "stages": "fusion", "steps": 6, "lr": 0.01, "evaluate_every": 2})
+    result = train_query_tower(spark, night.settings, tmp_path / "out", None, options, 50, None, Silent())
+    assert result.model_version == versions_of(str(tmp_path / "out"))[0] != versions_of(str(tiny_encoder))[0]
+    assert load_query_tower(str(tmp_path / "out")).config.item_model == result.model_version
+    before, after = (TGQFormer.from_pretrained(folder).own_state() for folder in (tiny_encoder, tmp_path / "out"))
+    assert {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])} == {"base"}, "all else stays as it is"
+
+
+def test_a_language_model_as_head_cannot_be_trained_jointly(night, spark, tmp_path):
+    from types import SimpleNamespace
+
+    with pytest.raises(UsageError, match="the item side of the head 'llm' cannot be trained with the queries"):
+        query_job._joint_base(SimpleNamespace(head=None, config=SimpleNamespace(head="llm")))
 
 
 def test_the_dry_run_says_what_would_be_read(night, spark):

@@ -354,13 +354,14 @@ def effect_of(root: str, before: str, now: str) -> str:
 
 
 def register(tracker: Tracker, folder: str, model_version: str, query_version: str) -> None:
-    """Register the encoder, move MLflow's alias to it, and end the run.
+    """Register the encoder and its query tower, move MLflow's aliases to them, and end the run.
 
     Raises:
-        TrackingError: the alias could not be moved.
+        TrackingError: an alias could not be moved.
     """
-    moved = tracker.publish_encoder(local_folder(folder), model_version, query_version=query_version) or not tracker.run
-    problem = None if moved else tracker.problems[-1]
+    place = local_folder(folder)
+    moved = tracker.publish_query_tower(place, query_version) is not None and tracker.publish_encoder(place, model_version, query_version=query_version)
+    problem = None if moved or not tracker.run else tracker.problems[-1]
     tracker.finish("FAILED" if problem else "FINISHED")
     if problem:
         raise TrackingError(f"the champion stays, because of {problem}", "repair MLflow, or set tracking.enabled=false")

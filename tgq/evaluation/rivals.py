@@ -7,6 +7,7 @@ used: they measure nights.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pyspark.sql import Column
@@ -14,10 +15,8 @@ from pyspark.sql import functions as F
 
 from tgq.errors import UsageError
 from tgq.evaluation.averages import Averages, named_rows
-from tgq.evaluation.queries import large_slices
-from tgq.evaluation.ragged import tasks_of
-from tgq.evaluation.search.judged import with_memberships, write_judged
-from tgq.evaluation.search.scoring import COMPARED, SCORED, SearchScoring, parts_of
+from tgq.evaluation.search.reading import judged_queries
+from tgq.evaluation.search.scoring import COMPARED, SearchScoring
 from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index.pool import MAIN, RIVAL, Pool
 from tgq.metrics.names import SEARCH
@@ -26,7 +25,6 @@ from tgq.query_tower.config import held_out_share, tower_folder
 from tgq.query_training.split import is_validation
 from tgq.registry.champion import local_folder
 from tgq.registry.selection import with_encoder
-from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import Night
 
 
@@ -88,24 +86,17 @@ def compare_searches(night: Night, pool: Pool, champion_folder: str, names: tupl
 
     Cost: as a night's evaluation of so many search queries with two systems; the judgments of all training queries are read once.
     """
-    options, place = night.settings.evaluate, night.staging("evaluate", "search")
-    trained = {"split": "train", "max_queries": None}
-    write_judged(_with(night, trained), pool, f"{place}/queries")
-    asked = night.spark.read.parquet(f"{place}/queries").where(validates("text", night.settings.promote.share))
-    queries = with_memberships(asked, options.query_slices)
-    slices, small = large_slices(queries, options)
-    n = queries.count()
+    options, share = night.settings.evaluate, night.settings.promote.share
+    trained = _with(night, {"split": "train", "max_queries": None})
+    queries = judged_queries(trained, pool, night.staging("evaluate", "search")).where(partial(is_validation, share=share))
+    n = queries.totals.queries
     own, champion = (QueryEncoder.of(one) for one in (night, replace(night, settings=with_encoder(night.settings, champion_folder))))
     encoder = BothEncoders(own.folder, own.device, own.dtype, champion)
     systems = dict(zip((MAIN, RIVAL), names, strict=True))
     scoring = SearchScoring(pool, tuple(systems), options.ks, encoder)
-    columns = ("query_id", "text", "group_key", "positives", "ignored", "memberships")
-    with job_progress(night, "search queries", n) as done:
-        spread = queries.select(*columns).repartition(tasks_of(night, n), "query_id")
-        spread.mapInArrow(counted(scoring.run, done), SCORED).write.mode("overwrite").parquet(f"{place}/scored")
-    scored = night.spark.read.parquet(f"{place}/scored").select("memberships", "group_key", "metrics")
-    averages = Averages(tuple(systems), scoring.columns, COMPARED, slices, options.replicates, options.seed, options.level)
-    found = averages.collect(scored, lambda batches: averages.sums(parts_of(batches)))
+    scores = queries.score(scoring, options.query_slices)
+    slices, small = scores.large_slices(options)
+    found = scores.averages(Averages(tuple(systems), scoring.columns, COMPARED, slices, options.replicates, options.seed, options.level))
     return named_rows(found, systems, pool.rows, SEARCH), {"searches": n, "search_slices": len(slices), "search_slices_too_small": small}
 
 

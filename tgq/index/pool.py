@@ -69,6 +69,10 @@ class Pool:
         """Share of the active items that are in the pool; 1 for an empty catalog."""
         return coverage(self.rows, self.active)
 
+    def stored(self, kind: str) -> str:
+        """The kind under which vectors of a kind are written: a rival of the same model has the pool's own."""
+        return MAIN if kind == RIVAL and self.rival == self.model_version else kind
+
     def file(self, block: PoolBlock, kind: str) -> str:
         return f"{self.folder}/{block.name}.{kind}.arrow"
 
@@ -90,7 +94,8 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     """Write the night's pool, or find it already written from the same table versions and the same model.
 
     Args:
-        rival: a second model version to compare with. The pool then holds the items that have a vector of both models.
+        rival: a second model version to compare with. The pool then holds the items that have a vector of both models. If it is the night's own
+            model, as where query towers are compared, the vectors are written once.
         published: Delta versions of a generation's tables, to read in place of the current versions.
 
     Raises:
@@ -103,7 +108,7 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     active = items.count()
     members = pool_members(night, versions, model_version)
-    if rival:
+    if rival and rival != model_version:
         # the rival's agreement defines the slices: a candidate must not choose the groups that it is judged by
         other = pool_members(night, versions, rival).select("item_id", "agreement", F.col(MAIN).alias(RIVAL))
         members = members.drop("agreement").join(other, "item_id")
@@ -123,6 +128,8 @@ def write_pool(night: Night, *, rival: str | None = None, published: Mapping[str
                 )
         blocks.append(PoolBlock(row["name"], start, row["rows"], tuple(k for k in FEATURES if row[f"{k}_width"])))
         start += row["rows"]
+    if rival == model_version:
+        widths[RIVAL] = widths[MAIN]
     digest = hashlib.sha256("".join(row["digest"] for row in written).encode()).hexdigest()
     pool = Pool(
         folder, rows=start, active=active, widths={k: w for k, w in widths.items() if w}, digest=digest, blocks=tuple(blocks),
@@ -323,6 +330,7 @@ def _by_block(pool: Pool, positions: np.ndarray) -> Iterator[tuple[PoolBlock, np
 
 
 def _vectors(pool: Pool, block: PoolBlock, kind: str, rows: np.ndarray | None) -> np.ndarray:
+    kind = pool.stored(kind)
     if kind == "concat":
         sides = [_vectors(pool, block, side, rows) for side in FEATURES]
         return np.concatenate(sides, axis=1) * np.float32(0.5**0.5)

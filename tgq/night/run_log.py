@@ -72,7 +72,8 @@ def write_run_log(night: Night, tracker: Tracker, summary: Mapping[str, Any]) ->
         tracker.log_tags({"catalog_change_accepted": "; ".join(change["accepted"])})
     if summary["published"]:
         queries = query_version_of(night.model_folder) or ""
-        tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], embeds_next(night), queries)
+        tracker.publish_encoder(local_folder(night.model_folder), summary["model_version"], champion := embeds_next(night), queries)
+        tracker.publish_query_tower(local_folder(night.model_folder), queries, champion)
     tracker.finish()
     for problem in tracker.problems:
         night.progress.say(f"MLflow: {problem}")

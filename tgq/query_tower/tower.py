@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tgq.encoder.config import EncoderConfig
+from tgq.encoder.text import normalise
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
 from tgq.errors import ModelError
@@ -77,6 +79,26 @@ class QueryTower(nn.Module):
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return by_length(texts, lambda part: self(self.pooled(part)).float().cpu().numpy(), batch_size)
+
+    @torch.no_grad()
+    def encode_pooled(self, pooled: np.ndarray) -> np.ndarray:
+        """Unit vectors of queries, float32 `[n, De]`, from their pooled features, float32 `[n, Dp]`; see `shared_text_tower`."""
+        return self(torch.from_numpy(pooled).to(self.mean.device)).float().cpu().numpy()
+
+    def shared_text_tower(self, folder: Path, config: EncoderConfig) -> TextTower | None:
+        """The frozen text tower of the encoder in `folder`, over the weights of this query tower; None if those are others, or were fine-tuned.
+
+        The pooled features of the one are those of the other for texts that both read alike (`reads_as`).
+        """
+        if self._top or self.text.fixed_length or hub.resolve(config.text, folder).resolve() != self.text.folder.resolve():
+            return None
+        return self.text.of_length(config.text_length)
+
+    def reads_as(self, frozen: TextTower, texts: Sequence[str]) -> np.ndarray:
+        """bool `[n]`: whether it and a frozen tower of the same checkpoint, which reads `normalise(text)`, have the same tokens of each text."""
+        most = min(self.text.max_length, frozen.max_length)
+        lengths = [len(tokens) for tokens in self.text.tokenizer(list(texts), truncation=True, max_length=most + 1)["input_ids"]]
+        return np.array([n <= most and text == normalise(text) for n, text in zip(lengths, texts, strict=True)], bool)
 
     def own_state(self) -> dict[str, Tensor]:
         """The tower's own weights by name: the map, its mean, and the fine-tuned layers."""

@@ -18,10 +18,13 @@ class ItemSide(nn.Module):
 
     It equals the encoder for designs without connector tokens. With tokens, `items.image` must be the picture's feature after the
     connector has shifted it (`LightHead.shifted_image`); the connector then stays as it is.
+
+    trust: float32 [N], trust in the metadata, 0 to 1; None: 1.
     """
 
-    def __init__(self, base: PlainFusion, items: Items):
+    def __init__(self, base: PlainFusion, items: Items, trust: np.ndarray | None = None):
         super().__init__()
+        self._trust = None if trust is None else torch.from_numpy(trust)
         self.base, self._items = base, items
         self._has_image, self._has_text = torch.from_numpy(items.has_image), torch.from_numpy(items.has_text)
 
@@ -29,7 +32,8 @@ class ItemSide(nn.Module):
         """Unit embeddings `[n, De]` of the items at `rows`, int64 [n]."""
         device, at = self.base.image.device, torch.from_numpy(rows)
         image, text = (torch.from_numpy(side[rows]).to(device) for side in (self._items.image, self._items.text))
-        return F.normalize(self.base(image, self._has_image[at].to(device), text, self._has_text[at].to(device)), dim=-1)
+        trust = None if self._trust is None else self._trust[at].to(device)
+        return F.normalize(self.base(image, self._has_image[at].to(device), text, self._has_text[at].to(device), trust), dim=-1)
 
     @torch.no_grad()
     def vectors(self) -> np.ndarray:

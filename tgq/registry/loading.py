@@ -172,6 +172,12 @@ def load_text_tower(folder: str, device: str = "cpu") -> TextTower:
     return TextTower(config.text, config.text_length, place).to(choose_device(device)).eval()
 
 
+def shared_text_tower(folder: str, device: str = "cpu") -> TextTower | None:
+    """As `load_text_tower`, without loading it: over the weights of the encoder's query tower; None if it has none, or one of another checkpoint."""
+    tower, place = load_query_tower(folder, device), Path(local_folder(folder))
+    return tower.shared_text_tower(place, EncoderConfig.read(place)) if tower else None
+
+
 @functools.lru_cache(maxsize=4)
 def query_version_of(folder: str) -> str | None:
     """The version of an encoder's query tower, 16 hex digits; None if it has none.

@@ -22,11 +22,13 @@ from typing import Any
 
 from tgq.errors import TrackingError
 from tgq.metrics.names import is_baseline, metric_key
+from tgq.registry.query_model import ALIAS, is_registered, register_query_model
+from tgq.registry.query_model import TAG as QUERY_TAG
 from tgq.settings.sections import TrackingSettings
 
 RUN_TAG = "tgq.run_id"
-MODEL_TAG, QUERY_TAG = "model_version", "query_version"
-CHAMPION = "champion"
+MODEL_TAG = "model_version"
+CHAMPION = ALIAS
 SQLITE = "sqlite:///"
 ANSWER_S = 5.0  # timeout of the first request to a tracking server
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's own limits
@@ -179,6 +181,25 @@ class Tracker:
             if champion:
                 client.set_registered_model_alias(name, CHAMPION, number)
             return str(number)
+
+        number: str | None = self._collect_errors(register)
+        return number
+
+    def publish_query_tower(self, folder: str | Path, query_version: str, champion: bool = True) -> str | None:
+        """Register the encoder's query tower as a model of its own, texts in and vectors out, and set its alias `champion` to it. Returns MLflow's number.
+
+        Args:
+            query_version: of the tower; empty: the encoder has none, so no query tower is the champion's and the alias is removed.
+            champion: whether to set or remove the alias.
+        """
+
+        def register() -> str:
+            name, client = self.settings.registered_query_model, self.client
+            if query_version:
+                return register_query_model(client, name, folder, lambda: str(self.run), champion)
+            if champion and is_registered(client, name):
+                client.delete_registered_model_alias(name, CHAMPION)
+            return ""
 
         number: str | None = self._collect_errors(register)
         return number

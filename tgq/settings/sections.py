@@ -265,6 +265,7 @@ class TrackingSettings(Section):
     uri: str | None = None  # null: a sqlite file in the warehouse
     experiment: str = "tgq-nightly"  # name of the MLflow experiment; each run is an MLflow run
     registered_model: str = "tgq-encoder"  # name of the registered encoder; the alias `champion` marks the champion
+    registered_query_model: str = "tgq-query-tower"  # name of the registered query tower, which takes texts; with the same alias
 
 
 class MaintainSettings(Section):

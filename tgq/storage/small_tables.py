@@ -15,7 +15,7 @@ from pyspark.sql.types import StructType
 
 from tgq.errors import WarehouseError
 
-Where = Mapping[str, str | int | Sequence[str]]  # column -> the value, or the values, that it must have
+Where = Mapping[str, str | int | bool | Sequence[str]]  # column -> the value, or the values, that it must have
 
 
 def schema_of(folder: str) -> StructType:
@@ -33,11 +33,21 @@ def schema_of(folder: str) -> StructType:
         raise WarehouseError(f"the table in {folder} cannot be opened ({str(e).splitlines()[0][:200]})", "use another warehouse") from e
 
 
-def select(folder: str, columns: Sequence[str], where: Where) -> list[dict[str, Any]]:
-    """The rows that have these values, in no order. Times are in UTC, maps are dicts."""
+def read(folder: str, columns: Sequence[str], where: Where, version: int | None = None) -> pa.Table:
+    """The rows that have these values, in no order, now or at a Delta version."""
     names = ", ".join(f'"{name}"' for name in columns)
     condition = _condition(where)
-    found: list[dict[str, Any]] = _query(folder, f"SELECT {names} FROM t{f' WHERE {condition}' if condition else ''}").to_pylist(maps_as_pydicts="strict")
+    return _query(folder, f"SELECT {names} FROM t{f' WHERE {condition}' if condition else ''}", version)
+
+
+def rows_at_most(folder: str, limit: int) -> bool:
+    """Whether a table has no more rows than `limit`."""
+    return bool(_query(folder, "SELECT count(*) AS n FROM t")["n"][0].as_py() <= limit)
+
+
+def select(folder: str, columns: Sequence[str], where: Where) -> list[dict[str, Any]]:
+    """The rows that have these values, in no order. Times are in UTC, maps are dicts."""
+    found: list[dict[str, Any]] = read(folder, columns, where).to_pylist(maps_as_pydicts="strict")
     return found
 
 
@@ -62,11 +72,11 @@ def replace(folder: str, rows: Sequence[Mapping[str, Any]], where: Where) -> Non
     write_deltalake(table, content, mode="overwrite", predicate=_condition(where))
 
 
-def _query(folder: str, sql: str) -> pa.Table:
+def _query(folder: str, sql: str, version: int | None = None) -> pa.Table:
     """The result of a query that calls the table t."""
     from deltalake import DeltaTable, QueryBuilder
 
-    return pa.RecordBatchReader.from_stream(QueryBuilder().register("t", DeltaTable(folder)).execute(sql)).read_all()
+    return pa.RecordBatchReader.from_stream(QueryBuilder().register("t", DeltaTable(folder, version=version)).execute(sql)).read_all()
 
 
 def _plain(value: Any) -> Any:
@@ -78,7 +88,7 @@ def _condition(where: Where) -> str:
     return " AND ".join(f'"{name}" IN ({", ".join(_literal(v) for v in _values(value))})' for name, value in where.items())
 
 
-def _values(value: str | int | Sequence[str]) -> Sequence[str | int]:
+def _values(value: str | int | bool | Sequence[str]) -> Sequence[str | int]:
     return [value] if isinstance(value, str | int) else value
 
 

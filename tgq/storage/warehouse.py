@@ -13,10 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from tgq.errors import ConfigError, WarehouseError
@@ -85,7 +87,7 @@ class Warehouse:
 
     def _late_schema(self, name: str) -> StructType | None:
         """The columns of a table of LATE, read without Spark, which takes a second to open one; None for other tables and a missing one."""
-        if name in LATE and self._is_local and Path(self.location(name), "_delta_log").is_dir():
+        if name in LATE and self.is_local and Path(self.location(name), "_delta_log").is_dir():
             return small_tables.schema_of(self.location(name))
         return None
 
@@ -186,20 +188,31 @@ class Warehouse:
             columns: all if none is named.
         """
         columns = columns or tuple(schema_of(name).names)
-        if self._is_local:
+        if self.is_local:
             return small_tables.select(self.location(name), columns, where)
         found = self.read(name).where(_condition(where)).select(*columns).collect()
         return [{c: v.astimezone(timezone.utc) if isinstance(v, datetime) else v for c, v in row.asDict().items()} for row in found]
 
+    def table(self, name: str, where: small_tables.Where, *columns: str, version: int | None = None) -> pa.Table:
+        """Columns of the rows that have these values, now or at a Delta version, in no order; for a local folder (`is_local`). The caller knows
+        that they are few."""
+        names = columns or tuple(schema_of(name).names)
+        found = small_tables.read(self.location(name), names, where, version)
+        return found.cast(to_arrow_schema(StructType([schema_of(name)[column] for column in names])))
+
+    def rows_at_most(self, name: str, limit: int) -> bool:
+        """Whether a table of a local folder has no more rows than `limit`, by its log alone."""
+        return small_tables.rows_at_most(self.location(name), limit)
+
     def has_rows(self, name: str, where: small_tables.Where) -> bool:
         """Whether a table has rows with these values. Cost: a scan of these columns at most; without a Spark job in a local folder."""
-        if self._is_local:
+        if self.is_local:
             return small_tables.has_rows(self.location(name), where)
         return not self.read(name).where(_condition(where)).isEmpty()
 
     def sums(self, name: str, by: str, column: str) -> dict[str, int]:
         """The sum of a column of whole numbers for each value of another one, which has few. Cost: a scan of both columns."""
-        if self._is_local:
+        if self.is_local:
             return small_tables.sums(self.location(name), by, column)
         return {row[0]: row[1] for row in self.read(name).groupBy(by).agg(F.sum(F.col(column).cast("long"))).collect()}
 
@@ -210,7 +223,7 @@ class Warehouse:
             rows: few, because they are held in memory. Times have a time zone.
             where: as for `rows`.
         """
-        if self._is_local:
+        if self.is_local:
             small_tables.replace(self.location(name), rows, where)
             return
         schema = schema_of(name)
@@ -218,7 +231,7 @@ class Warehouse:
         frame.coalesce(1).writeTo(self.qualified(name)).overwrite(_condition(where))
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the tables are folders of this machine. Elsewhere only Spark is sure to have the credentials and a safe commit."""
         return not self.in_metastore and "://" not in self.root
 

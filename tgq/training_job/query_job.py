@@ -14,6 +14,7 @@ import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from tgq.encoder.layers.fusion import PlainFusion
 from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, UsageError
@@ -37,9 +38,11 @@ from tgq.run.opening import new_run_id
 from tgq.run.progress import Progress, Silent
 from tgq.run.records import git_commit
 from tgq.settings.sections import Settings, TrackingSettings
+from tgq.storage.artifacts import remove_folder
 from tgq.storage.lock import warehouse_lock
 from tgq.storage.warehouse import Warehouse
 from tgq.training_job.query_sets import ItemSample, Judged, item_sample, near_items, no_embeddings, training_queries
+from tgq.training_job.shifted import shifted_images
 
 MAX_QUERIES = 50_000  # training queries on the driver
 GENERATED_VALIDATION = 500  # generated queries that validate where no shopper's query does
@@ -73,7 +76,7 @@ def train_query_tower(
         tracking_uri: of MLflow; None: a sqlite file in `out`.
 
     Raises:
-        UsageError: `out` already holds an encoder, or a joint training was asked of an encoder with connector tokens.
+        UsageError: `out` already holds an encoder, or a joint training was asked of an encoder with the head llm.
         SourceError: the warehouse has no embeddings of this encoder, or no text to make queries from.
         ModelError: the checkpoint cannot be loaded, or has fewer layers than are to be trained.
     """
@@ -99,13 +102,13 @@ def train_query_tower(
         near = near_items(night, present.vectors(MAIN, judged.texts), NEAR) if judged.texts else None
         wanted = [item_id for items in (*judged.items, *(near or ())) for item_id in items]
         sample = item_sample(night, wanted, max_items)
+        side = _item_side(night, encoder, side_base, sample) if side_base is not None else None
     progress.say(f"{len(judged.texts)} judged queries of the train split; {len(sample.ids)} items")
     sets = _sets(sample, judged, near, options)
     tracker = open_tracker(TrackingSettings(uri=tracking_uri, experiment="tgq-training"), str(out))
     tracker.start(night.run_id, {"git_commit": git_commit(), "sources": settings.warehouse.path})
     try:
         tracker.log_params({f"query.{name}": value for name, value in asdict(options).items()})
-        side = ItemSide(side_base, sample.items) if side_base is not None else None
         history = _trained(tower, sample.items, sets, options, side, tracker, progress, own_text, prior)
         return _finish(out, folder, encoder, tower, history, sets, options, tracker, progress)
     except BaseException:
@@ -140,13 +143,22 @@ def new_tower(encoder: TGQFormer, folder: Path, text: str | None, options: Query
     return QueryTower(config, relative_to=None if text else folder)
 
 
-def _joint_base(encoder: TGQFormer):
-    if not isinstance(encoder.head, LightHead) or encoder.connector.has_tokens:
+def _joint_base(encoder: TGQFormer) -> PlainFusion:
+    if not isinstance(encoder.head, LightHead):
         raise UsageError(
-            f"the item side of the design '{encoder.config.connector}' cannot be trained with the queries, because its embeddings need the pictures' tokens",
-            "leave out joint, or use an encoder of the design moe_bilinear or concat_linear",
+            f"the item side of the head '{encoder.config.head}' cannot be trained with the queries, because it has no fusion of pooled features",
+            "leave out joint, or use an encoder with the head light",
         )
     return encoder.head.base
+
+
+def _item_side(night: Night, encoder: TGQFormer, base: PlainFusion, sample: ItemSample) -> ItemSide:
+    """The item side that learns: the head's fusion. A connector with tokens stays as it is, so what it makes of the pictures is computed once."""
+    if not encoder.connector.has_tokens:
+        return ItemSide(base, sample.items)
+    image, trust = shifted_images(night, sample.ids)
+    remove_folder(night.staging())
+    return ItemSide(base, replace(sample.items, image=image), trust)
 
 
 def _sets(sample: ItemSample, judged: Judged, near: list[list[str]] | None, options: QueryTrainConfig) -> QuerySets:

@@ -13,7 +13,7 @@ PAGE = 1000
 
 
 def runs_beyond(tracker: Tracker, keep: int) -> list[str]:
-    """Ids of the experiment's runs beyond the newest `keep`. Runs that a registered encoder came from are left out.
+    """Ids of the experiment's runs beyond the newest `keep`. Runs that a registered encoder or query tower came from are left out.
 
     Raises:
         TrackingError: MLflow failed.
@@ -25,7 +25,8 @@ def runs_beyond(tracker: Tracker, keep: int) -> list[str]:
         experiment = client.get_experiment_by_name(settings.experiment)
         if experiment is None:
             return []
-        registered = {version.run_id for version in client.search_model_versions(f"name = '{settings.registered_model}'")}
+        models = (settings.registered_model, settings.registered_query_model)
+        registered = {version.run_id for name in models for version in client.search_model_versions(f"name = '{name}'")}
         runs, token = [], None
         while True:
             page = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=PAGE, page_token=token)

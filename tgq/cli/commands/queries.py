@@ -36,6 +36,7 @@ def train_queries(
 
     The warehouse needs embeddings of the encoder (`tgq nightly`). It is trained on the judged queries of the train split, if there are any
     (settings `queries`), and on queries generated from titles and attributes. OUT is the encoder with the tower.
+    With --option joint=true the items' fusion is trained too: OUT is then another item model, and the next night embeds all items again.
 
     Example: tgq train-queries with-queries --warehouse warehouse
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,13 @@ class TextTower(Tower):
         with torch.no_grad():
             tokens, _, pooled = self(["a"])
         self.width, self.pooled_width = tokens.shape[2], pooled.shape[1]
+
+    def of_length(self, max_length: int) -> TextTower:
+        """The same tower, with the same weights in memory, that reads at most `max_length` tokens."""
+        other = copy.copy(self)
+        other.max_length = min(max_length, getattr(self.model.config, "text_config", self.model.config).max_position_embeddings)
+        vars(other).pop("fingerprint", None)  # it depends on the length
+        return other
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,6 +1,6 @@
 """Example queries for the report: those that the night answers best and worst, by NDCG@10, with what it finds for them.
 
-Cost: two sorts with a limit of the queries' figures, and an exact search for 2 * n queries in one task.
+Cost: an exact search for 2 * n queries in one task.
 """
 
 from __future__ import annotations
@@ -10,36 +10,33 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
+from tgq.embedding.executor.daemon import preloaded
 from tgq.evaluation.search.vectors import QueryEncoder
 from tgq.index.pool import MAIN, Pool, gather_items, read_blocks
 from tgq.retrieval.exact import search_blocks
+from tgq.run.night import Night
 
 FOUND = "choice string, query_id string, text string, ndcg double, best_item string, item_ids array<string>, scores array<float>, marks array<string>"
 Example = dict[str, Any]
 
 
-def examples(scored: DataFrame, judged: DataFrame, pool: Pool, encoder: QueryEncoder, n: int, width: int, seed: int) -> list[Example]:
-    """At most n best and n worst queries, in this order: choice (best or worst), query_id, text, ndcg, best_item (its best judged item), and
+def examples(night: Night, chosen: pa.Table, pool: Pool, encoder: QueryEncoder, width: int) -> list[Example]:
+    """The best and the worst queries, in this order: choice (best or worst), query_id, text, ndcg, best_item (its best judged item), and
     item_ids, scores and marks of the `width` items found first; a mark is hit, miss, or empty for an item without a judgment.
 
-    scored: rows of SCORED. judged: rows of `write_judged`.
+    chosen: few queries, as `HeldScores.extremes` gives them.
     """
-    if not n:
+    if not len(chosen):
         return []
-    draw = F.xxhash64("query_id", F.lit(seed))
-    best = scored.where("ndcg > 0").orderBy(F.desc("ndcg"), draw).limit(n).select("query_id", "ndcg", F.lit("best").alias("choice"))
-    worst = scored.where("ndcg < 1").orderBy("ndcg", draw).limit(n).select("query_id", "ndcg", F.lit("worst").alias("choice"))
-    chosen = judged.join(F.broadcast(best.union(worst)), "query_id").select("choice", "query_id", "text", "ndcg", "best_item", "positives", "ignored")
 
     def find(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.num_rows:
-                yield _found(pa.Table.from_batches([batch]), pool, encoder, width)
+                yield _found(chosen, pool, encoder, width)
 
-    rows = [row.asDict() for row in chosen.coalesce(1).mapInArrow(find, FOUND).collect()]
+    with preloaded(night.spark.sparkContext):
+        rows = [row.asDict() for row in night.spark.range(0, 1, 1, 1).mapInArrow(find, FOUND).collect()]
     firsts = {row["query_id"] for row in rows if row["choice"] == "best"}
     kept = [row for row in rows if row["choice"] == "best" or row["query_id"] not in firsts]  # of a few queries the best are the worst, too
     return sorted(kept, key=lambda row: (row["choice"], -row["ndcg"] if row["choice"] == "best" else row["ndcg"], row["query_id"]))

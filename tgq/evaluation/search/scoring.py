@@ -71,8 +71,9 @@ class SearchScoring:
         in_pool = positives["position"] >= 0
         found = positives.where(in_pool)
         out: list[np.ndarray] = []
+        vectors = self.encoder.all_vectors([system for system in self.systems if system != BM25], texts)
         for system in self.systems:
-            in_all, among_judged = self._bm25(texts, found, ignored) if system == BM25 else self._exact(system, texts, found, ignored)
+            in_all, among_judged = self._bm25(texts, found, ignored) if system == BM25 else self._exact(system, vectors[system], found, ignored)
             ranks, judged = (NEVER + np.arange(len(in_pool)) for _ in range(2))
             ranks[in_pool], judged[in_pool] = in_all, among_judged
             gains = positives["gain"]
@@ -80,9 +81,8 @@ class SearchScoring:
             out += [metrics.values, ndcg(positives.offsets, judged, gains, JUDGED_CUTOFF)[:, None]]
         return np.concatenate(out, axis=1)
 
-    def _exact(self, kind: str, texts: list[str], found: Ragged, ignored: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    def _exact(self, kind: str, vectors: np.ndarray, found: Ragged, ignored: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """Ranks of the items `found` in the pool, and among the judged items: int64 [P] each."""
-        vectors = self.encoder.vectors(kind, texts)
         asked, others = found.with_vectors(self.pool, kind), ignored.with_vectors(self.pool, kind)
         above = count_above(vectors, asked, read_blocks(self.pool, kind)).pool
         return above + 1, listed_above(vectors, asked, asked) + listed_above(vectors, asked, others) + 1
