@@ -14,6 +14,7 @@ from dataclasses import replace
 from tgq.catalog.reading.location import folder_of
 from tgq.embedding.accounting import account, carry_quarantine, quarantined_by
 from tgq.embedding.committer import Committer
+from tgq.embedding.executor.daemon import start_workers
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
@@ -60,7 +61,10 @@ def embed(night: Night) -> StepResult:
     if refused is not None:
         waiting = waiting.join(refused, "item_id", "left_anti")
     towers = towers_of(night.model_folder)
-    plan = write_plan(night, *mark_cached(night, waiting, towers))
+    marked, counts = mark_cached(night, waiting, towers)
+    if sum(counts.values()):
+        start_workers(night.spark)  # their imports take as long as the plan; a whole night has started them after ingest
+    plan = write_plan(night, marked, counts)
     clock, meter = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
     worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
