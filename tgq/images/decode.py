@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError, features
 
+from tgq.messages import presentable
+
 # Raster formats only. EPS, PDF, WMF and similar formats start interpreters, so they are never opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features.check("avif") else ())
 
@@ -46,6 +48,9 @@ _TRANSPOSE_BY_ORIENTATION = {
 _ORIENTATION = 274  # EXIF tag
 
 
+LONGEST_DETAIL = 1000  # characters: an address comes from the catalog and may be of any length
+
+
 class ImageError(Exception):
     """An image that cannot be used.
 
@@ -56,8 +61,8 @@ class ImageError(Exception):
     """
 
     def __init__(self, reason: str, detail: str):
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, presentable(detail if len(detail) <= LONGEST_DETAIL else f"{detail[:LONGEST_DETAIL]}... (cut)")
+        super().__init__(f"{reason}: {self.detail}")
 
     def __reduce__(self):  # the default would unpickle from the joined message, which fails on the way from a worker
         return type(self), (self.reason, self.detail)
