@@ -113,7 +113,9 @@ CONFIGS = {
     "tower-huge": ("towers/text/config.json", b'{"model_type": "bert", "hidden_size": 1000000000}', "cannot be loaded"),
     "tower-remote-code": ("towers/text/config.json", b'{"model_type": "evil", "auto_map": {"AutoModel": "evil--code.Model"}}', "cannot be loaded"),
     "tower-code-of-the-hub": ("towers/text/config.json", b'{"model_type": "bert", "attn_implementation": "evil/kernel"}', "names code of the hub"),
-    "tower-code-of-the-hub-inside": ("towers/text/config.json", b'{"model_type": "clip", "text_config": {"_attn_implementation": "evil/kernel"}}', "names code of the hub"),
+    "tower-code-of-the-hub-inside": (
+        "towers/text/config.json", b'{"model_type": "clip", "text_config": {"_attn_implementation": "evil/kernel"}}', "names code of the hub",
+    ),
     "tokenizer-no-json": ("towers/text/tokenizer.json", b"x", "tokenizer"),
     "tokenizer-remote-code": ("towers/text/tokenizer_config.json", b'{"tokenizer_class": 1}', "tokenizer"),
 }  # fmt: skip

@@ -131,9 +131,11 @@ def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, p
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
-            yield from convert((row for batch in batches for row in batch_rows(batch)), context.partitionId() if context else 0)
+            yield from convert((row for batch in batches for row in batch_rows(batch.rename_columns(wanted))), context.partitionId() if context else 0)
 
-        frame = raw.select(*(F.col("`" + name.replace("`", "``") + "`") for name in wanted)).mapInArrow(run, from_arrow_schema(schema))
+        # numbered, because mapInArrow parses the names of its columns anew: 'a.b', '*' and a backtick would mean something else there
+        numbered = (F.col("`" + name.replace("`", "``") + "`").alias(f"c{n}") for n, name in enumerate(wanted))
+        frame = raw.select(*numbered).mapInArrow(run, from_arrow_schema(schema))
     return Source(frame, tuple(raw.columns), rows, size, tuple(notes_of(matched, options)))
 
 
