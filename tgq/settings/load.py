@@ -120,7 +120,7 @@ def _read(path: Path, shown: str) -> DictConfig:
         raise ConfigError(f"{shown}: no such file", "give a profile under conf/ or an existing YAML file") from None
     except OmegaConfBaseException as e:
         raise ConfigError(f"{shown}: {_said(e)[:300]}", "write valid YAML") from None
-    except (YAMLError, OSError, UnicodeError) as e:
+    except (YAMLError, OSError, ValueError) as e:  # ValueError: bytes that are not UTF-8, numbers of thousands of digits
         raise ConfigError(f"{shown}: {' '.join(str(e).split())[:300]}", "write valid YAML") from None
     except RecursionError:
         raise ConfigError(f"{shown}: it is nested too deeply", "write sections, as in conf/base.yaml") from None
@@ -165,7 +165,7 @@ def _dotted(text: str, origin: str) -> DictConfig:
         raise ConfigError(f"{origin}: not of the form key.path=value", "write, for example, --set embed.task_items=64")
     try:
         return OmegaConf.from_dotlist([text])
-    except (YAMLError, OmegaConfBaseException) as e:
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as e:
         why = "its value is not YAML" if STARS in _shown_override(text) else " ".join(str(e).split())[:200]  # YAML's message quotes the text
         raise ConfigError(f"{origin}: {why}", "quote the value as YAML") from None
 
