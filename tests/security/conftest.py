@@ -2,10 +2,25 @@
 
 import gzip
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
 import pytest
+
+COLLECTED = pytest.StashKey[Counter]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Keep how many cases each file has, before any are left out by -k or -m: the documentation says how many there are."""
+    config.stash[COLLECTED] = Counter(item.path.name for item in items if item.path.parent.name == "security")
+
+
+@pytest.fixture
+def collected(request) -> Counter:
+    """Cases by file, of the files that were collected whole; empty if single tests were named."""
+    return Counter() if any("::" in argument for argument in request.config.args) else request.config.stash[COLLECTED]
 
 
 class Attacker(BaseHTTPRequestHandler):

@@ -8,8 +8,9 @@ from tgq.cli import app as cli
 from tgq.errors import ConfigError, SourceError, TgqError, UsageError
 from tgq.images.decode import ImageError
 from tgq.messages import STARS, masked
-from tgq.run.opening import with_catalog
-from tgq.run.records import error_line
+from tgq.night.run_log import log_failure, open_run_log
+from tgq.run.opening import open_night, with_catalog
+from tgq.run.records import error_line, run_step
 from tgq.settings.load import is_secret, load_settings, redacted
 from tgq.settings.sections import Settings
 
@@ -116,6 +117,28 @@ def test_a_run_keeps_no_password_of_its_catalog_and_says_so_to_the_next_step():
     named = Settings.model_validate({"catalog": {"path": "elsewhere"}})
     assert with_catalog(named, detail) is named
     assert with_catalog(Settings(), json.dumps({"catalog": "/shop"})).catalog.path == "/shop"
+
+
+def test_rows_and_tags_of_a_run_keep_no_password(spark, empty_tables):
+    """The row that begins a run, that of a step that fails, and the run in MLflow."""
+    address = f"hdfs://shop:{S}@node/catalog"
+    settings = {"warehouse": {"path": str(empty_tables)}, "catalog": {"path": address}, "encoder": {"path": "default"}}
+    settings |= {"spark": {"conf": {"fs.s3a.secret.key": S}}, "images": {"allowed_roots": [address]}}
+    night = open_night(spark, Settings.model_validate(settings))
+    with pytest.raises(OSError):
+        run_step(night, "ingest", lambda night: open_nothing(address))
+    tracker = open_run_log(night)
+    tracker.log_params(redacted(night.settings))
+    log_failure(night, tracker, error_line(OSError(f"no route to {address}")))
+    rows = night.warehouse.rows("pipeline_runs", {"run_id": night.run_id})
+    assert len(rows) == 2 and S not in str(rows) and all(STARS in row["detail"] for row in rows)
+    run = tracker.client.get_run(tracker.run)
+    assert not tracker.problems and S not in str(run.data) and run.data.params["spark.conf.fs.s3a.secret.key"] == STARS
+    assert S.encode() not in b"".join(file.read_bytes() for file in empty_tables.glob("mlflow.db*"))
+
+
+def open_nothing(address: str):
+    raise OSError(f"cannot open {address}\nat java.net.Socket")
 
 
 def test_the_command_line_prints_no_password(capsys, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from tgq.feeds.readers.encodings import is_bad
 from tgq.feeds.rows import BAD_TEXT, TOO_LONG
 
 LEVELS = " > "
-LONGEST = 1_000_000  # characters of a field, all attributes together; what is longer is no text that anybody wrote
+LONGEST = 4_000_000  # characters of a field, all attributes together; what is longer is no text that anybody wrote
 _EDGES = "\u200b\u2060\ufeff"  # blanks to a reader, though not to Python
 _EXACT = 2**53
 _SEVERAL = re.compile(r"\s*[,|]\s*(?=(?:https?:)?//)", re.IGNORECASE)  # addresses in one cell: each begins with its scheme
