@@ -298,8 +298,8 @@ class _PermittedAddress:
 def _pool_manager(permitted: Callable[[str, int], list[str]]) -> urllib3.PoolManager:
     """Pools whose connections go to the addresses that `permitted` gives for a host and port."""
     check = {"permitted": staticmethod(permitted)}
-    http = type("_HTTP", (HTTPConnectionPool,), {"ConnectionCls": type("_Connection", (_PermittedAddress, HTTPConnection), check)})
-    https = type("_HTTPS", (HTTPSConnectionPool,), {"ConnectionCls": type("_TLS", (_PermittedAddress, _HTTPSConnection), check)})
+    http = type("_HTTP", (HTTPConnectionPool,), {"ConnectionCls": type("HTTPConnection", (_PermittedAddress, HTTPConnection), check)})
+    https = type("_HTTPS", (HTTPSConnectionPool,), {"ConnectionCls": type("HTTPSConnection", (_PermittedAddress, _HTTPSConnection), check)})
     manager = urllib3.PoolManager(num_pools=32, maxsize=32, block=False)
     manager.pool_classes_by_scheme = {"http": http, "https": https}
     return manager
