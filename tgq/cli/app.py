@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         import click
 
         if isinstance(e, click.ClickException) or hasattr(e, "format_message"):
-            err.print(f"tgq: {e.format_message()}", style="red", markup=False)
+            err.print(f"tgq: {' '.join(e.format_message().split())}", style="red", markup=False)
             code = 2
         elif type(e).__name__ in ("Abort",):
             code = 130

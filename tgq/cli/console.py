@@ -1,13 +1,30 @@
-"""Progress on the console: a bar on a terminal, a line every 15 s in a log."""
+"""The console: text that comes from outside cannot steer it. Progress is a bar on a terminal, a line every 15 s in a log."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tgq.messages import presentable
+
 LOG_EVERY_S = 15.0
+
+
+class PlainConsole(Console):
+    """A console that prints every text as it stands, in one line: no markup, no emoji names, no control characters, no passwords.
+
+    Its options are those of rich's console. A text with markup of our own is printed with `markup=True`, and holds nothing from outside.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts, or rich's tables, whose cells `tgq.cli.tables.table` makes safe."""
+        super().print(*(presentable(one) if isinstance(one, str) else one for one in objects), **options)
 
 
 class ConsoleProgress:
@@ -43,7 +60,7 @@ class ConsoleProgress:
             self.bar = None
 
     def say(self, line: str) -> None:
-        self.console.print(f"  {line}", highlight=False, markup=False)
+        self.console.print(f"  {presentable(line)}", highlight=False, markup=False)
 
 
 def pace(done: int, seconds: float) -> str:

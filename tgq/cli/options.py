@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from tgq.cli.console import ConsoleProgress, PlainConsole
 from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.settings.load import Loaded, load_settings
 from tgq.settings.sections import Settings
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 LOG_WIDTH = 160  # characters per line if the output is not a terminal
 SHOWN = 12  # ids that a printed line names; the summary names all
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+err = PlainConsole(stderr=True)
+out = PlainConsole(width=None if sys.stdout.isatty() else LOG_WIDTH)
 
 
 Profiles = Annotated[
@@ -64,7 +64,8 @@ def settings_of(profiles: Sequence[str] | None, sets: Sequence[str] | None, cata
     overrides = list(sets or [])
     for key, value in (("catalog.path", catalog), ("warehouse.path", warehouse)):
         if value is not None:
-            overrides.append(f"{key}={json.dumps(value)}")
+            # YAML knows no pairs of surrogates, by which JSON escapes what is beyond U+FFFF
+            overrides.append(f'{key}="{"".join(c if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in value)}"')
     return load_settings(profiles or ["local"], overrides)
 
 
@@ -75,7 +76,6 @@ def opened(loaded: Loaded, run_id: str | None, begins: bool, imports: Sequence[C
     Args:
         imports: as for `held_night`.
     """
-    from tgq.cli.console import ConsoleProgress
     from tgq.run.opening import held_night
 
     with held_night(loaded.settings, run_id, begins, ConsoleProgress(err), imports) as night:

@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
+
+from tgq.messages import presentable
 
 if TYPE_CHECKING:
     from tgq.registry.champion import History, Promotion
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]], numeric_from: int = 1) -> Table:
-    """A rich table; columns from `numeric_from` on are right-aligned."""
-    out = Table(title=title, title_justify="left", header_style="bold")
+    """A rich table; columns from `numeric_from` on are right-aligned. Cells are printed as they stand, in one line; a Text may have several."""
+    out = Table(title=Text(presentable(title)), title_justify="left", header_style="bold")
     for n, column in enumerate(columns):
-        out.add_column(column, justify="right" if n >= numeric_from else "left", overflow="fold", no_wrap=numeric_from == 1)
+        out.add_column(Text(presentable(column)), justify="right" if n >= numeric_from else "left", overflow="fold", no_wrap=numeric_from == 1)
     for row in rows:
-        out.add_row(*("" if cell is None else str(cell) for cell in row))
+        out.add_row(*(cell if isinstance(cell, Text) else Text("" if cell is None else presentable(str(cell))) for cell in row))
     return out
 
 
@@ -48,14 +51,14 @@ def promotion_table(found: Mapping[str, Any]) -> Table:
 def models_table(history: History) -> Table:
     """The promotions, newest first, then the bundled encoder. `*` marks the champion. A model with a query tower has both versions."""
 
-    def shown(figures: Mapping[str, Any]) -> str | None:
+    def shown(figures: Mapping[str, Any]) -> Text | None:
         by = {d["metric"]: d for d in figures["differences"]}
         names = {"mrr": "MRR", "query_ndcg@10": "NDCG@10 of searches"}
         lines = [
             f"{name} {100 * by[metric]['difference']:+.2f} [{100 * by[metric]['ci_low']:+.2f}, {100 * by[metric]['ci_high']:+.2f}]"
             for metric, name in names.items() if metric in by
         ]  # fmt: skip
-        return "\n".join(lines) or None
+        return Text("\n".join(lines)) if lines else None
 
     def mark(promotion: Promotion | None) -> str:
         return "* " if promotion is history.champion else "  "

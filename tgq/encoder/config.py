@@ -5,10 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tgq.errors import ModelError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+LARGEST = 65_536  # of a width, a length, a size or a number of layers: a larger one would only fill the memory
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder.
+
+    Raises:
+        ModelError: it holds anything else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({type(error).__name__}: {str(error)[:120]})", "copy the file again") from None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds a {type(found).__name__} and no JSON object", "copy the file again")
+    return found
 
 
 @dataclass(frozen=True)
@@ -47,12 +64,18 @@ class EncoderConfig:
         """Read the configuration of an encoder folder.
 
         Raises:
-            ModelError: the folder has no `config.json`, or the file has an unknown key.
+            ModelError: the folder has no `config.json`, or the file has an unknown key, or a value that no encoder has.
         """
         path = folder / CONFIG
         if not path.is_file():
             raise ModelError(f"encoder folder {folder} has no {CONFIG}", "give a folder written by save_pretrained")
-        values = json.loads(path.read_text())
+        values = read_object(path)
         if unknown := sorted(set(values) - set(cls.__dataclass_fields__)):
             raise ModelError(f"{path} has the unknown key '{unknown[0]}'", "train the encoder again with this version")
+        for name, value in values.items():
+            kind = type(cls.__dataclass_fields__[name].default)
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise ModelError(f"{path}: {name} is {str(value)[:80]!r}, which is no {kind.__name__}", "copy the file again")
+            if isinstance(value, int | float) and not 0 <= value <= LARGEST:
+                raise ModelError(f"{path}: {name} is {value}, which is not between 0 and {LARGEST}", "copy the file again")
         return cls(**{"image_size": 0, "closeups": 0} | values)  # defaults of encoders saved before these keys existed

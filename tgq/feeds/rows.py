@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from tgq.feeds.files import FeedFile
 
-MALFORMED, BAD_TEXT = "malformed_row", "bad_text"
+MALFORMED, BAD_TEXT, TOO_LONG = "malformed_row", "bad_text", "text_too_long"
+LONGEST_ROW = 2**27  # bytes of a line, or characters of a record or an object; a picture in base64 makes a long row
 
 
 class RawRow(NamedTuple):

@@ -30,6 +30,11 @@ Fields = Mapping[str, tuple[Path, ...]]
 _Reader = Callable[[dict[str, Any], Fields, Mapping[str, Any]], None]
 
 
+def kept(row: Mapping[str, Any]) -> str:
+    """What the quarantine keeps of a row's cells."""
+    return shown(repr({name: value[:RAW] if isinstance(value, str | bytes) else value for name, value in row.items()}))[:RAW]
+
+
 class SourceRows:
     """Turns raw rows into rows of SOURCE; what cannot be read becomes `reason` and `detail`, never an exception.
 
@@ -58,8 +63,8 @@ class SourceRows:
             try:
                 read(out, fields, raw.values)
             except (values.BadValue, RecursionError) as e:
-                out.update(reason=out["reason"] or BAD_TEXT, detail=out["detail"] or f"{name}: {e}")
-                out["raw"] = out["raw"] or shown(repr(dict(raw.values)))[:RAW]
+                out.update(reason=out["reason"] or getattr(e, "reason", BAD_TEXT), detail=out["detail"] or f"{name}: {e}")
+                out["raw"] = out["raw"] or kept(raw.values)
         return out
 
     def _value(self, out: dict[str, Any], field: str, fields: Fields, row: Mapping[str, Any]) -> Any:
@@ -68,6 +73,8 @@ class SourceRows:
             value = cell(row, path)
             if value is None or value != value or value == "":
                 continue
+            if isinstance(value, str) and len(value) > values.LONGEST:
+                return value  # no word for "missing", and refused by whoever asked
             if isinstance(value, str) and field in MAY_BE_A_WORD and value.strip().casefold() in self.options.missing:
                 out["missing_words"] += 1
                 continue

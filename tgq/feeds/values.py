@@ -14,8 +14,10 @@ from typing import Any
 
 from tgq.encoder.text import normalise
 from tgq.feeds.readers.encodings import is_bad
+from tgq.feeds.rows import BAD_TEXT, TOO_LONG
 
 LEVELS = " > "
+LONGEST = 4_000_000  # characters of a field, all attributes together; what is longer is no text that anybody wrote
 _EDGES = "\u200b\u2060\ufeff"  # blanks to a reader, though not to Python
 _EXACT = 2**53
 _SEVERAL = re.compile(r"\s*[,|]\s*(?=(?:https?:)?//)", re.IGNORECASE)  # addresses in one cell: each begins with its scheme
@@ -24,7 +26,25 @@ _ADDRESS = ("src", "url", "uri", "path", "href", "link")  # where an object that
 
 
 class BadValue(ValueError):
-    """A value that cannot be kept: its row is refused."""
+    """A value that cannot be kept: its row is refused for `reason`."""
+
+    reason = BAD_TEXT
+
+
+class TooLong(BadValue):
+    """A text of more than LONGEST characters."""
+
+    reason = TOO_LONG
+
+    def __init__(self, length: int):
+        super().__init__(f"{length:,} characters, above the limit of {LONGEST:,}")
+
+
+def _short(value: Any) -> Any:
+    """The value; TooLong if it is text or bytes above the limit. Asked first, because every step on such a text copies it."""
+    if isinstance(value, str | bytes | bytearray | memoryview) and len(value) > LONGEST:
+        raise TooLong(len(value))
+    return value
 
 
 def text(value: Any) -> str | None:
@@ -34,11 +54,12 @@ def text(value: Any) -> str | None:
 
     Raises:
         BadValue: bytes that are not UTF-8.
+        TooLong: more than LONGEST characters.
     """
-    if value is None:
+    if _short(value) is None:
         return None
     if not isinstance(value, str):
-        value = _shown(value)
+        value = _short(_shown(value))
         if value is None:
             return None
     if is_bad(value):
@@ -78,7 +99,8 @@ def category(value: Any, separator: str, list_separator: str | None = None) -> s
     if isinstance(value, dict):
         raise BadValue("the category is an object: map its name in catalog.columns.category, or text, or an array of levels")
     if not isinstance(value, list | tuple):
-        paths = (text(value) or "").split(list_separator) if list_separator else [text(value) or ""]
+        whole = text(value) or ""
+        paths = whole.split(list_separator) if list_separator else [whole]
         return next((path for path in (category_path(p, separator) for p in paths) if path), None)
     nested = [v for v in value if isinstance(v, list | tuple)]
     return next((path for path in map(_path, nested) if path), None) if nested else _path(value)
@@ -86,7 +108,7 @@ def category(value: Any, separator: str, list_separator: str | None = None) -> s
 
 def _path(levels: Sequence[Any]) -> str | None:
     cleaned = (normalise(text(level) or "") for level in levels)
-    return LEVELS.join(level for level in cleaned if level) or None
+    return _short(LEVELS.join(level for level in cleaned if level)) or None
 
 
 def category_path(value: str | None, separator: str) -> str | None:
@@ -101,8 +123,9 @@ def attributes(value: Any) -> dict[str, str] | None:
 
     Raises:
         BadValue: text that is not UTF-8.
+        TooLong: more than LONGEST characters in all.
     """
-    if isinstance(value, str):
+    if isinstance(_short(value), str):
         if not value.strip():
             return None
         try:
@@ -114,6 +137,8 @@ def attributes(value: Any) -> dict[str, str] | None:
     if value is None or value != value:
         return None
     pairs = dict(_flat(value, "")) if isinstance(value, dict) else {"text": _flat_value(value)}
+    if (length := sum(len(k) + len(v) for k, v in pairs.items())) > LONGEST:
+        raise TooLong(length)
     if any(map(is_bad, (*pairs, *pairs.values()))):
         raise BadValue("attributes that are not UTF-8: set catalog.csv.encoding, or mend the export")
     return {normalise(k): normalise(v) for k, v in sorted(pairs.items()) if normalise(k) and normalise(v)}
@@ -158,7 +183,7 @@ def _pictures(value: Any) -> Iterator[tuple[str | None, bytes | None]]:
         if len(value):
             yield None, bytes(value)
     elif isinstance(value, str):
-        for part in _SEVERAL.split(value):
+        for part in _SEVERAL.split(_short(value)):
             if address := text(part):
                 yield address, None
     elif isinstance(value, list | tuple):

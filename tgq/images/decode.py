@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin, UnidentifiedImageError, features
 
+from tgq.images.avif import stream_sizes
+from tgq.messages import presentable
+
 # Raster formats only. EPS, PDF, WMF and similar formats start interpreters, so they are never opened.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (("AVIF",) if features.check("avif") else ())
 
@@ -46,6 +49,9 @@ _TRANSPOSE_BY_ORIENTATION = {
 _ORIENTATION = 274  # EXIF tag
 
 
+LONGEST_DETAIL = 1000  # characters: an address comes from the catalog and may be of any length
+
+
 class ImageError(Exception):
     """An image that cannot be used.
 
@@ -56,8 +62,8 @@ class ImageError(Exception):
     """
 
     def __init__(self, reason: str, detail: str):
-        self.reason, self.detail = reason, detail
-        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, presentable(detail if len(detail) <= LONGEST_DETAIL else f"{detail[:LONGEST_DETAIL]}... (cut)")
+        super().__init__(f"{reason}: {self.detail}")
 
     def __reduce__(self):  # the default would unpickle from the joined message, which fails on the way from a worker
         return type(self), (self.reason, self.detail)
@@ -160,6 +166,19 @@ def _check_header(image: ImageFile.ImageFile, data: bytes, limits: ImageLimits) 
         )
     if image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
         raise ImageError("decompression_bomb", f"{scans:,} JPEG scans, above the limit of {MAX_JPEG_SCANS}")
+    if image.format == "AVIF":
+        _check_avif(stream_sizes(data), limits)
+
+
+def _check_avif(sizes: list[tuple[int, int]], limits: ImageLimits) -> None:
+    """Raise ImageError if an AV1 stream of an AVIF has more pixels than the limit, or all together (transparency, tiles) have four times as many."""
+    if not sizes:
+        raise ValueError("no AV1 picture is where the file says that it is")
+    pixels = [width * height for width, height in sizes]
+    if max(pixels) > limits.max_pixels or sum(pixels) > 4 * limits.max_pixels:
+        width, height = sizes[pixels.index(max(pixels))]
+        found = f"{width} x {height} pixels in the AV1 stream, {sum(pixels):,} in all streams"
+        raise ImageError("decompression_bomb", f"{found}, above the limit of {limits.max_pixels:,} pixels")
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -16,7 +16,9 @@ class FetchOptions:
 
     Attributes:
         allowed_hosts: web hosts, exact (`images.shop.com`) or by suffix (`*.shop.com`, which does not include `shop.com`).
-            Empty: no web access. Only a host that is listed exactly may have a private or loopback address.
+            Empty: no web access.
+        private_networks: networks (`10.0.0.0/8`) in which a host that is listed exactly may have its address. Other addresses that are
+            not public are refused, unless the listed host is that address itself, or is `localhost`.
         allowed_roots: folders, and URIs of object stores (`s3://bucket/photos`). A local file must be in one of the folders
             after symlinks are resolved, an object under one of the URIs. Empty: neither local files nor object stores.
         timeout_s: seconds to connect, and between two reads. A whole response may take six times as long.
@@ -29,6 +31,7 @@ class FetchOptions:
     timeout_s: float = 10.0
     retries: int = 3
     max_bytes: int = 20 * 1024 * 1024
+    private_networks: tuple[str, ...] = ()
 
 
 class Transient(Exception):

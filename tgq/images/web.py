@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -25,16 +26,36 @@ CHUNK = 64 * 1024
 RESPONSE_TIMEOUTS = 6
 
 T = TypeVar("T")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Iterable[str]]  # the addresses of a host, as text; raises OSError
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address, as in ::a.b.c.d
+COMPATIBLE = ipaddress.ip_network("::/96")
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """The addresses of a host as the system resolves it.
+
+    Raises:
+        OSError: it has none.
+    """
+    return [str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 class WebServers:
-    """Reads from allowed hosts. It never uses a proxy, because then the address of the server could not be checked."""
+    """Reads from allowed hosts. It never uses a proxy, because then the address of the server could not be checked.
 
-    def __init__(self, options: FetchOptions):
-        self.options = options
+    Args:
+        resolve: gives the addresses of a host. What it gives is checked, and the connection is made to that address and no other, so
+            a name that has another address a moment later gains nothing.
+    """
+
+    def __init__(self, options: FetchOptions, resolve: Resolve = addresses_of):
+        self.options, self._resolve = options, resolve
+        self._listed = tuple(entry.lower().rstrip(".") for entry in options.allowed_hosts)
+        self._private = tuple(ipaddress.ip_network(network, strict=False) for network in options.private_networks)
         self._lock = threading.Lock()
         self._unencrypted: set[str] = set()  # "host:port" of `//host:port/path` addresses that take no encrypted connection
-        self._pools: tuple[int, dict[bool, urllib3.PoolManager]] | None = None  # process id, pools by "any address allowed"
+        self._pools: tuple[int, urllib3.PoolManager] | None = None  # of this process id
 
     def read(self, uri: str) -> bytes:
         """The response's body; raises ImageError or Transient."""
@@ -123,11 +144,10 @@ class WebServers:
             url = parse_url(uri)
         except urllib3.exceptions.HTTPError as error:
             raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
-        host = (url.host or "").strip("[]").rstrip(".").lower()
-        exact = self._permitted(host, uri)
+        self._need_listed(_bare(url.host), uri)
         response = None
         try:
-            pool = self._pool(exact).connection_from_host(url.host, url.port, url.scheme)
+            pool = self._pool().connection_from_host(url.host, url.port, url.scheme)
             response = pool.request(
                 method,
                 url.request_uri,
@@ -158,24 +178,67 @@ class WebServers:
         cut = isinstance(error.args[-1] if error.args else error, urllib3.exceptions.IncompleteRead)
         return ImageError("truncated" if cut else "unreadable", f"{uri}: {one_line(error)}")
 
-    def _permitted(self, host: str, uri: str) -> bool:
-        """True if the host is listed exactly, False if by suffix. A host that is not listed raises ImageError."""
-        listed = [entry.lower().rstrip(".") for entry in self.options.allowed_hosts]
-        if host and host in listed:
-            return True
-        if host and any(entry.startswith("*.") and host.endswith(entry[1:]) for entry in listed):
-            return False
-        raise ImageError(
-            "host_not_allowed",
-            f"{host or uri} is not one of the allowed hosts ({', '.join(listed) or 'none'})",
-        )
+    def _need_listed(self, host: str, uri: str) -> None:
+        """Check that a host is listed, exactly or by suffix.
 
-    def _pool(self, any_address: bool) -> urllib3.PoolManager:
-        """This process's connection pools, for any address or for public addresses only."""
+        Raises:
+            ImageError: 'host_not_allowed'.
+        """
+        if not host or not (host in self._listed or any(entry.startswith("*.") and host.endswith(entry[1:]) for entry in self._listed)):
+            raise ImageError("host_not_allowed", f"{host or uri} is not one of the allowed hosts ({', '.join(self._listed) or 'none'})")
+
+    def _permitted_addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a listed host, as text. If one of them is not permitted, none is.
+
+        A public address is permitted for every listed host. Another one is if it is itself the listed host, if it is in one of the
+        operator's private networks and the host is listed by its full name, or if it is this machine's and `localhost` is listed.
+
+        Raises:
+            ImageError: 'host_not_allowed'.
+            OSError: the host has no address.
+        """
+        name, found = _bare(host), list(dict.fromkeys(self._resolve(host.strip("[]"), port)))
+        for text in found:
+            for address in _embedded(ipaddress.ip_address(text.partition("%")[0])):
+                named = name in self._listed
+                itself = named and name == str(address)
+                internal = named and any(address in network for network in self._private)
+                if not (_is_public(address) or itself or internal or (named and name == "localhost" and address.is_loopback)):
+                    raise ImageError(
+                        "host_not_allowed",
+                        f"{name} has the private address {address}: list the host by its full name, and the address's network in images.private_networks",
+                    )
+        if not found:
+            raise OSError("the host has no address")
+        return found
+
+    def _pool(self) -> urllib3.PoolManager:
+        """This process's connection pools."""
         with self._lock:
             if self._pools is None or self._pools[0] != os.getpid():  # sockets must not be shared across a fork
-                self._pools = os.getpid(), {True: _pool_manager(), False: _pool_manager(_PublicHTTP, _PublicHTTPS)}
-            return self._pools[1][any_address]
+                self._pools = os.getpid(), _pool_manager(self._permitted_addresses)
+            return self._pools[1]
+
+
+def _bare(host: str | None) -> str:
+    """A host for comparison: lower case, without the brackets of IPv6 and the dot of the root."""
+    return (host or "").strip("[]").rstrip(".").lower()
+
+
+def _embedded(address: Address) -> list[Address]:
+    """An address, and the IPv4 addresses inside of it to which a gateway would pass the connection on."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return [address]
+    if address.ipv4_mapped:
+        return [address.ipv4_mapped]
+    inner: list[Address | None] = [address.sixtofour, *(address.teredo or ())]
+    if address in NAT64 or (address in COMPATIBLE and int(address) > 1):
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address, *(one for one in inner if one is not None)]
+
+
+def _is_public(address: Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved and not getattr(address, "is_site_local", False)
 
 
 def raise_for_status(uri: str, response: urllib3.BaseHTTPResponse) -> None:
@@ -210,42 +273,33 @@ class _HTTPSConnection(HTTPSConnection):
             raise _Unconnected(error) from None
 
 
-class _HTTPS(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
+class _PermittedAddress:
+    """A connection to an address that was checked: not even the handshake of TCP reaches another one."""
 
-
-class _PublicAddressOnly:
-    """A connection that checks the server's address before it sends a byte, so that no DNS answer leads into the private network."""
+    permitted: Callable[[str, int], list[str]]  # `WebServers._permitted_addresses`
 
     def _new_conn(self):
-        connection = super()._new_conn()
-        address = ipaddress.ip_address(connection.getpeername()[0].partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
-        if not address.is_global or address.is_multicast:
-            connection.close()
-            raise ImageError(
-                "host_not_allowed", f"{self.host} has the private address {address}; list it by its full name in the allowed hosts"
-            )
-        return connection
+        name, failure = self._dns_host, None
+        try:
+            addresses = self.permitted(self.host, self.port)
+        except OSError as error:
+            raise urllib3.exceptions.NameResolutionError(self.host, self, error) from error
+        try:
+            for self._dns_host in addresses:  # in digits, so nothing is resolved anymore
+                try:
+                    return super()._new_conn()
+                except urllib3.exceptions.HTTPError as error:
+                    failure = error
+            raise failure
+        finally:
+            self._dns_host = name
 
 
-class _PublicHTTPConnection(_PublicAddressOnly, HTTPConnection):
-    pass
-
-
-class _PublicHTTPSConnection(_PublicAddressOnly, _HTTPSConnection):
-    pass
-
-
-class _PublicHTTP(HTTPConnectionPool):
-    ConnectionCls = _PublicHTTPConnection
-
-
-class _PublicHTTPS(HTTPSConnectionPool):
-    ConnectionCls = _PublicHTTPSConnection
-
-
-def _pool_manager(http=HTTPConnectionPool, https=_HTTPS) -> urllib3.PoolManager:
+def _pool_manager(permitted: Callable[[str, int], list[str]]) -> urllib3.PoolManager:
+    """Pools whose connections go to the addresses that `permitted` gives for a host and port."""
+    check = {"permitted": staticmethod(permitted)}
+    http = type("_HTTP", (HTTPConnectionPool,), {"ConnectionCls": type("HTTPConnection", (_PermittedAddress, HTTPConnection), check)})
+    https = type("_HTTPS", (HTTPSConnectionPool,), {"ConnectionCls": type("HTTPSConnection", (_PermittedAddress, _HTTPSConnection), check)})
     manager = urllib3.PoolManager(num_pools=32, maxsize=32, block=False)
     manager.pool_classes_by_scheme = {"http": http, "https": https}
     return manager

@@ -34,6 +34,7 @@ from tgq.catalog.reading.source import Source, open_source
 from tgq.errors import SourceError, WarehouseError
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.images.fetch import Fetcher
+from tgq.messages import presentable
 from tgq.multiply.folder import LEFT_OUT, TABLE, OutFolder, profile
 from tgq.multiply.options import Options
 from tgq.multiply.picture import PLAIN
@@ -276,4 +277,4 @@ def _report(work: _Work, sampling: Sampling, lost: dict[str, int], named: tuple[
 
 
 def _made_of(settings: Settings, options: Options) -> tuple[str, ...]:
-    return f"Seeded variants of the items of {settings.catalog.path}, written by `tgq multiply`.", "", *options.lines(), ""
+    return f"Seeded variants of the items of {presentable(str(settings.catalog.path))}, written by `tgq multiply`.", "", *options.lines(), ""

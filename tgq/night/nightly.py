@@ -10,10 +10,11 @@ from typing import Any
 from tgq.catalog.reading.location import locate
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.executor.daemon import start_workers
-from tgq.errors import GateError, TgqError
+from tgq.errors import GateError
 from tgq.evaluation.evaluate import evaluate
 from tgq.index.build import build_index
 from tgq.index.neighbors import build_neighbors
+from tgq.messages import masked
 from tgq.night.ingestion import ingest, wants_queries
 from tgq.night.report import write_report
 from tgq.night.run_log import log_failure, open_run_log, write_run_log
@@ -23,7 +24,7 @@ from tgq.publishing.verdict import read_verdict, refusal
 from tgq.queries.inputs import described, open_inputs
 from tgq.registry.tracking import Tracker, import_mlflow
 from tgq.run.night import RUN_STEP, Night, StepResult
-from tgq.run.records import record, run_step
+from tgq.run.records import error_line, record, run_step
 from tgq.settings.sections import Settings
 from tgq.storage.artifacts import remove_folder
 from tgq.validation.catalog import validate_catalog
@@ -114,7 +115,7 @@ class Nightly:
             remove_folder(night.staging())
 
     def _fail(self, tracker: Tracker, error: Exception) -> None:
-        text = str(error) if isinstance(error, TgqError) else f"{type(error).__name__}: {str(error)[:500]}"
+        text = error_line(error)
         with contextlib.suppress(Exception):  # the first error is the one to show
             finish(self.night, "failed", {"error": text})
             log_failure(self.night, tracker, text)
@@ -133,7 +134,7 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
         rows_in=rows.get("in"), rows_out=rows.get("embedded"), embedded=rows.get("embedded"), unchanged=rows.get("unchanged"),
         quarantined=rows.get("quarantined"), inactive=rows.get("inactive"),
         figures={k: v for k, v in figures.items() if k not in ("steps", "metrics", "query_metrics")}
-        | {"catalog": night.settings.catalog.path, "encoder": night.settings.encoder.path},
+        | {"catalog": night.settings.catalog.path and masked(night.settings.catalog.path), "encoder": night.settings.encoder.path},
     )  # fmt: skip
     record(night, RUN_STEP, status, night.started_at, datetime.now(timezone.utc), result)
 

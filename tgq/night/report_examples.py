@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame, Row
@@ -14,7 +15,6 @@ from tgq.catalog.reading.location import Location, fetch_options, locate
 from tgq.errors import SourceError
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.images.fetch import Fetcher
-from tgq.images.permitted import FetchOptions
 from tgq.report.data import Card, Mark, Quarantined, Strip, StripGroup
 from tgq.report.page import picture_uri
 from tgq.run.night import Night
@@ -36,10 +36,8 @@ class Pictures:
             self.location = locate(night.spark, settings.catalog)
             options = fetch_options(self.location.folder, settings.images)
         except SourceError:  # the catalog has moved since the run
-            options = FetchOptions(settings.images.allowed_hosts, settings.images.allowed_roots, max_bytes=settings.images.max_bytes)
-        self.fetcher = Fetcher(FetchOptions(
-            options.allowed_hosts, options.allowed_roots, min(FETCH_TIMEOUT_S, options.timeout_s), 0, options.max_bytes
-        ))  # fmt: skip
+            options = fetch_options(None, settings.images)
+        self.fetcher = Fetcher(replace(options, timeout_s=min(FETCH_TIMEOUT_S, options.timeout_s), retries=0))
         self.limits = ImageLimits(settings.images.max_bytes, settings.images.max_pixels)
         self.size = settings.report.thumbnail_px
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyspark.sql import functions as F
 
+from tgq.messages import presentable
 from tgq.metrics.metrics import ALL
 from tgq.metrics.names import BM25, ITEMS, is_baseline, system_of, task_of
 from tgq.night.report_examples import neighbors_of
@@ -180,7 +181,7 @@ def run_facts(night: Night, summary: Mapping[str, Any]) -> list[tuple[str, str]]
         ("search queries", f"{searches:,}" if searches else None),
         ("MLflow run", summary.get("mlflow_run")), ("manifest", summary.get("manifest")), ("git commit", git_commit()),
     ]  # fmt: skip
-    return [(name, str(value)) for name, value in facts if value]
+    return [(name, presentable(str(value))) for name, value in facts if value]
 
 
 def changed_settings(settings: Settings) -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tgq.messages import masked
 from tgq.registry.champion import local_folder, read_history
 from tgq.registry.loading import query_version_of
 from tgq.registry.selection import named_folder
@@ -26,7 +27,8 @@ def open_run_log(night: Night) -> Tracker:
         TrackingError: MLflow does not answer. It is asked first, so that no hours of work are lost.
     """
     tracker = open_tracker(night.settings.tracking, night.warehouse.root)
-    tracker.start(night.run_id, {"git_commit": git_commit(), "catalog": night.settings.catalog.path}, night.started_at)
+    catalog = night.settings.catalog.path
+    tracker.start(night.run_id, {"git_commit": git_commit(), "catalog": catalog and masked(catalog)}, night.started_at)
     return tracker
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tgq.encoder.config import LARGEST
 from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
@@ -35,8 +36,13 @@ class QueryTowerConfig:
         if not path.is_file():
             raise ModelError(f"{folder} has no query tower", "train one with `tgq train-queries`")
         try:
-            return cls(**json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
+            config = cls(**json.loads(path.read_text()))
+            if not (isinstance(config.item_model, str) and isinstance(config.text, str)):
+                raise ValueError("item_model and text are texts")
+            if not all(type(n) is int and 0 <= n <= LARGEST for n in (config.dim, config.text_length, config.trained_layers)):
+                raise ValueError(f"dim, text_length and trained_layers are numbers from 0 to {LARGEST}")
+            return config
+        except (ValueError, TypeError, RecursionError) as error:
             raise ModelError(f"{path} is not the configuration of a query tower ({error})", "train it again with this version") from None
 
     def need_fit(self, model_version: str) -> None:

@@ -137,9 +137,11 @@ class History:
             promotions = tuple(Promotion(**promotion) for promotion in fields["history"])
             if not all(_VERSION.fullmatch(promotion.model_version) for promotion in promotions):
                 raise ValueError("it names no model version")
+            if not all(isinstance(digest, str) for promotion in promotions for digest in (promotion.previous, *promotion.files.values())):
+                raise ValueError("it names no sha256 of a file")
             if not all(_VERSION.fullmatch(promotion.query_version) for promotion in promotions if promotion.query_version):
                 raise ValueError("it names no version of a query tower")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise WarehouseError(f"broken {POINTER}: {error}", "restore it; without it the bundled encoder is the champion") from None
         return cls(promotions)
 
@@ -196,8 +198,12 @@ def encoder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
     Towers inside the folder are included, the query tower and its checkpoint among them. A tower outside it is not copied, because it
     may be large; its relative path in a config.json becomes absolute. Names of bundled towers and of the Hugging Face hub do not change.
+
+    Raises:
+        ModelError: a file is a link to one outside of the folder.
     """
     folder = folder.resolve()
+    need_own_files(folder)
     inside: dict[Path, None] = {}  # folders of towers
     own = [(".", OWN, TOWERS)] + ([(query_tower.FOLDER, QUERY_OWN, ("text",))] if query_tower.tower_folder(folder) else [])
     for part, names, towers in own:
@@ -208,6 +214,17 @@ def encoder_files(folder: Path) -> Iterator[tuple[str, bytes]]:
                 yield (Path(part) / name).as_posix(), (folder / part / name).read_bytes()
     for file in sorted({file for tower in inside for file in tower.rglob("*") if file.is_file()}):
         yield file.relative_to(folder).as_posix(), file.read_bytes()
+
+
+def need_own_files(folder: Path) -> None:
+    """Check that no file of an encoder's folder is a link to one outside of it, whose content a copy would carry away.
+
+    Raises:
+        ModelError: one is.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.is_symlink() and not file.is_dir() and not file.resolve().is_relative_to(folder.resolve()):
+            raise ModelError(f"{file} is a link to {file.resolve()}, outside of the encoder's folder", "put the file itself there, or remove the link")
 
 
 def _copied(folder: Path, place: Path, towers: Iterable[str], inside: dict[Path, None]) -> dict[str, Any]:
@@ -233,7 +250,7 @@ def local_folder(path: str) -> str:
     The hashes of a promoted model's files are compared with those in the pointer, also in the cache.
 
     Raises:
-        ModelError: a file is missing or was altered after its promotion, or there is no such model.
+        ModelError: a file is missing, or was altered or added after its promotion, or there is no such model.
     """
     from tgq.storage.paths import cache_folder
 
@@ -248,6 +265,9 @@ def local_folder(path: str) -> str:
     if not remote:
         for file, digest in known.files.items():
             _checked(source, file, digest)
+        present = (file.relative_to(path) for file in Path(path).rglob("*") if not file.is_dir())
+        if added := sorted(file.as_posix() for file in present if file.as_posix() not in known.files and not file.name.startswith(".")):
+            raise ModelError(f"{added[0]} was added to the encoder {path} after it was promoted", "remove it, or promote the encoder again")
         return path
     # the folder's name depends on all hashes, so files of two promotions never mix
     folder = cache_folder() / MODELS / f"{version}-{sha256(json.dumps(dict(known.files), sort_keys=True).encode())[:12]}"

@@ -22,6 +22,7 @@ from typing import Any
 
 from tgq.errors import TrackingError
 from tgq.metrics.names import is_baseline, metric_key
+from tgq.registry.champion import need_own_files
 from tgq.registry.query_model import ALIAS, is_registered, register_query_model
 from tgq.registry.query_model import TAG as QUERY_TAG
 from tgq.settings.sections import TrackingSettings
@@ -173,6 +174,7 @@ class Tracker:
             if known:
                 number = max(known, key=lambda v: int(v.version)).version
             else:
+                need_own_files(Path(folder))
                 client.log_artifacts(self.run, str(folder), "encoder")
                 client.log_text(self.run, pyfunc_description(Path(folder)), "encoder/MLmodel")
                 tags = {MODEL_TAG: model_version} | ({QUERY_TAG: query_version} if query_version else {})

@@ -25,6 +25,8 @@ from tgq.storage.files import TEMPORARY, Files, sha256
 CURRENT, GENERATIONS = "index/CURRENT", "index/generations"
 FORMAT = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_VISITED = 2**20  # lists or nodes that a search may visit
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,9 @@ class Manifest:
             shards = tuple(ShardFile(**shard) for shard in fields.pop("shards"))
             manifest = cls(**fields, shards=shards)
             _check_name(manifest.generation)
-            if not all(isinstance(path, str) for shard in shards for path in (shard.path, shard.ids_path)):
-                raise ValueError("a shard's path is not a string")
+            _check_values(manifest)
             return manifest
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise WarehouseError(
                 f"broken manifest: {error}", "roll back to another generation or build the index again"
             ) from None
@@ -204,7 +205,7 @@ def _parse_pointer(text: bytes) -> dict[str, Any]:
             isinstance(value, str) for value in pointer.values()
         ):
             return pointer
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         pass
     raise WarehouseError(f"{CURRENT} does not name a generation", "roll back to a generation by its name")
 
@@ -214,6 +215,37 @@ def _check_name(generation: str) -> None:
         raise WarehouseError(
             f"{generation!r} is not a valid name of a generation", "use letters, digits, '.', '_' and '-'"
         )
+
+
+def _check_values(manifest: Manifest) -> None:
+    """Check that every value is what readers take it for: names go into SQL, paths to files, and numbers to FAISS.
+
+    Raises:
+        ValueError: one is not.
+    """
+    names = (manifest.run_id, manifest.model_version, *([] if manifest.previous is None else [manifest.previous]), *manifest.tables)
+    if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        raise ValueError("a run, a model, a table or the previous generation has no valid name")
+    if not isinstance(manifest.encoder, str) or not isinstance(manifest.created_at, str):
+        raise ValueError("encoder or created_at is no text")
+    if not all(map(_is_count, manifest.tables.values())):
+        raise ValueError("a table's version is no number")
+    for shard in manifest.shards:
+        for path in (shard.path, shard.ids_path):
+            if not isinstance(path, str) or not path.startswith(f"{SHARDS}/") or not _NAME.fullmatch(path[len(SHARDS) + 1 :]):
+                raise ValueError(f"a shard's path {str(path)[:120]!r} is none in {SHARDS}")
+        if not all(isinstance(digest, str) and _SHA256.fullmatch(digest) for digest in (shard.sha256, shard.ids_sha256)):
+            raise ValueError(f"{shard.path} has no sha256")
+        if not all(isinstance(text, str) for text in (shard.category, shard.factory, shard.members_digest)):
+            raise ValueError(f"{shard.path} has a category, factory or digest that is no text")
+        if not all(map(_is_count, (shard.shard, shard.n_items, shard.bytes))):
+            raise ValueError(f"{shard.path} has a number that is none")
+        if set(shard.search) - {"nprobe", "efSearch"} or not all(_is_count(n) and 0 < n <= MOST_VISITED for n in shard.search.values()):
+            raise ValueError(f"{shard.path} has search parameters {str(shard.search)[:80]}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _check_shards(files: Files, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from tgq.errors import UsageError
+from tgq.messages import STARS, masked
 from tgq.registry.champion import CHAMPION, DEFAULT
 from tgq.registry.selection import champion_of, with_encoder
 from tgq.run.imports import importing
@@ -83,7 +84,7 @@ def open_night(
         raise UsageError(f"there is no run in {warehouse.root}", "begin one with `tgq ingest` or `tgq nightly`")
     night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress)
     catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may have another working directory
-    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog, "encoder": chosen.encoder.path}))
+    record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog and masked(catalog), "encoder": chosen.encoder.path}))
     sweep_staging(night)
     return night
 
@@ -95,10 +96,17 @@ def latest(warehouse: Warehouse, where: Mapping[str, str]) -> dict[str, Any] | N
 
 
 def with_catalog(settings: Settings, detail: str) -> Settings:
-    """The settings; if they name no catalog, with the run's own, from the `detail` of its row."""
+    """The settings; if they name no catalog, with the run's own, from the `detail` of its row.
+
+    Raises:
+        UsageError: the run's catalog was named with a password, which no row keeps.
+    """
     if settings.catalog.path is not None:
         return settings
-    catalog = settings.catalog.model_copy(update={"path": json.loads(detail).get("catalog")})
+    path = json.loads(detail).get("catalog")
+    if path and STARS in path:
+        raise UsageError(f"the run's catalog {path} was named with a password, which is not kept", "name it again with --catalog")
+    catalog = settings.catalog.model_copy(update={"path": path})
     return settings.model_copy(update={"catalog": catalog})
 
 

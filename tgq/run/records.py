@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tgq.errors import GateError, TgqError
+from tgq.messages import presentable
 from tgq.run.night import Night, StepResult
 from tgq.settings.load import flat
 from tgq.settings.sections import Settings
@@ -43,7 +44,7 @@ def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -
     try:
         result = function(night)
     except Exception as e:
-        error = str(e) if isinstance(e, TgqError) else f"{type(e).__name__}: {str(e)[:500]}"
+        error = error_line(e)
         status = "refused" if isinstance(e, GateError) else "failed"
         failed = StepResult(status=status, seconds=round(time.perf_counter() - clock, 3), figures={"error": error})
         with contextlib.suppress(Exception):  # the first error is the one to show
@@ -52,6 +53,11 @@ def run_step(night: Night, step: str, function: Callable[[Night], StepResult]) -
     result.seconds = round(time.perf_counter() - clock, 3)
     record(night, step, result.status, started, datetime.now(timezone.utc), result)
     return result
+
+
+def error_line(error: Exception) -> str:
+    """An error in one line, as rows and MLflow keep it: without control characters and passwords."""
+    return str(error) if isinstance(error, TgqError) else presentable(f"{type(error).__name__}: {str(error)[:500]}")
 
 
 def record(

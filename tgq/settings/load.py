@@ -13,18 +13,20 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from tgq.errors import ConfigError
+from tgq.messages import SECRET, STARS, masked
 from tgq.settings.sections import Settings
 
 ENV_PREFIX = "TGQ__"
-SECRET = re.compile(r"secret|password|passwd|token(?!s)|credential|access[._-]?key|account[._-]?key|private[._-]?key", re.IGNORECASE)
-PASSWORD = re.compile(r"(://[^/@:\s]*:)[^/@\s]+@")
-STARS = "***"
+MOST_VALUES = 100_000  # of a profile, counted with what its aliases stand for
+FREE = "spark.conf."  # names below it are Spark's and its libraries', so a key there is a secret and not that of a table
+KEY = re.compile(r"(?:^|[._-])keys?(?:$|[._-])|[a-z]Keys?$")
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ def load_settings(
         try:
             merged = cast(DictConfig, OmegaConf.merge(merged, layer))
         except OmegaConfBaseException as e:
-            raise ConfigError(f"{origin}: {str(e).splitlines()[0]}", "write this key as in conf/base.yaml") from e
+            raise ConfigError(f"{origin}: {_said(e)}", "write this key as in conf/base.yaml") from None
     try:
         values = OmegaConf.to_container(merged, resolve=True)
         settings = Settings.model_validate(values)
     except OmegaConfBaseException as e:
-        raise ConfigError(f"configuration: {str(e).splitlines()[0]}", "check the ${...} reference") from e
+        raise ConfigError(f"configuration: {_said(e)}", "check the ${...} reference") from None
     except ValidationError as e:
         raise _explain(e, Loaded(Settings.model_construct(), origins)) from None
     return Loaded(settings, origins)
@@ -105,19 +107,56 @@ def _layers(
             key = name[len(ENV_PREFIX) :].lower().replace("__", ".")
             yield f"${name}", _dotted(f"{key}={environ[name]}", f"${name}")
     for override in overrides:
-        yield f"--set {override}", _dotted(override, f"--set {override}")
+        shown = f"--set {_shown_override(override)}"
+        yield shown, _dotted(override, shown)
 
 
 def _read(path: Path, shown: str) -> DictConfig:
     try:
+        with path.open(encoding="utf-8") as file:
+            need_small(yaml.compose(file, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), shown)
         layer = OmegaConf.load(path)
     except FileNotFoundError:
         raise ConfigError(f"{shown}: no such file", "give a profile under conf/ or an existing YAML file") from None
-    except (YAMLError, OmegaConfBaseException, OSError) as e:
-        raise ConfigError(f"{shown}: {' '.join(str(e).split())[:300]}", "write valid YAML") from e
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{shown}: {_said(e)[:300]}", "write valid YAML") from None
+    except (YAMLError, OSError, ValueError) as e:  # ValueError: bytes that are not UTF-8, numbers of thousands of digits
+        raise ConfigError(f"{shown}: {' '.join(str(e).split())[:300]}", "write valid YAML") from None
+    except RecursionError:
+        raise ConfigError(f"{shown}: it is nested too deeply", "write sections, as in conf/base.yaml") from None
     if not isinstance(layer, DictConfig):
         raise ConfigError(f"{shown}: a {type(layer).__name__} at the top level", "write sections, as in conf/base.yaml")
     return layer
+
+
+def need_small(node: yaml.Node | None, shown: str) -> None:
+    """Check how many values a YAML document has once every alias stands for a copy of what it names: nine lines can name a thousand million.
+
+    Raises:
+        ConfigError: there are more than MOST_VALUES, or a value contains itself.
+    """
+    sizes: dict[int, int | None] = {}  # by node; None while it is counted
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if (known := sizes[id(node)]) is None:
+                raise ConfigError(f"{shown}: a value contains itself by an alias", "write it out")
+            return known
+        sizes[id(node)] = None
+        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        found = 1 + sum(size(part) for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,)))
+        sizes[id(node)] = found
+        return found
+
+    if node is not None and (found := size(node)) > MOST_VALUES:
+        raise ConfigError(f"{shown}: its aliases stand for {found:,} values, above the limit of {MOST_VALUES:,}", "write out what is meant")
+
+
+def _said(error: OmegaConfBaseException) -> str:
+    """The first line of an error of OmegaConf; without what it quotes if that belongs to a secret."""
+    if is_secret(str(error.full_key or "")):
+        return f"the value of {error.full_key} is no valid reference ({type(error).__name__})"
+    return str(error).partition("\n")[0]
 
 
 def _dotted(text: str, origin: str) -> DictConfig:
@@ -126,8 +165,16 @@ def _dotted(text: str, origin: str) -> DictConfig:
         raise ConfigError(f"{origin}: not of the form key.path=value", "write, for example, --set embed.task_items=64")
     try:
         return OmegaConf.from_dotlist([text])
-    except (YAMLError, OmegaConfBaseException) as e:
-        raise ConfigError(f"{origin}: {' '.join(str(e).split())[:200]}", "quote the value as YAML") from e
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as e:
+        why = "its value is not YAML" if STARS in _shown_override(text) else " ".join(str(e).split())[:200]  # YAML's message quotes the text
+        raise ConfigError(f"{origin}: {why}", "quote the value as YAML") from None
+
+
+def _shown_override(text: str) -> str:
+    """`key=value` for messages: with stars in place of a value that is secret or holds something secret."""
+    key, _, value = text.partition("=")
+    within = SECRET.search(value) or (f"{key}.".startswith(FREE) and "key" in value.lower())  # a group may be given as one value
+    return f"{key}={STARS}" if value and (is_secret(key) or within) else masked(text)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterable[str]:
@@ -149,7 +196,7 @@ def _explain(error: ValidationError, loaded: Loaded) -> ConfigError:
         return ConfigError(f"{key}: unknown key (from {loaded.origin(key)})", f"choose one of {sorted(section.model_fields)}")
     if first["type"] == "value_error":
         return ConfigError(str(first["ctx"]["error"]), "change one of these settings")
-    shown = repr(first["input"])[:80]
+    shown = repr(_hidden(key, first["input"]))[:80]
     return ConfigError(f"{key}: {first['msg']}, found {shown} (from {loaded.origin(key)})", "correct the value")
 
 
@@ -192,5 +239,20 @@ def flat(settings: Settings) -> dict[str, Any]:
 
 def redacted(settings: Settings) -> dict[str, Any]:
     """`flat` without secrets: the values of keys that name one, and passwords in URIs, are replaced by stars."""
-    return {key: STARS if value is not None and SECRET.search(key) else PASSWORD.sub(rf"\1{STARS}@", value) if isinstance(value, str) else value
-            for key, value in flat(settings).items()}  # fmt: skip
+    return {key: _hidden(key, value) for key, value in flat(settings).items()}
+
+
+def is_secret(key: str) -> bool:
+    """Whether the name of a setting says that its value is a secret: a password, a token, a credential, a key of an account."""
+    return bool(SECRET.search(key)) or (key.startswith(FREE) and bool(KEY.search(key.removeprefix(FREE))))
+
+
+def _hidden(key: str, value: Any) -> Any:
+    """A setting's value, or what stands in its place, without secrets; lists and groups are gone through."""
+    if value is not None and is_secret(key):
+        return STARS
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {name: _hidden(f"{key}.{name}", inner) for name, inner in value.items()}
+    return [_hidden(key, inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -97,10 +98,21 @@ class ImageSettings(Section):
     max_bytes: Positive = 20 * 2**20  # of an encoded picture
     max_pixels: Positive = 64_000_000  # width x height of a picture
     allowed_hosts: tuple[str, ...] = ()  # web hosts, e.g. images.shop.com or *.shop.com; empty: no web access
+    private_networks: tuple[str, ...] = ()  # networks, e.g. 10.0.0.0/8, in which a host that is listed by its full name may have its address
     allowed_roots: tuple[str, ...] = ()  # folders and object-store URIs, in addition to the catalog's folder
     timeout_s: Annotated[float, Field(gt=0)] = 10.0  # to connect, and between two reads
     retries: Annotated[int, Field(ge=0)] = 3  # after a timeout, a broken connection, HTTP 429 or 5xx
     verify: Literal["decode", "header"] = "decode"  # how ingest checks pictures; header is faster but does not notice truncated ones
+
+    @field_validator("private_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                raise ValueError(f"images.private_networks: '{network}' is no network, such as 10.0.0.0/8 or fd00::/8") from None
+        return value
 
 
 class PairSettings(Section):

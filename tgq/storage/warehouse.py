@@ -58,12 +58,12 @@ class Warehouse:
         self.root = absolute(settings.path)
         self.schema = settings.metastore_schema or SESSION_SCHEMA
         self.in_metastore = settings.metastore_schema is not None
+        if not _IDENTIFIER.fullmatch(self.schema):
+            raise ConfigError(f"warehouse.metastore_schema: '{self.schema}' is not an identifier", "use letters, digits and _")
         catalog = spark.conf.get("spark.sql.catalogImplementation")
         if self.in_metastore != (catalog == "hive"):
             found = f"warehouse.metastore_schema is {settings.metastore_schema}, but this session's catalog is {catalog}"
             raise ConfigError(found, "set spark.sql.catalogImplementation to hive for a metastore schema, to in-memory for a folder")
-        if not _IDENTIFIER.fullmatch(self.schema):
-            raise ConfigError(f"warehouse.metastore_schema: '{self.schema}' is not an identifier", "use letters, digits and _")
         if create:
             ensure_writable(self.root)
         elif not self.in_metastore and not (Path(self.root) / "catalog_items").exists() and "://" not in self.root:
@@ -266,5 +266,5 @@ def schema_of(name: str) -> StructType:
 
 
 def sql_string(text: str) -> str:
-    """A SQL string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A SQL string literal. A dollar sign is escaped, because Spark puts variables of its own in place of `${...}`, in literals too."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("$", "\\u0024") + "'"

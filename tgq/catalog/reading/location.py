@@ -58,7 +58,7 @@ class Location:
 def fetch_options(folder: str | None, images: ImageSettings) -> FetchOptions:
     """What may be read for a catalog: its own folder, and the roots and hosts that the operator named."""
     roots = ((folder,) if folder else ()) + images.allowed_roots
-    return FetchOptions(images.allowed_hosts, roots, images.timeout_s, images.retries, images.max_bytes)
+    return FetchOptions(images.allowed_hosts, roots, images.timeout_s, images.retries, images.max_bytes, images.private_networks)
 
 
 def folder_of(spark: SparkSession, catalog: CatalogSettings) -> str | None:

@@ -30,8 +30,8 @@ from tgq.feeds.options import FeedOptions
 from tgq.feeds.plan import Plan, check_types, match_all, notes_of
 from tgq.feeds.readers.encodings import shown
 from tgq.feeds.readers.parquet import batch_rows
-from tgq.feeds.rows import BAD_TEXT, MALFORMED, RawRow
-from tgq.feeds.source_row import PART_ROWS, RAW, SOURCE, SourceRows
+from tgq.feeds.rows import MALFORMED, RawRow
+from tgq.feeds.source_row import PART_ROWS, RAW, SOURCE, SourceRows, kept
 from tgq.feeds.values import BadValue, text
 from tgq.settings.sections import CatalogSettings
 
@@ -131,21 +131,23 @@ def _open_delta(spark: SparkSession, location: Location, options: FeedOptions, p
 
         def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             context = TaskContext.get()
-            yield from convert((row for batch in batches for row in batch_rows(batch)), context.partitionId() if context else 0)
+            yield from convert((row for batch in batches for row in batch_rows(batch.rename_columns(wanted))), context.partitionId() if context else 0)
 
-        frame = raw.select(*(F.col("`" + name.replace("`", "``") + "`") for name in wanted)).mapInArrow(run, from_arrow_schema(schema))
+        # numbered, because mapInArrow parses the names of its columns anew: 'a.b', '*' and a backtick would mean something else there
+        numbered = (F.col("`" + name.replace("`", "``") + "`").alias(f"c{n}") for n, name in enumerate(wanted))
+        frame = raw.select(*numbered).mapInArrow(run, from_arrow_schema(schema))
     return Source(frame, tuple(raw.columns), rows, size, tuple(notes_of(matched, options)))
 
 
 def source_batches(rows: Iterable[RawRow], number: int, options: FeedOptions) -> Iterator[pa.RecordBatch]:
-    """A part's rows as batches of SOURCE, of at most BATCH_ROWS rows and about BATCH_BYTES of pictures."""
+    """A part's rows as batches of SOURCE, of at most BATCH_ROWS rows and about BATCH_BYTES of pictures and texts."""
     convert = SourceRows(options)
     waiting: list[dict[str, Any]] = []
     size = 0
     for n, raw in enumerate(rows):
         row = convert(raw, number * PART_ROWS + n)
         waiting.append(row)
-        size += len(row["image_bytes"] or b"")
+        size += sum(len(value) for value in row.values() if isinstance(value, str | bytes))
         if len(waiting) == BATCH_ROWS or size > BATCH_BYTES:
             yield pa.RecordBatch.from_pylist(waiting, SOURCE)
             waiting, size = [], 0
@@ -167,7 +169,7 @@ def text_batches(rows: Iterable[RawRow], options: FeedOptions, schema: pa.Schema
         except SourceError as e:
             out.update(reason=MALFORMED, detail=e.found)
         except BadValue as e:
-            out.update(reason=BAD_TEXT, detail=f"{name}: {e}", raw=shown(repr(dict(row.values)))[:RAW])
+            out.update(reason=e.reason, detail=f"{name}: {e}", raw=kept(row.values))
         waiting.append(out)
         if len(waiting) == BATCH_ROWS:
             yield pa.RecordBatch.from_pylist(waiting, schema)

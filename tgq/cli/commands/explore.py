@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from tgq.cli.options import SHOWN, Catalog, Profiles, Sets, Summary, WarehousePath, err, need_warehouse, out, settings_of, write_summary
 from tgq.errors import ModelError, UsageError
+from tgq.messages import json_line
 
 commands = typer.Typer()
 
@@ -42,7 +42,7 @@ def search(
     hits = find(settings, item_id=item, text=text, image=image, category=category, k=k, hybrid=hybrid)
     if as_json:
         for hit in hits:
-            print(json.dumps(hit, ensure_ascii=False))
+            print(json_line(hit))
         return
     rows = [[n + 1, f"{h['score']:.4f}", h["item_id"], h["title"], h["brand"], h["category"]] for n, h in enumerate(hits)]
     out.print(table("Hits", ["rank", "score", "item", "title", "brand", "category"], rows, numeric_from=99))

@@ -34,7 +34,7 @@ def need_machine(settings: Settings) -> None:
     failed = 0
     for name, ok, text in checks(settings):
         failed += not ok
-        out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="")
+        out.print(f"[{'green' if ok else 'red'}]{'ok  ' if ok else 'FAIL'}[/] {name}: ", end="", markup=True)
         out.print(text, markup=False, soft_wrap=True)
     if failed:
         raise MachineError(f"{failed} check(s) failed", "correct what is marked FAIL")

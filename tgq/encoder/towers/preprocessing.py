@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tgq.encoder.config import read_object
 from tgq.errors import ModelError
+
+LARGEST_SIDE = 4096  # pixels; towers see 224 to 1,024
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,14 @@ class Preprocessing:
         path = folder / "preprocessor_config.json"
         if not path.is_file():
             raise ModelError(f"vision tower {folder} has no preprocessor_config.json", "save its image processor there")
-        raw = json.loads(path.read_text())
+        try:
+            return cls._of(read_object(path), path, fit)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            found = f"{path} does not describe a preprocessing ({type(error).__name__}: {str(error)[:120]})"
+            raise ModelError(found, "save its image processor again") from None
+
+    @classmethod
+    def _of(cls, raw: dict[str, Any], path: Path, fit: str) -> Preprocessing:
         size = raw.get("size") or {}
         size = {"height": size, "width": size} if isinstance(size, int) else size
         crop = raw.get("crop_size") if raw.get("do_center_crop") else None
@@ -46,6 +56,8 @@ class Preprocessing:
         final = crop or ({"height": edge, "width": edge} if edge else size)
         if "height" not in final or "width" not in final:
             raise ModelError(f"{path} has no image size (size: {size})", "give size.height and size.width")
+        if not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in (final["height"], final["width"], edge or 1)):
+            raise ModelError(f"{path} has the image size {str(final)[:80]}", f"give sizes of 1 to {LARGEST_SIDE} pixels")
         scale, normal = raw.get("do_rescale", True), raw.get("do_normalize", True)
         return cls(
             height=final["height"], width=final["width"], resample=int(raw.get("resample", 3)),

@@ -15,6 +15,7 @@ from tgq.encoder.towers.loading import load_tokenizer
 from tgq.encoder.towers.tower import Tower, digest_of, drop_modules
 
 CPU_TEXTS = 32  # per forward pass on a CPU
+CHARACTERS = 1000  # of a text for each token that is used of it: a tokenizer splits the whole text, whatever its length, before it is cut
 
 
 class TextTower(Tower):
@@ -93,6 +94,7 @@ class TextTower(Tower):
 
     def _tokenized(self, texts: list[str]):
         padding = "max_length" if self.fixed_length else "longest"
+        texts = [text[: CHARACTERS * self.max_length] for text in texts]
         batch = self.tokenizer(texts, padding=padding, truncation=True, max_length=self.max_length, return_tensors="pt", return_attention_mask=True)
         return batch.to(next(self.model.parameters()).device)
 

@@ -18,11 +18,10 @@ from tgq.feeds.files import FeedFile, head, opened
 from tgq.feeds.options import CsvOptions, FeedOptions
 from tgq.feeds.readers.encodings import encoding_of, is_bad, shown
 from tgq.feeds.readers.lines import byte_ranges, text_lines
-from tgq.feeds.rows import Inspected, Part, RawRow, malformed
+from tgq.feeds.rows import LONGEST_ROW, Inspected, Part, RawRow, malformed
 
 SEPARATORS = ",\t;|"
 HINT = re.compile(r'"?sep=(.)"?\s*')  # the line by which Excel tells the separator
-LONGEST_CELL = 2**27  # characters; a picture in base64 is a long cell
 END = "unexpected end of data"  # what the csv module says of a quote that is open at the end
 CELLS = "cells where the header has"
 NOT_CLOSED = "a quote opens here that is not closed: mend the row, or set catalog.csv.quote to null where quotes mean nothing"
@@ -36,7 +35,7 @@ class Records:
     """
 
     def __init__(self, lines: Iterator[str], options: CsvOptions, sep: str):
-        csv.field_size_limit(LONGEST_CELL)
+        csv.field_size_limit(LONGEST_ROW)
         self._lines, self._again, self._taken = lines, deque[str](), list[str]()
         self._options = options
         doubled = options.escape in ("", options.quote)
@@ -50,10 +49,12 @@ class Records:
 
     def next_line(self) -> str:
         """The next physical line, for the reader."""
-        if len(self._taken) > self._options.max_cell_lines or (self._taken and not self._options.multiline):
+        if sum(map(len, self._taken)) > LONGEST_ROW or len(self._taken) > self._options.max_cell_lines or (self._taken and not self._options.multiline):
             raise StopIteration  # the quote counts as never closed
         line = self._again.popleft() if self._again else next(self._lines)
         self._taken.append(line)
+        if len(line) > LONGEST_ROW:
+            raise csv.Error(f"a line of more than {LONGEST_ROW >> 20} MiB")
         return line
 
     def push_back(self, lines: Sequence[str]) -> None:

@@ -15,13 +15,13 @@ from tgq.errors import SourceError
 from tgq.feeds.files import HEAD_BYTES, FeedFile, head, opened
 from tgq.feeds.options import FeedOptions
 from tgq.feeds.readers.encodings import encoding_of, shown
-from tgq.feeds.readers.lines import byte_lines, byte_ranges, text_lines
-from tgq.feeds.rows import BAD_TEXT, Inspected, Part, RawRow, malformed
+from tgq.feeds.readers.lines import CHUNK, byte_lines, byte_ranges, text_lines, text_pieces
+from tgq.feeds.rows import BAD_TEXT, LONGEST_ROW, Inspected, Part, RawRow, malformed
 
+TOO_LARGE = f"of more than {LONGEST_ROW >> 20} MiB"
 LINES, ARRAY, OBJECTS = "lines", "array", "objects"
 RAW = 2000
 SAMPLE = 500  # objects whose names are looked at beforehand
-CHUNK = 2**20
 _BETWEEN = re.compile(r"[\s,\x1e]*")
 _DECODER = json.JSONDecoder()
 
@@ -62,7 +62,7 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
                 yield from _line(data.removeprefix(b"\xef\xbb\xbf") if not number and not part.start else data)
         elif shape == LINES:
             for line in text_lines(stream, part, encoding):
-                yield from _objects(line)
+                yield from _objects(line) if len(line) <= LONGEST_ROW else [malformed(TOO_LARGE, line[:RAW])]
         else:
             yield from _Stream(stream, part, encoding, shape)
 
@@ -70,6 +70,9 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
 def _line(data: bytes) -> Iterator[RawRow]:
     """The rows of one line: usually one object."""
     if not data.strip():
+        return
+    if len(data) > LONGEST_ROW:
+        yield malformed(TOO_LARGE, data[:RAW].decode("utf-8", "replace"))
         return
     try:
         text = data.decode()
@@ -155,7 +158,7 @@ class _Stream:
     """The objects of one array, or one behind the other, decoded while the text comes in."""
 
     def __init__(self, stream: IO[bytes], part: Part, encoding: str, shape: str):
-        self._lines = text_lines(stream, part, encoding)
+        self._pieces = text_pieces(stream, part, encoding)
         self._file, self._is_array = part.file, shape == ARRAY
         self._text, self._position, self._line = "", 0, 1
 
@@ -212,9 +215,11 @@ class _Stream:
         self._line += self._text.count("\n", 0, self._position)
         pieces, size = [self._text[self._position :]], 0
         wanted = max(CHUNK, len(pieces[0]))  # twice as much each time, so that a long object is not decoded over and over
-        for line in self._lines:
-            pieces.append(line)
-            size += len(line)
+        if len(pieces[0]) > LONGEST_ROW:
+            raise self._broken(f"an object {TOO_LARGE}")
+        for piece in self._pieces:
+            pieces.append(piece)
+            size += len(piece)
             if size >= wanted:
                 break
         self._text, self._position = "".join(pieces), 0

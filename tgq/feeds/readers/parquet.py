@@ -20,7 +20,7 @@ from tgq.feeds.files import FeedFile, opened
 from tgq.feeds.options import FeedOptions
 from tgq.feeds.rows import BAD_TEXT, Inspected, Part, RawRow
 
-BATCH_ROWS = 512
+BATCH_ROWS, BATCH_BYTES = 512, 2**28
 
 
 def inspect(file: FeedFile, options: FeedOptions) -> Inspected:
@@ -46,7 +46,7 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
     Raises:
         SourceError: the file is damaged.
     """
-    with _readable(part.file) as parquet:
+    with _readable(part.file, shared=True) as parquet:
         names = top_level(parquet.schema_arrow.names, options)
         groups = list(range(part.start, part.end or 0))
         rows = sum(parquet.metadata.row_group(g).num_rows for g in groups)
@@ -54,11 +54,28 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
             yield from (RawRow({}) for _ in range(rows))
             return
         found = 0
-        for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
+        for batch in parquet.iter_batches(_batch_rows(parquet, groups), row_groups=groups, columns=names, use_threads=False):
             found += batch.num_rows
             yield from batch_rows(batch)
         if found != rows:
             raise SourceError(f"{part.file.uri} holds {found} rows where its footer says {rows}", "write the file again")
+
+
+def _batch_rows(parquet: pq.ParquetFile, groups: list[int]) -> int:
+    """Rows of a batch: BATCH_ROWS, fewer where rows are large on average."""
+    sizes = [(parquet.metadata.row_group(g).total_byte_size, parquet.metadata.row_group(g).num_rows) for g in groups]
+    largest = max((size / rows for size, rows in sizes if rows), default=0)
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(largest, 1))))
+
+
+def _texts(parquet: pq.ParquetFile) -> list[str]:
+    """Top-level columns of text that have a dictionary."""
+    if not parquet.metadata.num_row_groups:
+        return []
+    group = parquet.metadata.row_group(0)
+    kinds = {f.name: f.type for f in parquet.schema_arrow}
+    chunks = (group.column(n) for n in range(group.num_columns))
+    return [c.path_in_schema for c in chunks if c.has_dictionary_page and pa.types.is_string(kinds.get(c.path_in_schema, pa.null()))]
 
 
 def batch_rows(batch: pa.RecordBatch) -> Iterator[RawRow]:
@@ -87,7 +104,8 @@ def _values(column: pa.Array) -> list[Any]:
         if is_uuid:
             return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.to_pylist()]
     if pa.types.is_dictionary(kind):
-        return _values(column.dictionary_decode())
+        known = _values(column.dictionary)  # each once: a long text that a million rows share must not become a million texts
+        return [None if n is None else known[n] for n in column.indices.to_pylist()]
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         binary = column.cast(pa.large_binary()) if not pa.types.is_string_view(kind) else column.cast(pa.large_string()).cast(pa.large_binary())
         return [None if v is None else v.decode("utf-8", "surrogateescape") for v in binary.to_pylist()]
@@ -121,10 +139,15 @@ def _uuid_or_bytes(value: bytes) -> str | bytes:
 
 
 @contextmanager
-def _readable(file: FeedFile) -> Iterator[pq.ParquetFile]:
+def _readable(file: FeedFile, shared: bool = False) -> Iterator[pq.ParquetFile]:
+    """The file; with `shared`, columns of text that are written with a dictionary are read with it."""
     try:
         with opened(file) as stream:
-            yield pq.ParquetFile(stream)
+            parquet = pq.ParquetFile(stream)
+            if shared and (texts := _texts(parquet)):
+                stream.seek(0)
+                parquet = pq.ParquetFile(stream, read_dictionary=texts)
+            yield parquet
     except (pa.ArrowException, OSError) as e:
         said = re.sub(r"\s+", " ", str(e))[:200]
         raise SourceError(f"{file.uri} cannot be read as Parquet: {said}", "write the file again, or set catalog.format") from e

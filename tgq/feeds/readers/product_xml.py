@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import IO, Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -16,7 +16,7 @@ from defusedxml.ElementTree import iterparse
 from tgq.errors import SourceError
 from tgq.feeds.files import FeedFile, opened
 from tgq.feeds.options import FeedOptions
-from tgq.feeds.rows import Inspected, Part, RawRow
+from tgq.feeds.rows import LONGEST_ROW, Inspected, Part, RawRow, malformed
 
 ITEMS = ("item", "entry", "product", "offer")
 SAMPLE = 200
@@ -39,16 +39,17 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
     """
     found = 0
     try:
-        with opened(part.file) as stream:
-            inside = 0
+        with opened(part.file) as opened_file:
+            inside, stream = 0, _Bounded(opened_file, part.file)
             for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=False):
                 name = _name(element)
                 if name in ITEMS:
                     inside += 1 if event == "start" else -1
                     if event == "end" and not inside:
                         found += 1
-                        yield RawRow(_children(element))
+                        yield _row(element)
                         element.clear()
+                        stream.since = 0
                 elif event == "end" and not inside:
                     element.clear()
     except ParseError as e:
@@ -58,6 +59,27 @@ def read(part: Part, options: FeedOptions) -> Iterator[RawRow]:
         raise SourceError(what, "write the feed without them") from e
     if not found:
         raise SourceError(f"{part.file.uri} has no <{'>, <'.join(ITEMS[:2])}>", "name a product feed, in RSS 2.0 or Atom")
+
+
+class _Bounded:
+    """A stream that ends with an error if the parser finds no end of an item in LONGEST_ROW bytes: it would keep all of them."""
+
+    def __init__(self, stream: IO[bytes], file: FeedFile):
+        self._stream, self._file, self.since = stream, file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.since += len(data)
+        if self.since > LONGEST_ROW:
+            raise SourceError(f"{self._file.uri} has an item of more than {LONGEST_ROW >> 20} MiB", "write the feed again")
+        return data
+
+
+def _row(element: Element) -> RawRow:
+    try:
+        return RawRow(_children(element))
+    except RecursionError:
+        return malformed("nested too deeply", f"<{_name(element)}>")
 
 
 def _children(element: Element) -> dict[str, Any]:
