@@ -1,6 +1,6 @@
 """Comparison of TGQ-Former with rival connectors: trains and evaluates them, and writes tables and plots.
 
-    python benchmarks/quality/study.py [--budget quick|full] [--catalogs luma-x fashion-x ...] [--designs tgq qformer ...]
+    python benchmarks/quality/study.py [--budget quick|full|scenes] [--catalogs luma-x fashion-x ...] [--designs tgq qformer ...]
 
 All designs have the same towers, head, losses, number of steps and pairs. The pool is the items of all test groups. There are two
 regimes: *own* trains on the catalog's own train groups, *transfer* on the train groups of all other shops. Test groups are never
@@ -45,7 +45,8 @@ REGIMES = ("own", "transfer")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", choices=BUDGETS, default="quick",
-                        help="quick: 1 seed, 20 steps of 64 pairs, the most important designs; full: 5 seeds, 200 steps of 192 pairs, all designs")
+                        help="quick: 1 seed, 20 steps of 64 pairs, the most important designs; full: 5 seeds, 200 steps of 192 pairs, all designs; "
+                             "scenes: 5 seeds, 400 steps of 128 pairs, half of the items in composed scenes, all designs")
     parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=[c.name for c in CATALOGS], metavar="NAME")
     parser.add_argument("--designs", nargs="+", choices=DESIGNS, metavar="NAME", help="default: those of the budget")
     parser.add_argument("--seeds", type=int, help="number of seeds; default: that of the budget")
@@ -63,7 +64,7 @@ def main() -> int:
     tower_input = {"image_size": args.image_size, "closeups": args.closeups}
     budget = BUDGETS[args.budget].changed(args.seeds, args.steps, args.pairs)
     work = work_folder(args.work, tower_input)
-    wanted = [DESIGNS[name] for name in args.designs or DESIGNS if args.designs or args.budget == "full" or DESIGNS[name].quick]
+    wanted = [DESIGNS[name] for name in args.designs or DESIGNS if args.designs or args.budget != "quick" or DESIGNS[name].quick]
     designs = [design.with_input(tower_input) for design in wanted if args.designs or not design.left_out]
     chosen = tuple(c for c in CATALOGS if c.name in args.catalogs)
     progress = ConsoleProgress(Console(stderr=True))

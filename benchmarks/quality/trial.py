@@ -13,6 +13,7 @@ import torch
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.towers import hub
+from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import InitialisationConfig, initialise
 from tgq.training.loss.ranking import first_ranks
@@ -29,6 +30,7 @@ class Budget:
     steps: int
     pairs: int
     evaluate_every: int
+    training: dict = field(default_factory=dict)  # further fields of TrainConfig, for all designs
 
     def changed(self, seeds: int | None, steps: int | None, pairs: int | None) -> Budget:
         """The budget with another number of seeds, steps or pairs. Trials of other steps or pairs have a name, and thus files, of their own."""
@@ -41,6 +43,7 @@ class Budget:
 BUDGETS = {
     "quick": Budget("quick", seeds=1, steps=20, pairs=64, evaluate_every=20),
     "full": Budget("full", seeds=5, steps=200, pairs=192, evaluate_every=25),
+    "scenes": Budget("scenes", seeds=5, steps=400, pairs=128, evaluate_every=50, training={"scene_share": 0.5, "scene_same_category": 0.3}),
 }
 
 
@@ -115,7 +118,7 @@ class Trials:
         """The trained encoder, its ranks by test set, and figures of its training and initialisation."""
         b, began = self.budget, time.perf_counter()
         options = TrainConfig(steps=b.steps, pairs=b.pairs, evaluate_every=b.evaluate_every, patience=10**6)
-        options = replace(options, **design.training)
+        options = replace(options, **(b.training | design.training))
         torch.manual_seed(seed)
         encoder = untrained(design)
         shared = self._initialisation(encoder, options)
@@ -129,9 +132,11 @@ class Trials:
     def _initialisation(self, encoder: TGQFormer, options: TrainConfig) -> Initialisation:
         settings = tuple(getattr(options, f.name) for f in fields(InitialisationConfig))
         parts = encoder.anchor is not None, encoder.reliability is not None, encoder.connector.has_tokens
-        key = (*parts, type(getattr(encoder.head, "base", None)).__name__, settings)
+        scenes = options.scene_share, options.scene_same_category
+        key = (*parts, type(getattr(encoder.head, "base", None)).__name__, settings, scenes)
         if key not in self.initialisations:
-            chosen = initialise(encoder, self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options))), options)
+            learning = self.rows.subset(np.flatnonzero(~validation_rows(self.rows, options)))
+            chosen = initialise(encoder, Casting(learning, *scenes).applied(options.seed) if options.scene_share else learning, options)
             initialised = ("anchor.", "alignment.", "reliability.", "head.base.", "head.pooling.share")
             state = {name: value.clone() for name, value in encoder.own_state().items() if name.startswith(initialised)}
             tests = {name: rows.with_attention_logits(encoder, views=1) for name, rows in self.tests.items()}

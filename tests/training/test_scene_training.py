@@ -106,6 +106,29 @@ def test_composed_items_have_attention_logits_of_their_own(encoder):
     assert fresh.with_own_logits(encoder) is fresh, "without precomputed logits the encoder computes all of them"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_casting_is_applied_to_its_share_of_the_items(encoder, share):
+    rows = drawn(encoder)
+    casting = Casting(rows, share, 0.5)
+    found = casting.applied(seed=1)
+    place, cast = casting.draw(np.arange(len(rows)), np.random.default_rng([1, 0, 3]))
+    assert (place >= 0).mean() == pytest.approx(share, abs=0.1)
+    scenes, f, own = compose(rows.parts, rows.banks, cast), found.features(np.arange(len(rows))), rows.features(np.arange(len(rows)))
+    for i, scene in enumerate(place):
+        assert torch.equal(f.image_tokens[i], scenes.tokens[scene].half().float() if scene >= 0 else own.image_tokens[i])
+        assert torch.equal(f.image[i], scenes.pooled[scene] if scene >= 0 else own.image[i])
+    assert np.array_equal(found.pairs, rows.pairs) and np.array_equal(found.text, rows.text) and found.parts is None
+
+
+def test_the_initialisation_is_fitted_to_scenes_where_training_has_them(encoder):
+    """The anchor is worth more where other products are in the picture."""
+    rows, strengths = drawn(encoder), {}
+    for share in (0.0, 1.0):
+        history = train(encoder, rows, replace(CONFIG, scene_share=share, steps=1, lr=0.0, base_lr=0.0))
+        strengths[share] = history[0]["strength"]
+    assert strengths[1.0] > strengths[0.0], strengths
+
+
 def test_validation_shows_the_held_out_items_in_the_same_scenes_each_time(encoder):
     rows = drawn(encoder)
     train(encoder, rows, replace(CONFIG, steps=1, lr=0.0, base_lr=0.0))

@@ -40,9 +40,9 @@ def train(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train the encoder in place. It ends in eval mode with the weights of the best validation, rounded to float16.
 
-    Training begins with the closed-form initialisation (`initialise`), which is also validated: later weights replace it only if
-    they are better (see `Validation`; its groups are held out by a hash of the group id). Cost: about `steps * 2 * pairs` passes of
-    the connector, and one or two passes per row at each evaluation.
+    Training begins with the closed-form initialisation (`initialise`), fitted to scenes too if `scene_share` is above 0. It is also validated:
+    later weights replace it only if they are better (see `Validation`; its groups are held out by a hash of the group id). Cost: about
+    `steps * 2 * pairs` passes of the connector, and one or two passes per row at each evaluation.
 
     A batch is processed in chunks, and the loss is computed over the whole batch. The dropout of a chunk follows from (seed,
     step, chunk), and composed scenes follow from (seed, step). The curve is therefore the same for one process or several and
@@ -76,7 +76,7 @@ def train(
     learning = rows.subset(np.flatnonzero(~held_out))
     sampler = PairSampler(learning, config.seed)
     casting = Casting(learning, config.scene_share, config.scene_same_category) if config.scene_share else None
-    chosen = {} if initialised else initialise(encoder, learning, config)
+    chosen = {} if initialised else initialise(encoder, casting.applied(config.seed) if casting else learning, config)
     if rows.attention_logits is None:
         # Validation uses the first view of every row several times. Long trainings use the other views several times as well.
         all_views = 2 * config.steps * config.pairs > rows.metadata_index.size

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tgq.errors import SourceError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives
-from tgq.training.data.scenes import QUARTERS, Cast
+from tgq.training.data.scenes import QUARTERS, Cast, compose
 
 OTHERS = (1, 1, 2, 3)  # other products in a scene, equally likely; as in tgq.nuisances.scenery.scene
 BANNERS = 0.3  # share of the scenes that have one
+AT_ONCE = 64  # scenes that are composed at once
 TRIES = 16  # draws of another product before the wish for its category is dropped, and then before it is left out
 
 
@@ -66,6 +69,26 @@ class Casting:
         count = len(shown)
         banner = np.where(draw.random(count) < BANNERS, draw.integers(0, max(1, self.banners), count), -1) if self.banners else np.full(count, -1)
         return place, Cast(np.array(shown, int).reshape(-1, QUARTERS), np.array(quarters, int), draw.integers(0, self.backgrounds, count), banner)
+
+    def applied(self, seed: int) -> TrainingSet:
+        """The training set with the chosen share of its items in scenes, each composed once, in place of their pictures.
+
+        It has no parts of scenes and no attention logits. Memory: the tokens of all pictures again, and those of the scenes.
+        """
+        rows = self.rows
+        assert rows.parts is not None and rows.banks is not None  # checked by the constructor
+        place, cast = self.draw(np.arange(len(rows)), np.random.default_rng([seed, 0, 3]))
+        composed = np.flatnonzero(place >= 0)
+        tokens = np.empty((len(composed), *rows.image_tokens.shape[1:]), rows.image_tokens.dtype)
+        pooled = np.empty((len(composed), rows.image.shape[1]), rows.image.dtype)
+        for start in range(0, len(composed), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            scenes = compose(rows.parts, rows.banks, cast.part(part))
+            tokens[part], pooled[part] = scenes.tokens.numpy(), scenes.pooled.numpy()
+        index = rows.image_index.copy()
+        index[composed] = len(rows.image) + place[composed]
+        return replace(rows, image_tokens=np.concatenate([rows.image_tokens, tokens]), image=np.concatenate([rows.image, pooled]), image_index=index,
+                       parts=None, attention_logits=None)  # fmt: skip
 
     def _others(self, item: int, draw: np.random.Generator) -> list[int]:
         """Row numbers of the other products in the item's scene, each with a picture of its own."""
