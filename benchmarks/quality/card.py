@@ -20,13 +20,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, SLICES, Catalog, folder_of, work_folder  # noqa: E402
+from catalogs import CATALOGS, SLICES, Catalog, folder_of, profile_of, source_of, work_folder  # noqa: E402
 
 from tgq.client.warehouse import open_warehouse  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
 from tgq.encoder.model import DEFAULT_ENCODER  # noqa: E402
 from tgq.registry.loading import versions_of  # noqa: E402
-from tgq.training_job.job import Source  # noqa: E402
 
 SYSTEMS = {"encoder": "encoder", "frozen_concat": "concatenation", "frozen_image": "image", "frozen_text": "text"}
 METRICS = {"hit_rate@1": "H@1", "hit_rate@10": "H@10", "mrr": "MRR", "map": "MAP"}
@@ -58,13 +57,12 @@ def night(catalog: Catalog, encoder: Path, work: Path) -> dict:
     Raises:
         CalledProcessError: the run failed.
     """
-    folder = folder_of(catalog, work)
-    warehouse = Source.of_catalog(f"{folder}={catalog.profile}", work / "warehouses").settings.warehouse.path
+    folder, warehouse = folder_of(catalog, work), source_of(catalog, work).settings.warehouse.path
     summary = work / "nights" / versions_of(str(encoder))[0] / f"{catalog.name}.json"
     if not summary.is_file():
         summary.parent.mkdir(parents=True, exist_ok=True)
-        confs, partial = ["local", catalog.profile], summary.with_suffix(".partial")
-        if catalog.multiplied:
+        confs, partial = ["local", profile_of(catalog, work)], summary.with_suffix(".partial")
+        if catalog.multiplied and not catalog.hard:
             profile = work / "nuisances.yaml"
             profile.write_text(json.dumps(PROFILE))
             confs.append(str(profile))

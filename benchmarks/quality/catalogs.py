@@ -1,4 +1,4 @@
-"""The study's catalogs: four shops, three of them also in an augmented version, as tower features of their train and test groups."""
+"""The study's catalogs: four shops, three of them also augmented and in a hard version, as tower features of their train and test groups."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from tgq.training_job.scene_parts import kept_banks
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 SCENES = 0.6  # share of the augmented pictures that show other products too
+# options of `tgq multiply`: in every picture other products, in half of them of the item's category, all smaller, and banners over most
+HARD = ("--scenes", "1", "--same-category", "0.5", "--scene-size", "0.34", "0.48", "--banners", "0.6", "--wrong-titles", "0.1")
 SLICES = ("distractors", "overlay", "background")  # columns with nuisances, which some catalogs have
 
 
@@ -37,6 +39,7 @@ class Catalog:
     shop: str  # transfer trains on catalogs of other shops only
     profile: str
     multiplied: int = 0  # number of augmented rows; 0 for the shop's own rows
+    hard: bool = False  # multiplied with HARD; no other shop's encoder trains on it
 
 
 CATALOGS = (
@@ -47,6 +50,9 @@ CATALOGS = (
     Catalog("luma-x", "luma", "catalogs/luma", 2000),
     Catalog("grocery-x", "grocery", "catalogs/grocery", 1500),
     Catalog("fashion-x", "fashion", "catalogs/fashion", 4000),
+    Catalog("luma-hard", "luma", "catalogs/luma", 2000, hard=True),
+    Catalog("grocery-hard", "grocery", "catalogs/grocery", 1500, hard=True),
+    Catalog("fashion-hard", "fashion", "catalogs/fashion", 4000, hard=True),
 )
 
 
@@ -68,6 +74,10 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
         return made
     if catalog.shop == "demo":
         draw_catalog(made, items=2000, seed=0)
+    elif catalog.hard:
+        tgq = Path(sys.executable).parent / "tgq"
+        subprocess.run([tgq, "multiply", SHARED / "data" / catalog.shop, made, "--rows", str(catalog.multiplied), "--conf", "local", "--conf", catalog.profile,
+                        *HARD], check=True)  # fmt: skip
     elif catalog.multiplied:
         made.mkdir(parents=True, exist_ok=True)
         source, partial = SHARED / "data" / catalog.shop, made / "partial.parquet"
@@ -77,6 +87,16 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
     else:
         return SHARED / "data" / catalog.shop
     return made
+
+
+def profile_of(catalog: Catalog, work: Path) -> str:
+    """The profile that reads the catalog. Raises as `folder_of`."""
+    return str(folder_of(catalog, work) / "profile.yaml") if catalog.hard else catalog.profile
+
+
+def source_of(catalog: Catalog, work: Path) -> Source:
+    """The catalog with its profile. Raises as `folder_of`."""
+    return Source.of_catalog(f"{folder_of(catalog, work)}={profile_of(catalog, work)}", work / "warehouses")
 
 
 def prepare(catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Path, progress: Progress) -> None:
@@ -97,8 +117,7 @@ def prepare(catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Pa
     kept_banks(encoder, progress).save(banks_file(work))
     with open_session(load_settings(["local"], []).settings) as spark:
         for catalog, side in missing:
-            source = Source.of_catalog(f"{folder_of(catalog, work)}={catalog.profile}", work / "warehouses")
-            source = replace(source, name=catalog.name)
+            source = replace(source_of(catalog, work), name=catalog.name)
             rows = read_source(spark, source, encoder, start, "study", None, 0, progress, side, parts=parts if side == "train" else None)[0]
             rows.save(features_file(catalog, side, work))
 

@@ -94,7 +94,7 @@ def plan(regimes: list[str], chosen: tuple[Catalog, ...], designs: list[Design],
     for regime in regimes:
         groups = [(c,) for c in chosen] if regime == "own" else [tuple(c for c in chosen if c.shop == s) for s in sorted({c.shop for c in chosen})]
         for measured in groups:
-            trained = measured if regime == "own" else tuple(c for c in CATALOGS if c.shop != measured[0].shop)
+            trained = measured if regime == "own" else tuple(c for c in CATALOGS if c.shop != measured[0].shop and not c.hard)
             for seed in range(budget.seeds):
                 for design in designs:
                     yield regime, trained, measured, design, seed
