@@ -33,8 +33,8 @@ from tgq.errors import SourceError  # noqa: E402
 from tgq.query_tower.config import QueryTowerConfig  # noqa: E402
 from tgq.query_tower.tower import QueryTower  # noqa: E402
 from tgq.query_training.config import QueryTrainConfig  # noqa: E402
-from tgq.query_training.data import JudgedQueries  # noqa: E402
-from tgq.query_training.generate import Item, generated_queries  # noqa: E402
+from tgq.query_training.data.generate import Item, generated_queries  # noqa: E402
+from tgq.query_training.data.judged import JudgedQueries  # noqa: E402
 from tgq.query_training.initialisation import take_encoder_map  # noqa: E402
 from tgq.query_training.item_side import ItemSide  # noqa: E402
 from tgq.query_training.measure import metrics_of_ranks  # noqa: E402

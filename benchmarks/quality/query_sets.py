@@ -20,8 +20,8 @@ from tgq.feeds import values
 from tgq.images.decode import ImageLimits, decode_image
 from tgq.queries.click_model import DEEPEST, attraction, fit
 from tgq.query_tower.text import normalised_text
-from tgq.query_training.data import Items, JudgedQueries
-from tgq.query_training.split import is_validation
+from tgq.query_training.data.judged import Items, JudgedQueries
+from tgq.query_training.data.split import is_validation
 from tgq.settings.load import load_settings
 from tgq.settings.sections import ClickSettings, Settings
 

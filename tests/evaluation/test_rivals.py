@@ -18,7 +18,7 @@ from tgq.evaluation import promotion as step
 from tgq.query_tower.config import FOLDER, RECORD, QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.split import is_validation
+from tgq.query_training.data.split import is_validation
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import load_query_tower, query_version_of, versions_of
 from tgq.registry.selection import published_folder

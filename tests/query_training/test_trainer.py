@@ -11,12 +11,12 @@ from tgq.errors import SourceError, UsageError
 from tgq.query_tower.config import QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.data import Items, JudgedQueries
+from tgq.query_training.data.judged import Items, JudgedQueries
+from tgq.query_training.data.split import is_validation
 from tgq.query_training.initialisation import side_targets
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.loss import listwise
 from tgq.query_training.measure import graded_metrics
-from tgq.query_training.split import is_validation
 from tgq.query_training.trainer import QuerySets, train_queries
 
 DIM, N = 12, 60

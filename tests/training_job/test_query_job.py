@@ -15,7 +15,7 @@ from tgq.errors import SourceError, UsageError
 from tgq.night.ingestion import ingest
 from tgq.query_tower.config import FOLDER, held_out_share, version_of
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.split import is_validation
+from tgq.query_training.data.split import is_validation
 from tgq.registry.loading import load_query_tower, versions_of
 from tgq.run.night import Night
 from tgq.run.progress import Silent

@@ -1,6 +1,6 @@
 """The search queries of a comparison: candidate and champion rank the judged items of the same queries, so their differences are paired.
 
-The queries are those of the train split that the training of query towers holds out (`tgq.query_training.split`). Test queries are never
+The queries are those of the train split that the training of query towers holds out (`tgq.query_training.data.split`). Test queries are never
 used: they measure nights.
 """
 
@@ -22,7 +22,7 @@ from tgq.index.pool import MAIN, RIVAL, Pool
 from tgq.metrics.names import SEARCH
 from tgq.publishing.verdict import Row
 from tgq.query_tower.config import held_out_share, tower_folder
-from tgq.query_training.split import is_validation
+from tgq.query_training.data.split import is_validation
 from tgq.registry.champion import local_folder
 from tgq.registry.selection import with_encoder
 from tgq.run.night import Night

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tgq.encoder.layers.fusion import PlainFusion
 from tgq.query_tower.tower import QueryTower
-from tgq.query_training.data import Items, JudgedQueries
-from tgq.query_training.features import TextFeatures
+from tgq.query_training.data.features import TextFeatures
+from tgq.query_training.data.judged import Items, JudgedQueries
 
 RIDGES = (0.1, 1.0, 10.0, 1e9)  # in mean variances of the features; with the last one the prior stays as it is
 SHARES = {"titles": 1.0, "generated": 1.0, "judged": 2.0}  # weight of each kind of pairs, whatever their number

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.layers.fusion import PlainFusion
-from tgq.query_training.data import Items
+from tgq.query_training.data.judged import Items
 
 TILE = 4096  # items at once
 

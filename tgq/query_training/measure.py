@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tgq.metrics.metrics import query_metrics
-from tgq.query_training.data import JudgedQueries
+from tgq.query_training.data.judged import JudgedQueries
 
 TILE = 256  # queries that are compared with all items at once
 

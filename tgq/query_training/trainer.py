@@ -26,10 +26,10 @@ from torch import Tensor
 
 from tgq.errors import SourceError, TgqError
 from tgq.query_tower.tower import QueryTower
-from tgq.query_training.batches import Batch, Batches
 from tgq.query_training.config import BOTH, DOMAIN, FUSION, PICTURE, TEXT, QueryTrainConfig
-from tgq.query_training.data import Items, JudgedQueries
-from tgq.query_training.features import TextFeatures
+from tgq.query_training.data.batches import Batch, Batches
+from tgq.query_training.data.features import TextFeatures
+from tgq.query_training.data.judged import Items, JudgedQueries
 from tgq.query_training.initialisation import initialise, side_targets
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.loss import listwise

@@ -24,11 +24,11 @@ from tgq.inference.device import choose_device
 from tgq.query_tower.config import FOLDER, RECORD, QueryTowerConfig, version_of
 from tgq.query_tower.tower import QueryTower
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.data import Items, JudgedQueries
-from tgq.query_training.generate import Item, generated_queries
+from tgq.query_training.data.generate import Item, generated_queries
+from tgq.query_training.data.judged import Items, JudgedQueries
+from tgq.query_training.data.split import is_validation
 from tgq.query_training.initialisation import take_encoder_map
 from tgq.query_training.item_side import ItemSide
-from tgq.query_training.split import is_validation
 from tgq.query_training.trainer import QuerySets, train_queries
 from tgq.registry.champion import encoder_files, local_folder
 from tgq.registry.loading import need_query_tower, query_version_of, versions_of

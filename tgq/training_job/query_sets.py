@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 from tgq.catalog.fields import readable_fields
 from tgq.errors import SourceError
 from tgq.index.pool import half_matrix, list_matrix
-from tgq.query_training.data import Items, JudgedQueries
+from tgq.query_training.data.judged import Items, JudgedQueries
 from tgq.registry.loading import versions_of
 from tgq.retrieval import manifest
 from tgq.retrieval.shards import open_shards, search_shards

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.data import JudgedQueries
+from tgq.query_training.data.judged import JudgedQueries
 
 
 @dataclass(frozen=True)

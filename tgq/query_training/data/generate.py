@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tgq.encoder.text import normalise
 from tgq.nuisances.draws import seeded
 from tgq.nuisances.spelling import mistyped, plural_of, singular_of
-from tgq.query_training.words import leaf_of, values_of, without_repeats, words_of
+from tgq.query_training.data.words import leaf_of, values_of, without_repeats, words_of
 
 TITLES = 0.4  # share of the queries that are words of a title, where an item has more than a title
 SHORTEST, LONGEST = 2, 5  # words taken of a title

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.query_training.split import is_validation
+from tgq.query_training.data.split import is_validation
 from tgq.training.data.split import split_of
 
 TEXTS = [f"query {n}" for n in range(2000)]

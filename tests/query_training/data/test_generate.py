@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tgq.query_training.generate import Generated, Item, generated_queries
-from tgq.query_training.words import leaf_of, values_of, words_of
+from tgq.query_training.data.generate import Generated, Item, generated_queries
+from tgq.query_training.data.words import leaf_of, values_of, words_of
 
 SHIRT = Item("Acme Slim Fit Oxford Button-Down Shirt with Long Sleeves, Breathable", "Acme", "Men > Clothing > Shirts",
              {"color": "Red", "material": "Cotton", "gender": "Men", "in stock": "yes", "SKU": "81723",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tgq.query_tower.batching import by_length
 from tgq.query_tower.tower import QueryTower
-from tgq.query_training.batches import Batch
+from tgq.query_training.data.batches import Batch
 
 BATCH = 256  # texts in a pass of the checkpoint
 

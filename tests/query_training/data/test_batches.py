@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tgq.query_training.batches import Batches
 from tgq.query_training.config import QueryTrainConfig
-from tgq.query_training.data import JudgedQueries
+from tgq.query_training.data.batches import Batches
+from tgq.query_training.data.judged import JudgedQueries
 
 N = 30
 
