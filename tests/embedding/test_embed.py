@@ -125,8 +125,8 @@ def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, m
     put(night, [(*r[:17], night.run_id, *r[18:]) for r in rows])
     real, calls = committer.commit_slices, []
 
-    def dies_in_the_middle(night, plan, batch, *rest):
-        calls.append(batch[0].number)
+    def dies_in_the_middle(night, plan, encoded, *rest):
+        calls.append(encoded.batch[0].number)
         if len(calls) == 2:
             # killed after the features' commit and before that of the embeddings
             append = night.warehouse.append
@@ -137,7 +137,7 @@ def test_a_killed_run_continues_and_ends_with_the_same_tables(spark, tmp_path, m
                 append(frame, table, **options)
 
             monkeypatch.setattr(night.warehouse, "append", dies)
-        real(night, plan, batch, *rest)
+        real(night, plan, encoded, *rest)
 
     monkeypatch.setattr(committer, "commit_slices", dies_in_the_middle)
     with pytest.raises(KeyboardInterrupt):

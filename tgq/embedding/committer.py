@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tgq.embedding.feature_cache import cache_features, free_space
-from tgq.embedding.plan import Plan, Slice
-from tgq.embedding.slices import commit_slices, staged
+from tgq.embedding.plan import Plan
+from tgq.embedding.slices import Staged, commit_slices, staged
 from tgq.registry.loading import Towers, versions_of
 from tgq.run.night import Night
 
@@ -39,17 +38,14 @@ class Committer:
         finally:
             self._thread.shutdown()
 
-    def put(self, batch: Sequence[Slice], new_features: bool) -> None:
+    def put(self, encoded: Staged) -> None:
         """Commit a batch as soon as the one before is committed. Waits only for that one.
-
-        Args:
-            new_features: whether its rows have features that are not cached.
 
         Raises:
             Exception: the error of the commit before.
         """
         self.wait()
-        self._last = self._thread.submit(self._commit, batch, new_features)
+        self._last = self._thread.submit(self._commit, encoded)
 
     def wait(self) -> None:
         """Wait for the last commit.
@@ -60,12 +56,13 @@ class Committer:
         if self._last:
             self._last.result()
 
-    def _commit(self, batch: Sequence[Slice], new_features: bool) -> None:
+    def _commit(self, encoded: Staged) -> None:
         night, plan, began = self._night, self._plan, time.perf_counter()
         night.spark.sparkContext.setLocalProperty("spark.scheduler.pool", POOL)
         # features first: an item with an embedding is no longer pending, so after a kill its features would never be cached
-        if new_features and self.space > 0:
-            cache_features(night, staged(night, plan, batch), self._towers, (f"tgq-features-{plan.attempt}", batch[0].number))
+        if encoded.new_features and self.space > 0:
+            transaction = f"tgq-features-{plan.attempt}", encoded.batch[0].number
+            cache_features(night, staged(night, plan, encoded.batch), self._towers, transaction)
             self.space = free_space(night)
-        commit_slices(night, plan, batch, *versions_of(night.model_folder))
+        commit_slices(night, plan, encoded, *versions_of(night.model_folder))
         self.seconds = time.perf_counter() - began

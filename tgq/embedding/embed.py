@@ -68,15 +68,15 @@ def embed(night: Night) -> StepResult:
     clock, meter = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
     worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
-    left, items_per_s, features = plan.slices, None, meter.counters.new_features
+    left, items_per_s = plan.slices, None
     with Committer(night, plan, towers, shrink_cache(night, towers) if left else 0) as committer:
         while left:
             seconds = 0 if settings.embed.slice_items else min(max(BATCH_S, committer.seconds / COMMIT_SHARE), MOST_BATCH_S)
-            batch, began, before = next_batch(left, items_per_s, seconds), time.perf_counter(), features.value
+            batch, began = next_batch(left, items_per_s, seconds), time.perf_counter()
             together = parts_per_task(items_per_s, night.spark.sparkContext.defaultParallelism, settings.embed.task_items)
-            encode_slices(night, plan, batch, replace(worker, output_tower_features=committer.space > 0), towers, meter, together)
+            encoded = encode_slices(night, plan, batch, replace(worker, output_tower_features=committer.space > 0), towers, meter, together)
             items_per_s = sum(part.items for part in batch) / (time.perf_counter() - began)
-            committer.put(batch, features.value > before)
+            committer.put(encoded)
             left = left[len(batch):]
     night.progress.finish()
     remove_folder(night.staging("embed"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import pyarrow as pa
@@ -20,7 +21,16 @@ from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
 
-def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter, parts_per_task: int = 1) -> None:
+@dataclass(frozen=True)
+class Staged:
+    """Slices whose rows are staged. What they have none of needs no Spark job to be committed."""
+
+    batch: Sequence[Slice]
+    new_features: bool  # some rows have tower features that are not cached
+    refused: bool  # some rows are quarantined
+
+
+def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter, parts_per_task: int = 1) -> Staged:
     """Run the worker function over slices of one kind and stage their rows as Parquet. A task takes `parts_per_task` parts of a slice."""
     from tgq.inference.records import OUTPUT_SCHEMA
 
@@ -38,15 +48,18 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in worker.engine().run(batches):
             counters.rows.add(batch.num_rows)
+            counters.refused.add(batch.num_rows - int(pc.sum(pc.equal(batch["status"], "embedded")).as_py() or 0))
             counters.new_features.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
             counters.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
             counters.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
             yield batch
 
+    before_new, before_refused = counters.new_features.value, counters.refused.value
     with meter.shown():
         with preloaded(night.spark.sparkContext):
             done = rows.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
         done.write.mode("overwrite").parquet(_output(night, batch))
+    return Staged(batch, counters.new_features.value > before_new, counters.refused.value > before_refused)
 
 
 def staged(night: Night, plan: Plan, batch: Sequence[Slice]) -> DataFrame:
@@ -63,19 +76,19 @@ def _output(night: Night, batch: Sequence[Slice]) -> str:
     return night.staging("embed", "out", str(batch[0].number))
 
 
-def commit_slices(night: Night, plan: Plan, batch: Sequence[Slice], model_version: str, tower_version: str) -> None:
+def commit_slices(night: Night, plan: Plan, encoded: Staged, model_version: str, tower_version: str) -> None:
     """Commit staged slices to the tables: append if no rows are replaced, otherwise MERGE with deletion vectors."""
-    warehouse = night.warehouse
+    warehouse, batch = night.warehouse, encoded.batch
     rows = staged(night, plan, batch)
     good = rows.where(F.col("status") == "embedded")
     stamp = {"run_id": F.lit(night.run_id), "model_version": F.lit(model_version), "tower_version": F.lit(tower_version)}
     good = good.withColumns(stamp | {"embedded_at": F.current_timestamp()})
     tables = {"item_embeddings": ("item_id", "model_version"), "item_features": ("item_id", "tower_version")}
-    bad = rows.where(F.col("status") != "embedded").select(
-        F.lit(night.run_id).alias("run_id"), F.lit("embed").alias("stage"), "item_id", F.lit(0).alias("occurrence"), "reason",
-        "detail", F.lit(None).cast("string").alias("fields"), "source_fingerprint", F.current_timestamp().alias("quarantined_at"),
-    )  # fmt: skip
-    if bad.limit(1).count():
+    if encoded.refused:
+        bad = rows.where(F.col("status") != "embedded").select(
+            F.lit(night.run_id).alias("run_id"), F.lit("embed").alias("stage"), "item_id", F.lit(0).alias("occurrence"), "reason",
+            "detail", F.lit(None).cast("string").alias("fields"), "source_fingerprint", F.current_timestamp().alias("quarantined_at"),
+        )  # fmt: skip
         warehouse.upsert(bad, "quarantine", ("run_id", "stage", "item_id", "occurrence"))
     # embeddings are committed last, because an item with an embedding is no longer pending
     for table in ("item_features", "item_embeddings"):

@@ -76,6 +76,8 @@ def _preload() -> None:
 
     import tgq.encoder.model  # noqa: F401
 
+    gc.freeze()  # also spares the workers a copy of the pages that a collection would write to
+
 
 if __name__ == "__main__":
     if os.environ.get(PRELOAD):
