@@ -21,7 +21,7 @@ from text_catalog import write_text_catalog
 
 from tgq.encoder.tiny import write_tiny_encoder
 
-WITHOUT_NEIGHBORS = ("ingest", "validate", "embed", "index", "evaluate")
+WITHOUT_NEIGHBORS = ("ingest", "embed", "validate", "index", "evaluate")
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
             sets = ["evaluate.max_queries=10000", "evaluate.baselines=false"]
             nights.append({"items": items, **measured_night(catalog, Path(scratch) / "warehouse", encoder, sets, commands)})
             print(json.dumps(nights[-1]), flush=True)
-    args.out.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "nights": nights}, indent=1) + "\n")
+            args.out.write_text(json.dumps({"cores": len(os.sched_getaffinity(0)), "processor": platform.machine(), "nights": nights}, indent=1) + "\n")
     print(table(nights))
     plot(nights, args.out.with_suffix(".png"))
 

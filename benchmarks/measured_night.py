@@ -15,6 +15,7 @@ import psutil
 
 SETTINGS = ("gate.enabled=false", "report.strips=0")  # random weights would pass or fail a gate by chance
 SAMPLE_S = 0.25
+KINDS = {"java": "jvm", "python": "worker"}  # by the first letters of a process's name
 TGQ = str(Path(sys.executable).parent / "tgq")
 
 
@@ -70,8 +71,9 @@ def _sampled(process: subprocess.Popen, peak: dict[str, float]) -> str:
     while process.poll() is None:
         try:
             for each in [parent, *parent.children(recursive=True)]:
-                kind = "driver" if each.pid == parent.pid else "jvm" if each.name() == "java" else "worker"
-                peak[kind] = max(peak[kind], each.memory_info().rss / 2**20)
+                kind = "driver" if each.pid == parent.pid else KINDS.get(each.name()[:6])
+                if kind:  # a process that the JVM forked and that has not begun yet has a thread's name and the JVM's memory
+                    peak[kind] = max(peak[kind], each.memory_info().rss / 2**20)
         except psutil.NoSuchProcess:  # a worker that ended since
             pass
         time.sleep(SAMPLE_S)
