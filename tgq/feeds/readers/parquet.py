@@ -104,7 +104,9 @@ def _values(column: pa.Array) -> list[Any]:
         if is_uuid:
             return [None if v is None else str(uuid.UUID(bytes=v)) for v in column.to_pylist()]
     if pa.types.is_dictionary(kind):
-        known = _values(column.dictionary)  # each once: a long text that a million rows share must not become a million texts
+        # each once: a long text that a million rows share must not become a million texts; and only those of this batch's rows
+        used = column.indices.unique().drop_null()
+        known = dict(zip(used.to_pylist(), _values(column.dictionary.take(used)), strict=True))
         return [None if n is None else known[n] for n in column.indices.to_pylist()]
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         binary = column.cast(pa.large_binary()) if not pa.types.is_string_view(kind) else column.cast(pa.large_string()).cast(pa.large_binary())
