@@ -7,6 +7,8 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pyspark.sql import functions as F
 
@@ -14,7 +16,7 @@ from tgq.embedding import committer
 from tgq.embedding import embed as step
 from tgq.embedding.executor.udf import register_udf
 from tgq.embedding.feature_cache import cached_bytes, shrink_cache
-from tgq.embedding.plan import Slice, next_batch, parts_per_task
+from tgq.embedding.plan import Grouping, Slice, next_batch
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.errors import ModelError
@@ -183,8 +185,22 @@ def test_a_batch_is_a_minute_of_work_of_one_kind():
 
 
 def test_a_task_lasts_seconds_not_minutes():
-    assert [parts_per_task(rate, 2, 128) for rate in (None, 0.1, 10, 26, 50, 200, 1e4)] == [1, 1, 1, 2, 4, 16, 32]
-    assert [parts_per_task(rate, 2, 3) for rate in (None, 0.1, 1e4)] == [1, 1, 32], "fewer items than parts"
+    def sizes(rate, task_items=128):
+        grouping = Grouping.of(rate, 2, task_items)
+        return grouping.large, grouping.small
+
+    assert [sizes(rate) for rate in (None, 0.1, 10, 26, 200, 1e4)] == [(1, 1), (1, 1), (2, 1), (4, 1), (31, 3), (32, 32)]
+    assert sizes(1e4, task_items=3) == (32, 32), "fewer items than parts"
+
+
+@given(st.integers(1, 40), st.integers(1, 32), st.integers(1, 32), st.integers(1, 9), st.booleans())
+def test_every_part_has_a_task_and_the_last_ones_are_small(parts, large, small, cores, is_last):
+    slice_, grouping = Slice(0, parts, parts, 0, False), Grouping(max(large, small), small, cores)
+    cut = grouping.large_parts(slice_, is_last)
+    assert 0 <= cut <= parts and (cut == parts or cut % grouping.large == 0)
+    numbers = [part // grouping.large if part < cut else -(-cut // grouping.large) + (part - cut) // small for part in range(parts)]  # as in `encode_slices`
+    assert sorted(set(numbers)) == list(range(grouping.tasks(slice_, is_last))), "no task is empty"
+    assert not is_last or parts - cut >= min(parts, cores * grouping.large)
 
 
 def retrained(model, folder) -> str:

@@ -18,7 +18,7 @@ from tgq.embedding.executor.daemon import start_workers
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import mark_cached, shrink_cache
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import next_batch, parts_per_task, pending, write_plan
+from tgq.embedding.plan import Grouping, next_batch, pending, write_plan
 from tgq.embedding.slices import encode_slices
 from tgq.registry.loading import need_query_tower, towers_of, versions_of
 from tgq.run.night import Night, StepResult
@@ -73,8 +73,8 @@ def embed(night: Night) -> StepResult:
         while left:
             seconds = 0 if settings.embed.slice_items else min(max(BATCH_S, committer.seconds / COMMIT_SHARE), MOST_BATCH_S)
             batch, began = next_batch(left, items_per_s, seconds), time.perf_counter()
-            together = parts_per_task(items_per_s, night.spark.sparkContext.defaultParallelism, settings.embed.task_items)
-            encoded = encode_slices(night, plan, batch, replace(worker, output_tower_features=committer.space > 0), towers, meter, together)
+            grouping = Grouping.of(items_per_s, night.spark.sparkContext.defaultParallelism, settings.embed.task_items)
+            encoded = encode_slices(night, plan, batch, replace(worker, output_tower_features=committer.space > 0), towers, meter, grouping)
             items_per_s = sum(part.items for part in batch) / (time.perf_counter() - began)
             committer.put(encoded)
             left = left[len(batch):]

@@ -17,7 +17,7 @@ ITEM_COST = 32 * 1024  # bytes that the plan adds to each item's picture for wor
 CACHED_FACTOR = 16  # a slice of cached items holds this many times the items of another slice
 PARTS = 4  # the plan cuts `embed.task_items` into this many parts; a task takes one of them or, if that is little work, several
 MOST_PARTS = 8 * PARTS
-TASK_S = 5.0  # seconds that a task lasts, as far as its number of parts allows: at the end of a job the other cores wait for the last task
+TASK_S, LAST_TASK_S = 10.0, 1.0  # seconds of a task, as far as whole parts allow; the last ones of a job are short, as the other cores wait for them
 
 
 def pending(night: Night, model_version: str, tower_version: str) -> DataFrame:
@@ -75,10 +75,32 @@ def next_batch(slices: Sequence[Slice], items_per_s: float | None, seconds: floa
     return slices[:taken]
 
 
-def parts_per_task(items_per_s: float | None, cores: int, task_items: int) -> int:
-    """How many of a slice's parts one task takes, 1 to MOST_PARTS, so that it lasts about TASK_S. 1 if the rate of all cores is not known yet."""
-    part = max(1, task_items // PARTS)
-    return 1 if items_per_s is None else max(1, min(MOST_PARTS, round(items_per_s / cores * TASK_S / part)))
+@dataclass(frozen=True)
+class Grouping:
+    """How many parts of a slice the tasks of a job take: `large` each, and `small` each at the end of the job, when cores run out of work."""
+
+    large: int
+    small: int
+    cores: int
+
+    @classmethod
+    def of(cls, items_per_s: float | None, cores: int, task_items: int) -> Grouping:
+        """For a rate of all cores; one part each if it is not known yet."""
+
+        def parts(seconds: float) -> int:
+            part = max(1, task_items // PARTS)
+            return 1 if items_per_s is None else max(1, min(MOST_PARTS, round(items_per_s / cores * seconds / part)))
+
+        return cls(parts(TASK_S), parts(LAST_TASK_S), cores)
+
+    def large_parts(self, part: Slice, is_last: bool) -> int:
+        """The first parts of a slice that are taken `large` at a time: all, apart from one large task per core at the end of the last slice."""
+        return max(0, part.parts - self.cores * self.large) // self.large * self.large if is_last else part.parts
+
+    def tasks(self, part: Slice, is_last: bool) -> int:
+        """The number of tasks of a slice."""
+        taken = self.large_parts(part, is_last)
+        return -(-taken // self.large) + -(-(part.parts - taken) // self.small)
 
 
 def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> Plan:

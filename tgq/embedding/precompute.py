@@ -11,7 +11,7 @@ from tgq.catalog.reading.location import folder_of
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import cache_features, cached_bytes, free_space, mark_cached, shrink_cache, with_cached_features
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import write_plan
+from tgq.embedding.plan import PARTS, Grouping, write_plan
 from tgq.embedding.slices import encode_slices, staged
 from tgq.errors import WarehouseError
 from tgq.registry.loading import towers_of
@@ -42,11 +42,12 @@ def run_towers(night: Night, model_folder: str, items: DataFrame) -> int:
         night.progress.say(f"the feature cache of {night.warehouse.root} is of other towers; this encoder's towers run over {total} items")
     space, meter = shrink_cache(night, towers), Meter(night)
     worker = replace(EmbedWorker.of(night.settings, model_folder, folder_of(night.spark, night.settings.catalog)), output_tower_features=True)
+    grouping = Grouping(PARTS, 1, night.spark.sparkContext.defaultParallelism)
     night.progress.start("towers", total)
     for part in plan.slices:
         if space <= 0:
             raise WarehouseError(f"the feature cache is full at features.max_gb={night.settings.features.max_gb:g}", "raise features.max_gb")
-        encode_slices(night, plan, [part], worker, towers, meter)
+        encode_slices(night, plan, [part], worker, towers, meter, grouping)
         cache_features(night, staged(night, plan, [part]), towers, (f"tgq-towers-{plan.attempt}", part.number))
         space = free_space(night)
     night.progress.finish()

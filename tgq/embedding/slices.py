@@ -16,7 +16,7 @@ from tgq.embedding.executor.daemon import preloaded
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import with_cached_features
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import Plan, Slice
+from tgq.embedding.plan import Grouping, Plan, Slice
 from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
@@ -30,14 +30,18 @@ class Staged:
     refused: bool  # some rows are quarantined
 
 
-def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter, parts_per_task: int = 1) -> Staged:
-    """Run the worker function over slices of one kind and stage their rows as Parquet. A task takes `parts_per_task` parts of a slice."""
+def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: EmbedWorker, towers: Towers, meter: Meter, grouping: Grouping) -> Staged:
+    """Run the worker function over slices of one kind and stage their rows as Parquet."""
     from tgq.inference.records import OUTPUT_SCHEMA
 
-    tasks = [-(-part.parts // parts_per_task) for part in batch]
-    before = dict(zip((part.number for part in batch), accumulate(tasks, initial=0), strict=False))
-    first_task = F.create_map(*(F.lit(n) for pair in before.items() for n in pair))[F.col("slice")]
-    rows = _planned(night, plan, batch).withColumn("task", F.floor(F.col("part") / parts_per_task).cast("int") + first_task)
+    tasks = [grouping.tasks(part, part is batch[-1]) for part in batch]
+    first_task, large_parts = (
+        F.create_map(*(F.lit(n) for part, value in zip(batch, values, strict=False) for n in (part.number, value)))[F.col("slice")]
+        for values in (accumulate(tasks, initial=0), [grouping.large_parts(part, part is batch[-1]) for part in batch])
+    )
+    short = F.ceil(large_parts / grouping.large) + F.floor((F.col("part") - large_parts) / grouping.small)
+    within = F.when(F.col("part") < large_parts, F.floor(F.col("part") / grouping.large)).otherwise(short)
+    rows = _planned(night, plan, batch).withColumn("task", first_task + within.cast("int"))
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
     rows = rows.select(*columns)
     if batch[0].cached:

@@ -51,17 +51,21 @@ def start_workers(spark: SparkSession) -> Thread | None:
     return thread
 
 
-def _freeze_after_first_task() -> None:
-    """Keep a worker's garbage collector away from what its first task imported and loaded.
+def _adapt_workers() -> None:
+    """Keep a worker's garbage collector away from what its first task imported and loaded, and end an idle worker without a message.
 
     Spark collects garbage between the tasks of a worker. Going through the objects of torch and transformers takes a quarter of a second
-    each time, several times as long as a task of text-only items.
+    each time, several times as long as a task of text-only items. When Spark closes the connection of a worker that was idle for a minute,
+    the worker's last flush fails on a Unix socket.
     """
     run_task, frozen = daemon.worker, False
 
     def worker(sock: socket, authenticated: bool) -> int:
         nonlocal frozen
-        code = run_task(sock, authenticated)
+        try:
+            code = run_task(sock, authenticated)
+        except BrokenPipeError:  # Spark is not listening any more, and reports a failed task by itself
+            return 1
         if not frozen:
             gc.collect()  # garbage that is frozen would stay
             gc.freeze()
@@ -82,5 +86,5 @@ def _preload() -> None:
 if __name__ == "__main__":
     if os.environ.get(PRELOAD):
         _preload()
-    _freeze_after_first_task()
+    _adapt_workers()
     daemon.manager()
