@@ -42,6 +42,7 @@ setup(
         "safetensors>=0.5,<1",
         "bm25s>=0.3,<0.4",  # BM25 of items' attributes for training, and of their texts for hybrid search
         "scipy>=1.14,<2",
+        "xxhash>=4.1,<5",  # hashes as Spark makes them
         "peft>=0.19,<1",
         "faiss-cpu>=1.12,<2",
         "mlflow>=3.10,<4",

@@ -100,7 +100,7 @@ def source_of(catalog: Catalog, work: Path) -> Source:
 
 
 def prepare(catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Path, progress: Progress) -> None:
-    """Run the default towers over all pictures that have no features yet; about 10 per second on two cores with close-ups.
+    """Run the default towers over all pictures that have no features yet; about 20 per second on two cores with close-ups.
 
     For train groups the parts of composed scenes are computed too.
 
