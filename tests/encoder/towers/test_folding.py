@@ -100,3 +100,17 @@ def test_a_squeeze_and_excitation_is_left_out_where_it_multiplies_by_one(weight,
         found = folded(model, lambda m: m(x))
         torch.testing.assert_close(found(x), model(x))
     assert isinstance(found[2], nn.Identity) == left_out
+
+
+@pytest.mark.parametrize(
+    ("padding", "kernel", "joined"), [((0, 1, 0, 1), 3, True), ((1, 2, 1, 2), 5, True), ((1, 1, 1, 1), 3, False), ((0, 1, 1, 2), 3, False)]
+)
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (7, 7)])
+def test_a_convolution_pads_for_itself_as_the_layer_before_it_did(padding, kernel, joined, size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ZeroPad2d(padding), nn.Conv2d(4, 4, kernel, stride=2, groups=4, bias=False), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = torch.randn(2, 4, *size)
+    with torch.no_grad():
+        found = folded(model, lambda m: m(torch.ones(1, 4, 8, 8).cumsum(2)))
+        torch.testing.assert_close(found(x), model(x))
+    assert isinstance(found[0], nn.Identity) == joined
