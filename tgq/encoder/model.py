@@ -22,6 +22,7 @@ from tgq.encoder.features import Features
 from tgq.encoder.layers.anchor import Anchor
 from tgq.encoder.layers.gates import DualGates
 from tgq.encoder.layers.heads import LightHead, LLMHead, Streams
+from tgq.encoder.layers.linear import Linear
 from tgq.encoder.layers.reliability import Alignment, Reliability
 from tgq.encoder.packing import CachedText
 from tgq.encoder.towers import hub
@@ -77,7 +78,7 @@ class TGQFormer(nn.Module):
         self.text = TextTower(config.text, config.text_length, relative_to)
         v, t = self.vision, self.text
         aligned = v.is_pair and v.weights_sha256 == t.weights_sha256
-        self.image_in = nn.Sequential(nn.LayerNorm(v.width, elementwise_affine=False), nn.Linear(v.width, config.width))
+        self.image_in = nn.Sequential(nn.LayerNorm(v.width, elementwise_affine=False), Linear(v.width, config.width))
         self.null_image = nn.Parameter(torch.randn(config.width) * 0.02)
         self.position = nn.Parameter(torch.randn(v.tokens_per_image, config.width) * 0.02)
         design = connector_class(config.connector)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tgq.encoder.config import EncoderConfig
+from tgq.encoder.layers.linear import Linear
 from tgq.encoder.text import normalise
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.text import TextTower
@@ -49,7 +50,7 @@ class QueryTower(nn.Module):
         for layer in self._top:
             layer.requires_grad_(True)
         self.register_buffer("mean", torch.zeros(self.text.pooled_width))
-        self.project = nn.Linear(self.text.pooled_width, config.dim, bias=False)
+        self.project = Linear(self.text.pooled_width, config.dim, bias=False)
 
     @property
     def dim(self) -> int:

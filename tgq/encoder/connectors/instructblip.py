@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tgq.encoder.connectors.qformer import QFormer
+from tgq.encoder.layers.linear import Linear
 
 
 class InstructBLIP(QFormer):
@@ -13,7 +14,7 @@ class InstructBLIP(QFormer):
 
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__(config, text_width, text_length)
-        self.text_in = nn.Sequential(nn.LayerNorm(text_width, elementwise_affine=False), nn.Linear(text_width, config.width))
+        self.text_in = nn.Sequential(nn.LayerNorm(text_width, elementwise_affine=False), Linear(text_width, config.width))
 
     def context(self, queries: Tensor, text_tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries and metadata tokens `[B, n + L, width]`, and the mask `[B, n + L]` without the padding."""

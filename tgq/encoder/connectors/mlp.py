@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tgq.encoder.connectors.connector import Connector
+from tgq.encoder.layers.linear import Linear
 
 
 class MLPConnector(Connector):
@@ -13,7 +14,7 @@ class MLPConnector(Connector):
     def __init__(self, config, text_width: int, text_length: int):
         super().__init__(config, text_width, text_length)
         width = config.width
-        self.layers = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(4 * width, width))
+        self.layers = nn.Sequential(Linear(width, 4 * width), nn.GELU(), nn.Dropout(config.dropout), Linear(4 * width, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, image: Tensor, text_tokens: Tensor, mask: Tensor) -> Tensor:

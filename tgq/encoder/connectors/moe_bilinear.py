@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tgq.encoder.connectors.concat_linear import ConcatLinear
 from tgq.encoder.layers.fusion import PlainFusion
+from tgq.encoder.layers.linear import Linear
 
 EXPERTS, RANK = 4, 64
 
@@ -19,9 +20,9 @@ class BilinearExperts(PlainFusion):
 
     def __init__(self, image_width: int, text_width: int, dim: int, image_root: bool = True, imputation: int = 0):
         super().__init__(image_width, text_width, dim, image_root, imputation)
-        self.of_image, self.of_text = nn.Linear(dim, EXPERTS * RANK), nn.Linear(dim, EXPERTS * RANK)
-        self.choose = nn.Linear(2 * dim, EXPERTS)
-        self.out = nn.Linear(EXPERTS * RANK, dim, bias=False)
+        self.of_image, self.of_text = Linear(dim, EXPERTS * RANK), Linear(dim, EXPERTS * RANK)
+        self.choose = Linear(2 * dim, EXPERTS)
+        self.out = Linear(EXPERTS * RANK, dim, bias=False)
         nn.init.zeros_(self.out.weight)
 
     def merge(self, image: Tensor, text: Tensor) -> Tensor:

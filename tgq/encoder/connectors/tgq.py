@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tgq.encoder.connectors.connector import Connector
 from tgq.encoder.layers.attention import Block
+from tgq.encoder.layers.linear import Linear
 
 
 class HybridConnector(Connector):
@@ -27,7 +28,7 @@ class HybridConnector(Connector):
         self.window = -(-text_length // self.n_anchored)
         self.text_norm = nn.LayerNorm(text_width, elementwise_affine=False)
         self.compress = nn.Conv1d(text_width, width, kernel_size=self.window, stride=self.window)
-        self.to_query = nn.Linear(width, width)
+        self.to_query = Linear(width, width)
         self.exploratory = nn.Parameter(torch.randn(self.n_exploratory, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tgq.encoder.layers.linear import linear
+
 NAME_TEMPERATURE = 0.03  # of the softmax over class names
 CLASS_TEMPERATURE = 4.0  # of the classifier's softmax; a single token carries less evidence than the whole image it was trained on
 WEIGHTS = (2.0, 1.0)  # of vocabulary and correlation: names apply to any catalog, a correlation to the catalogs it was fitted on
@@ -104,13 +106,13 @@ class Anchor(nn.Module):
         if not len(self.names):
             return tokens.new_zeros(tokens.shape[:2])
         of_text = (F.normalize(text, dim=-1) @ self.names.T / NAME_TEMPERATURE).softmax(-1)
-        of_token = (tokens @ self.directions.T / CLASS_TEMPERATURE).softmax(-1)
+        of_token = (linear(tokens, self.directions) / CLASS_TEMPERATURE).softmax(-1)
         return (of_token @ of_text[..., None]).squeeze(-1).clamp(min=1e-12).log()
 
     def correlation_scores(self, tokens: Tensor, text: Tensor) -> Tensor:
         """Scores `[B, N]` of tokens `[B, N, Dv]` for texts `[B, Dp]`; zero before `fit_correlation`."""
         r = self.correlation
-        u, y = normalise_tokens(tokens) @ self.image_map - self.image_shift, text @ self.text_map - self.text_shift
+        u, y = linear(normalise_tokens(tokens), self.image_map.T) - self.image_shift, text @ self.text_map - self.text_shift
         return ((u * (y * r)[:, None] - u.square() * (r.square() / 2)) / (1 - r.square())).sum(-1)
 
     @torch.no_grad()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tgq.encoder.layers.linear import Linear
+
 
 class CrossAttention(nn.Module):
     """Multi-head attention of queries `[B, n, D]` over tokens `[B, N, D]`. Cost grows with B * n * N * D.
@@ -18,8 +20,8 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
+        self.query, self.out = Linear(width, width), Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """The attended values `[B, n, D]`, one per query."""
@@ -36,7 +38,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.attention = CrossAttention(width, heads, dropout)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), Linear(2 * width, width))
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -64,8 +66,8 @@ class GuidedPooling(nn.Module):
         super().__init__()
         self.heads, self.head_width, self.closeups = heads, head_width, closeups
         self.register_buffer("share", torch.zeros(()) if closeups else None)
-        self.query = nn.Linear(width, heads * head_width)
-        self.key = nn.Linear(width, heads * head_width)
+        self.query = Linear(width, heads * head_width)
+        self.key = Linear(width, heads * head_width)
         nn.init.zeros_(self.query.weight)
         nn.init.zeros_(self.query.bias)
 

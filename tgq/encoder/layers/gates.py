@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tgq.encoder.layers.linear import Linear
+
 
 class DualGates(nn.Module):
     """`beta = 2 sigmoid(G(u)) - 1`, `E~ = E (1 + beta)`, one gate per stream (arXiv 2605.17366).
@@ -42,7 +44,7 @@ class DualGates(nn.Module):
 
 
 def _gate(inputs: int, hidden: int, width: int) -> nn.Sequential:
-    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, width)
+    first, last = Linear(inputs, hidden), Linear(hidden, width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(first, nn.GELU(), last)

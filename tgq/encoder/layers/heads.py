@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tgq.encoder.features import Features
 from tgq.encoder.layers.attention import GuidedPooling
 from tgq.encoder.layers.fusion import PlainFusion
+from tgq.encoder.layers.linear import Linear
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.loading import load_model, load_tokenizer
 from tgq.errors import ModelError
@@ -59,7 +60,7 @@ class LightHead(nn.Module):
         self.base = fusion(pooled_width, text_width, config.dim, config.image_root, config.imputation)
         self.pooling = GuidedPooling(config.width, config.pooling_heads, closeups)
         same = image_width == pooled_width  # the pooled feature of a CLIP-like pair is in another space than its tokens
-        self.shift = nn.Identity() if same else nn.Linear(image_width, pooled_width, bias=False)
+        self.shift = nn.Identity() if same else Linear(image_width, pooled_width, bias=False)
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
         """Embeddings `[B, De]`, not normalised."""
@@ -101,8 +102,8 @@ class LLMHead(nn.Module):
             raise ModelError(f"the tokenizer of {self.folder} has no end token", "set eos_token in its configuration")
         lora = LoraConfig(r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear")
         self.llm = get_peft_model(model, lora)
-        self.visual_in = nn.Linear(config.width, model.config.hidden_size)
-        self.out = nn.Linear(model.config.hidden_size, config.dim)
+        self.visual_in = Linear(config.width, model.config.hidden_size)
+        self.out = Linear(model.config.hidden_size, config.dim)
 
     def forward(self, features: Features, streams: Streams) -> Tensor:
         """Embeddings `[B, De]`, not normalised."""

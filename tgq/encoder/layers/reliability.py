@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tgq.encoder.features import Features
+from tgq.encoder.layers.linear import Linear
 
 CERTAIN = 30.0  # log odds whose sigmoid is 1 in float32
 
@@ -27,8 +28,8 @@ class Alignment(nn.Module):
     def __init__(self, image_width: int, text_width: int, dim: int, learned: bool, centred: bool = False):
         super().__init__()
         self.register_buffer("correlation", torch.zeros(dim) if learned and centred else None)
-        self.image = nn.Linear(image_width, dim, bias=centred) if learned else nn.Identity()
-        self.title = nn.Linear(text_width, dim, bias=centred) if learned else nn.Identity()
+        self.image = Linear(image_width, dim, bias=centred) if learned else nn.Identity()
+        self.title = Linear(text_width, dim, bias=centred) if learned else nn.Identity()
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Image `[B, Dg]` and text `[B, Dp]` in the shared space, `[B, A]` each, unit length; a missing one is meaningless."""

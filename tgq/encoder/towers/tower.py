@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from tgq.encoder.layers.linear import use_linear
 from tgq.encoder.towers import hub
 from tgq.encoder.towers.loading import load_model
 
@@ -32,6 +33,7 @@ class Tower(nn.Module):
         super().__init__()
         self.folder = hub.resolve(reference, relative_to)
         self.model = load_model(self.folder)
+        use_linear(self.model)
         self.model.requires_grad_(False)
         self.eval()
 
