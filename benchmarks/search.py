@@ -42,7 +42,8 @@ import faiss
 import numpy as np
 
 from tgq.metrics.ranks import Positives, count_above
-from tgq.retrieval.exact import Block, Exclude, product_tiles, search_blocks
+from tgq.retrieval.exact import Block, Exclude, search_blocks
+from tgq.retrieval.product import product_tiles
 
 
 def clustered(n: int, dim: int, per_cluster: int = 25) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame
 
+from tgq.embedding.executor.daemon import preloaded
 from tgq.index.pool import MAIN
 from tgq.metrics.bootstrap import Sums, difference_interval, interval, poisson_weights, weighted
 from tgq.metrics.metrics import Metric
@@ -52,10 +53,12 @@ class Averages:
     seed: int
     level: float
 
-    def collect(self, queries: DataFrame, run: Rows) -> list[dict[str, Any]]:
-        """Rows of RESULT; `run` makes rows of SUMS of the queries."""
-        parallelism = queries.sparkSession.sparkContext.defaultParallelism
-        sums = queries.mapInArrow(run, SUMS).repartition(min(parallelism, len(self.slices)), "slice")
+    def collect(self, queries: DataFrame, run: Rows, much: bool = False) -> list[dict[str, Any]]:
+        """Rows of RESULT; `run` makes rows of SUMS of the queries. With `much` work it has torch (`tgq.retrieval.product`)."""
+        context = queries.sparkSession.sparkContext
+        with preloaded(context, much):
+            sums = queries.mapInArrow(run, SUMS)
+        sums = sums.repartition(min(context.defaultParallelism, len(self.slices)), "slice")
         return [row.asDict() for row in sums.mapInArrow(self.reduce, RESULT).collect()]
 
     def sums(self, parts: Iterable[Part]) -> Iterator[pa.RecordBatch]:

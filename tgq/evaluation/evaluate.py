@@ -30,6 +30,7 @@ from tgq.metrics.bootstrap import interval, partial
 from tgq.metrics.metrics import ALL
 from tgq.metrics.names import ITEMS, SEARCH, metric_key, task_of
 from tgq.publishing.verdict import Row, verdict
+from tgq.retrieval.product import MUCH, operations
 from tgq.retrieval.shards import ShardFile
 from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
@@ -126,7 +127,9 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
             return averages.sums(scoring.parts(counted()))
 
         tasks = tasks_of(night, totals.queries)
-        found = averages.collect(queries.select(*columns).repartition(tasks, "position"), run)
+        widths = pool.widths | {CONCAT: sum(pool.widths.get(kind, 0) for kind in FEATURES)}
+        much = sum(operations(totals.queries, pool.rows, widths.get(kind, 0)) for kind in systems) >= MUCH
+        found = averages.collect(queries.select(*columns).repartition(tasks, "position"), run, much)
     rows = named_rows(found, systems, pool.rows - n_hidden, ITEMS)
     return rows, {"slices": len(slices), "slices_too_small": small, "queries_hidden_from_pool": n_hidden}
 

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
+from tgq.embedding.executor.daemon import preloaded
 from tgq.errors import UsageError
 from tgq.index.carrying import find_pool
-from tgq.index.pool import Pool, gather_items, read_block, read_blocks, write_pool
+from tgq.index.pool import MAIN, Pool, gather_items, read_block, read_blocks, write_pool
 from tgq.retrieval.exact import Exclude, search_blocks
+from tgq.retrieval.product import MUCH, operations
 from tgq.run.job_progress import job_progress
 from tgq.run.night import Night, StepResult
 from tgq.storage import artifacts
@@ -116,7 +118,9 @@ def _search(night: Night, pool: Pool) -> None:
                     yield from neighbor_rows(pool, block, slice(first, last), options.k, options.exclude_same_image)
                     done.add(last - first)
 
-        tasks.mapInArrow(run, SCHEMA).write.mode("overwrite").parquet(night.staging("neighbors"))
+        with preloaded(night.spark.sparkContext, operations(pool.rows, pool.rows, pool.widths.get(MAIN, 0)) >= MUCH):
+            found = tasks.mapInArrow(run, SCHEMA)
+        found.write.mode("overwrite").parquet(night.staging("neighbors"))
 
 
 def neighbor_rows(pool: Pool, number: int, rows: slice, k: int, exclude_same_image: bool) -> list[pa.RecordBatch]:

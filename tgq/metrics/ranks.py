@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tgq.retrieval.exact import NO_EXCLUSIONS, NO_IMAGE, Block, Exclude, as_matrix, noise_bound, ordered, pack, product_tiles, score_pairs
+from tgq.retrieval.exact import NO_EXCLUSIONS, NO_IMAGE, Block, Exclude, as_matrix, noise_bound, ordered, pack, score_pairs
+from tgq.retrieval.product import product_tiles
 
 QUERY_TILE, POOL_TILE = 2048, 2048
 NEAR = 8192  # exact scores that are computed at once; bounds the memory

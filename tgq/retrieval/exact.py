@@ -1,28 +1,30 @@
 """Exact top-K search by inner product over a candidate pool that arrives in blocks.
 
-Scores. `np.matmul` returns inner products with rounding noise in their last bits, which depends on the shapes of the matrices.
+Scores. A matrix product has rounding noise in its last bits, which depends on the shapes of the matrices.
 It is therefore used only to select candidates. Every score that is kept is computed again for its pair alone (`score_pairs`, one
 fixed order of summation) and rounded to 6 decimals. Two scores are tied if the rounded values are equal, and ties go to the lower
 position. This order is total and transitive. The result is the same for any division of the pool into blocks, of blocks into
 tiles, and of queries into calls.
 
-Exactness. A candidate list holds K + SLACK items. Let `noise` be a bound on |matmul - score|. The list is complete if the best
+Exactness. A candidate list holds K + SLACK items. Let `noise` be a bound on |product - score|. The list is complete if the best
 dropped value plus noise is below the K-th score found. If this does not hold (many near-ties, or more excluded items than
 SLACK), the block is searched again for those queries without a limit on the list.
 
 Positions should follow a pseudo-random order of the items, such as a hash of item_id, so that ties favour no item. With positions
 in catalog order, an encoder that maps every item to the same vector would seem to find neighbours in the same group of rows.
 
-Cost: 2 * Q * N * D flops at the matrix speed of numpy's BLAS, memory of Q * (K + SLACK) * 12 bytes plus one tile. With blocks of
+Cost: 2 * Q * N * D flops at the speed of `product_tiles`, memory of Q * (K + SLACK) * 12 bytes plus one tile. With blocks of
 8,192 rows or more, merging takes less than a tenth of the time. A pool in which most vectors are equal costs about ten times as
 much.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
+
+from tgq.retrieval.product import product_tiles
 
 SLACK = 16
 # The product of a tile is 16 MiB: large enough for BLAS to be fast, small enough to stay in the cache.
@@ -197,15 +199,6 @@ def noise_bound(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     widest = np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max(initial=0.0))
     lengths = np.sqrt(np.einsum("qd,qd->q", queries, queries))
     return (1.01 * 2 * queries.shape[1] * 2**-24 * lengths * widest + STEP).astype(np.float32)
-
-
-def product_tiles(queries: np.ndarray, vectors: np.ndarray, width: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first column, queries @ vectors[columns].T) for `width` columns at a time. All products share one buffer."""
-    buffer = np.empty(len(queries) * width, np.float32)
-    for first in range(0, len(vectors), width):
-        columns = vectors[first : first + width]
-        tile = buffer[: len(queries) * len(columns)].reshape(len(queries), len(columns))
-        yield first, np.matmul(queries, columns.T, out=tile)
 
 
 def _search_tile(queries: np.ndarray, vectors: np.ndarray, block: Block, exclude: Exclude, best: np.ndarray) -> None:

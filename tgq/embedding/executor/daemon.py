@@ -20,8 +20,11 @@ PRELOAD = "TGQ_PRELOAD"  # workers whose functions have this in their environmen
 
 
 @contextmanager
-def preloaded(context: SparkContext) -> Iterator[None]:
-    """Python functions that are handed to Spark in this block run in workers that have torch already."""
+def preloaded(context: SparkContext, wanted: bool = True) -> Iterator[None]:
+    """Python functions that are handed to Spark in this block run in workers that have torch already, if that is wanted."""
+    if not wanted:
+        yield
+        return
     context.environment[PRELOAD] = "1"
     try:
         yield
