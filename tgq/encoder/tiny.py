@@ -10,7 +10,7 @@ import torch
 
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
-from tgq.encoder.towers.loading import quiet_transformers
+from tgq.encoder.quiet import quiet_transformers
 
 WORDS = (
     "red blue green black white grey shoe shirt bag watch mug lamp sofa cotton wool leather men women kids sport home "

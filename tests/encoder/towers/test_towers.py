@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from tgq.encoder.quiet import quiet_transformers
 from tgq.encoder.tiny import write_preprocessor, write_tiny_tokenizer
-from tgq.encoder.towers.loading import quiet_transformers
 from tgq.encoder.towers.preprocessing import Preprocessing
 from tgq.encoder.towers.text import TextTower
 from tgq.encoder.towers.vision import VisionTower

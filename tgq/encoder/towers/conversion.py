@@ -76,7 +76,7 @@ def convert_gguf(weights: Path, out: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from tgq.encoder.towers.loading import quiet_transformers
+    from tgq.encoder.quiet import quiet_transformers
 
     place = {"gguf_file": weights.name, "local_files_only": True, "trust_remote_code": False}
     with quiet_transformers():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tgq.encoder.config import read_object
+from tgq.encoder.quiet import quiet_transformers
 from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
@@ -63,20 +63,6 @@ def _need_own_code(folder: Path) -> None:
             if str(name).endswith("_implementation") and "/" in str(value):
                 raise ModelError(f"{folder / 'config.json'}: {name} names code of the hub ({str(value)[:80]})", "remove this key")
             groups.append(value)
-
-
-@contextmanager
-def quiet_transformers():
-    """Silence transformers' progress bars and loading reports, which every worker process would print. Errors are still raised."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
 
 
 def load_tokenizer(folder: Path):
