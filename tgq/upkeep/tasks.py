@@ -21,7 +21,7 @@ from tgq.upkeep.mlflow_runs import delete_runs, runs_beyond
 from tgq.upkeep.needed import Needed
 from tgq.upkeep.retention import PROPERTY, kept_hours, needed_hours, next_hours
 
-LOG_HOURS = 30 * 24  # Delta's own default for the commits of a table
+LOG_AHEAD_HOURS = 48  # by which commits are kept longer than the files that they name; a version without its files cannot be read
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def _join(store: Warehouse, table: str) -> None:
 
 def _keep_for(store: Warehouse, hours: Mapping[str, int]) -> None:
     for table, wanted in hours.items():
-        # the commits must be there as long as the files, or a pinned version could not be read
-        log = max(LOG_HOURS, wanted + 48)
+        log = wanted + LOG_AHEAD_HOURS
         properties = f"'{PROPERTY}' = 'interval {wanted} hours', 'delta.logRetentionDuration' = 'interval {log} hours'"
         store.spark.sql(f"ALTER TABLE {store.qualified(table)} SET TBLPROPERTIES ({properties})")
 
