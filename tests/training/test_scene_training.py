@@ -106,6 +106,44 @@ def test_composed_items_have_attention_logits_of_their_own(encoder):
     assert fresh.with_own_logits(encoder) is fresh, "without precomputed logits the encoder computes all of them"
 
 
+def test_wrong_metadata_are_those_of_an_item_of_another_group_in_the_batch(encoder):
+    rows = drawn(encoder)
+    train(encoder, rows, replace(CONFIG, strength=0.75, steps=1))
+    known, config = rows.with_attention_logits(encoder), replace(CONFIG, wrong_text=0.5, chunk=32)
+    batch, told = batches_of(known, config).draw(1), batches_of(rows, config).draw(1)
+    chunk, fresh, wrong = batch.chunk(0), told.chunk(0), torch.from_numpy(batch.metadata_of != batch.items)
+    assert 0.2 < wrong.float().mean() < 0.8 and torch.equal(chunk.wrong_text, wrong)
+    assert set(batch.metadata_of) <= set(batch.items)
+    assert not (rows.group[batch.metadata_of] == rows.group[batch.items])[wrong.numpy()].any()
+    f, own, other = chunk.features, rows.features(batch.items), rows.features(batch.metadata_of)
+    assert torch.equal(f.text[f.has_text], other.text[f.has_text]) and torch.equal(f.title[f.has_text], other.title[f.has_text])
+    assert not torch.equal(f.text[f.has_text], own.text[f.has_text])
+    assert not chunk.box[wrong].any(), "nothing in the scene is asked for"
+    completed, expected = (encoder.attention_logits(some.features) for some in (chunk.with_own_logits(encoder), fresh))
+    torch.testing.assert_close(completed, expected, atol=1e-4, rtol=1e-4)
+    both = f.has_image & f.has_text
+    assert chunk.misleading[:, 0].tolist() == torch.where(both, wrong.float(), -1).tolist()
+    assert chunk.misleading[:, 1].tolist() == torch.where(f.has_image, chunk.composed.float(), -1).tolist()
+    assert not (batches_of(rows, replace(config, wrong_text=0.0)).draw(1).metadata_of != batch.items).any()
+
+
+def test_the_gate_loss_closes_the_gates_of_misleading_streams(cnn_encoder_dir):
+    found = {}
+    for weight in (0.0, 2.0):
+        encoder = encoder_of(cnn_encoder_dir, dropout=0.0)
+        config = replace(CONFIG, steps=80, pairs=48, chunk=96, evaluate_every=80, lr=1e-2, patience=99, wrong_text=0.4, gate_weight=weight, drop_text=0.0)
+        rows = drawn(encoder)
+        train(encoder, rows, replace(config, validation_share=0.1))
+        batch = batches_of(rows, replace(config, seed=9)).draw(1)
+        chunk = replace(batch, chunk_size=len(batch.items)).chunk(0)
+        with torch.no_grad():
+            out = encoder(chunk.features)
+        for name, gate, mark in (("metadata", out.gate_metadata, chunk.misleading[:, 0]), ("exploratory", out.gate_exploratory, chunk.misleading[:, 1])):
+            misled, right = gate.mean(1)[mark == 1], gate.mean(1)[mark == 0]
+            found[weight, name] = float((misled[:, None] < right[None]).float().mean())
+    assert found[2.0, "metadata"] > 0.8 and found[2.0, "exploratory"] > 0.8, found
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_casting_is_applied_to_its_share_of_the_items(encoder, share):
     rows = drawn(encoder)
@@ -149,7 +187,7 @@ def test_restoration_is_the_distance_to_what_the_initial_encoder_made_of_the_und
         batch = batches_of(rows, config).draw(1)
         batch = replace(batch, chunk_size=len(batch.items), view=0 * batch.view, scene=batch.scene if share else 0 * batch.scene - 1)
         chunk, objective = batch.chunk(0), Objective(encoder, config)
-        out = objective.outputs(chunk.features, teacher[batch.items], chunk.box)
+        out = objective.outputs(chunk.features, teacher[batch.items], chunk.box, chunk.misleading)
         loss, values = objective(out, torch.from_numpy(batch.excluded), torch.from_numpy(batch.hard_excluded))
         losses[weight, share], distances[weight, share] = float(loss), values.get("restoration")
     assert distances[0.0, 0.5] is None and distances[3.0, 0.5] > 0.02

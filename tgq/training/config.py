@@ -32,8 +32,10 @@ class TrainConfig(InitialisationConfig):
     attention_weight: float = 0.5  # of the attention loss, which asks the light head to attend to the item of a composed scene
     agcl: bool = False  # InfoNCE weighs pairs by how alike the attributes of both items are (AFMRL)
     agcl_threshold: float = 0.9  # with agcl: similarity to the positive's attributes, 0 to 1, above which an item is no negative; 1: none
+    gate_weight: float = 0.0  # of the gate loss: the metadata gate is lower for another item's metadata, the exploratory one for composed scenes
     drop_image: float = 0.05  # share of training items whose image is dropped
     drop_text: float = 0.1  # share of training items whose metadata is dropped
+    wrong_text: float = 0.0  # share of training items that are shown with the metadata of another item
     validation_share: float = 0.15  # of the training groups
     evaluate_every: int = 50  # steps
     patience: int = 5  # evaluations without improvement before training stops

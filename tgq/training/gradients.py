@@ -60,7 +60,7 @@ class BatchGradients:
         device = self.encoder.null_image.device
         chunk = chunk.to(device).with_own_logits(self.encoder)
         with self._precision(device):
-            return self.objective.outputs(chunk.features, chunk.teacher, chunk.box)
+            return self.objective.outputs(chunk.features, chunk.teacher, chunk.box, chunk.misleading)
 
     def _precision(self, device: torch.device) -> contextlib.AbstractContextManager:
         wanted = self.config.precision

@@ -63,7 +63,7 @@ def _whole(rows: TrainingSet, casting: Casting | None, seed: int) -> Batch:
     """All rows as one batch without pairs."""
     items, none = np.arange(len(rows)), np.zeros(len(rows), bool)
     scene, cast = casting.draw(items, np.random.default_rng(seed)) if casting else (None, None)
-    return Batch(rows, np.zeros((len(rows), 0), np.float32), items, np.zeros(len(rows), int), none, none, np.zeros((0, 0), bool), np.zeros((0, 0), bool),
+    return Batch(rows, np.zeros((len(rows), 0), np.float32), items, np.zeros(len(rows), int), items, none, none, np.zeros((0, 0), bool), np.zeros((0, 0), bool),
                  None, CHUNK, scene, cast)  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tgq.training.loss.losses import info_nce, redundancy, relation
+from tgq.training.loss.losses import info_nce, redundancy, relation, separation
 
 
 def unit(rows: int, width: int, seed: int) -> torch.Tensor:
@@ -33,6 +33,15 @@ def test_redundancy_is_the_mean_squared_correlation_of_equal_channels():
     exploratory[:, 2] = 1.0  # constant: no correlation
     middle = np.corrcoef(anchored[:, 1], exploratory[:, 1])[0, 1] ** 2
     assert float(redundancy(anchored, exploratory)) == pytest.approx((1 + middle) / 3, abs=1e-4)
+
+
+def test_separation_is_the_logistic_loss_of_pairs_in_the_wrong_order():
+    gate, mark = torch.tensor([0.5, 1.5, 1.0, 0.1]), torch.tensor([1.0, 0.0, 0.0, -1.0])
+    odds = [math.log(x / (2 - x)) for x in (0.5, 1.5, 1.0)]
+    expected = np.mean([math.log1p(math.exp(odds[0] - right)) for right in odds[1:]])
+    assert float(separation(gate, mark)) == pytest.approx(expected, rel=1e-5)
+    assert float(separation(gate, 1 - mark.clamp(min=0))) > float(separation(gate, mark))
+    assert float(separation(gate, mark.clamp(max=0))) == 0, "nothing is misleading"
 
 
 def test_relation_is_zero_for_the_teachers_geometry_in_any_basis_and_grows_away_from_it():

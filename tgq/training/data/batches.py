@@ -25,17 +25,32 @@ class Chunk:
     teacher: Tensor  # [B, T] the teacher's embeddings of the undisturbed items
     composed: Tensor | None = None  # [B] bool, items in a composed scene; None: the batch has no scenes
     box: Tensor | None = None  # [B, N] bool, tokens that show the item; all false where nothing is asked of the attention
+    wrong_text: Tensor | None = None  # [B] bool, items with the metadata of another item; None: there are none
 
     def to(self, device: torch.device) -> Chunk:
         """A copy on another device."""
-        return Chunk(self.features.to(device), self.teacher.to(device), *(None if value is None else value.to(device) for value in (self.composed, self.box)))
+        marks = (self.composed, self.box, self.wrong_text)
+        return Chunk(self.features.to(device), self.teacher.to(device), *(None if value is None else value.to(device) for value in marks))
+
+    @property
+    def misleading(self) -> Tensor:
+        """`[B, 2]`: 1 where a stream misleads, the metadata because they are another item's, the picture because it shows a scene; else 0.
+
+        -1 for items of which a stream has nothing to read: those without metadata or picture.
+        """
+        f = self.features
+        none = torch.zeros_like(f.has_image)
+        text, scene = (none if mark is None else mark for mark in (self.wrong_text, self.composed))
+        both = f.has_image & f.has_text
+        return torch.stack([torch.where(both, text.float(), -1.0), torch.where(f.has_image, scene.float(), -1.0)], -1)
 
     def with_own_logits(self, encoder: TGQFormer) -> Chunk:
-        """A copy in which the precomputed attention logits of composed items, which are those of their pictures, are replaced.
+        """A copy in which the precomputed attention logits of items in scenes or with wrong metadata are replaced.
 
-        The anchor computes them for the scenes. Without precomputed logits the encoder computes all of them itself.
+        They are of the items' own pictures and metadata. Without precomputed logits the encoder computes all of them itself.
         """
-        f, at = self.features, self.composed
+        f, marks = self.features, [mark for mark in (self.composed, self.wrong_text) if mark is not None]
+        at = torch.stack(marks).any(0) if marks else None
         if f.attention_logits is None or at is None or encoder.anchor is None or not at.any():
             return self
         logits = f.attention_logits.clone()
@@ -51,6 +66,7 @@ class Batch:
     teacher: np.ndarray  # [R, T] the teacher's embeddings of all rows
     items: np.ndarray  # [B] row numbers
     view: np.ndarray  # [B] metadata view of each item
+    metadata_of: np.ndarray  # [B] row numbers of the metadata that the items are shown with, mostly their own
     without_image: np.ndarray  # [B] bool, items whose image is dropped
     without_text: np.ndarray  # [B] bool, items whose metadata is dropped
     excluded: np.ndarray  # [P, P] bool, query and positive that must not count as a negative pair
@@ -69,11 +85,13 @@ class Batch:
         """Chunk `at`, on CPU."""
         part = slice(at * self.chunk_size, (at + 1) * self.chunk_size)
         without_image, without_text = (torch.from_numpy(dropped[part]) for dropped in (self.without_image, self.without_text))
-        chunk = self._composed(self.rows.features(self.items[part], self.view[part]), torch.from_numpy(self.teacher[self.items[part]]), part)
+        shown = self.rows.features(self.items[part], self.view[part], self.metadata_of[part])
+        chunk = self._composed(shown, torch.from_numpy(self.teacher[self.items[part]]), part)
         features = chunk.features.without(without_image & ~without_text, without_text)
-        # without a text nothing tells which of the products is the item
-        asked = features.has_image & features.has_text
-        return replace(chunk, features=features, box=None if chunk.box is None else chunk.box & asked[:, None])
+        wrong = torch.from_numpy(self.metadata_of[part] != self.items[part])
+        # without its text nothing tells which of the products is the item
+        asked = features.has_image & features.has_text & ~wrong
+        return replace(chunk, features=features, box=None if chunk.box is None else chunk.box & asked[:, None], wrong_text=wrong if wrong.any() else None)
 
     def _composed(self, features: Features, teacher: Tensor, part: slice) -> Chunk:
         """The features with the scenes of the items in `part` in place of their pictures."""
@@ -105,7 +123,7 @@ class Batches:
         self.attributes = AttributeSimilarity(rows) if config.agcl else None
 
     def draw(self, step: int) -> Batch:
-        """The batch of a step: a random metadata view per item, some items without image or metadata, some in composed scenes."""
+        """The batch of a step: a random metadata view per item, some items without image or metadata or with another's, some in scenes."""
         c, draw = self.config, np.random.default_rng([self.config.seed, step, 1])
         left, right = self.sampler.batch(step, c.pairs)
         hard = hard_negatives(self.rows, left, c.hard, self.excluded) if c.hard else np.zeros(0, int)
@@ -115,4 +133,14 @@ class Batches:
         excluded, hard_excluded = (self.excluded.mask(left, others) for others in (right, hard))
         scene, cast = self.casting.draw(items, np.random.default_rng([c.seed, step, 2])) if self.casting else (None, None)
         weights = self.attributes.log_weights(left, right, hard, c.agcl_threshold) if self.attributes else None
-        return Batch(self.rows, self.teacher, items, view, without_image, without_text, excluded, hard_excluded, weights, c.chunk, scene, cast)
+        metadata_of = self._metadata_of(items, np.random.default_rng([c.seed, step, 4]))
+        return Batch(self.rows, self.teacher, items, view, metadata_of, without_image, without_text, excluded, hard_excluded, weights, c.chunk, scene, cast)
+
+    def _metadata_of(self, items: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """The row numbers whose metadata the items `[B]` are shown with: those of the batch's other items for the share `wrong_text`.
+
+        Another item of the same group has no wrong metadata, so such an item keeps its own.
+        """
+        other = draw.permutation(items)
+        wrong = (draw.random(len(items)) < self.config.wrong_text) & (self.rows.group[other] != self.rows.group[items])
+        return np.where(wrong, other, items)

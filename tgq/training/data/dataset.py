@@ -77,17 +77,25 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.group)
 
-    def features(self, rows: np.ndarray, view: np.ndarray | int = 0) -> Features:
-        """Tower features of the row numbers `rows` `[B]`, float32 on CPU. `view` selects the metadata view of each row."""
+    def features(self, rows: np.ndarray, view: np.ndarray | int = 0, metadata_of: np.ndarray | None = None) -> Features:
+        """Tower features of B rows, float32 on CPU.
+
+        Args:
+            rows: `[B]`, row numbers.
+            view: the metadata view of each row.
+            metadata_of: `[B]`, the rows whose metadata and title are shown with each picture; None: its own. Precomputed attention logits
+                are those of the own metadata.
+        """
+        told = rows if metadata_of is None else metadata_of
         image_at, has_image = np.maximum(self.image_index[rows], 0), torch.from_numpy(self.image_index[rows] >= 0)
-        text_at = self.metadata_index[rows, view]
+        text_at = self.metadata_index[told, view]
         logits = self.attention_logits
         if logits is not None and np.max(view, initial=0) >= logits.shape[1]:
             logits = None
         return Features(
             torch.from_numpy(self.image_tokens[image_at]).float(), torch.from_numpy(self.image[image_at]) * has_image[:, None], has_image,
             torch.from_numpy(self.text_tokens[text_at]).float(), torch.from_numpy(self.text_mask[text_at]),
-            torch.from_numpy(self.text[text_at]), torch.from_numpy(self.title[self.title_index[rows]]),
+            torch.from_numpy(self.text[text_at]), torch.from_numpy(self.title[self.title_index[told]]),
             tuple(self.texts[i] for i in text_at), None if logits is None else torch.from_numpy(logits[rows, view]),
         )
 

@@ -59,6 +59,21 @@ def outside(attention: Tensor, box: Tensor) -> Tensor:
     return -(inside + LEAST_ATTENTION).log().mean(1)
 
 
+def separation(gate: Tensor, misleading: Tensor) -> Tensor:
+    """How far the gates of misleading streams are below those of the others: the pairwise logistic loss, a scalar (Burges et al. 2005, RankNet).
+
+    It is a smooth bound of 1 - AUC, so it asks for an order of the gates and leaves their level to the other losses. 0 if the batch has
+    streams of one kind only.
+
+    Args:
+        gate: `[B]`, in (0, 2).
+        misleading: `[B]`, 1: misleading, 0: not; other items do not count.
+    """
+    odds = (gate / 2).logit(eps=1e-4)
+    difference = odds[misleading == 1][:, None] - odds[misleading == 0][None]
+    return F.softplus(difference).mean() if difference.numel() else gate.new_zeros(())
+
+
 def relation(embeddings: Tensor, teacher: Tensor) -> Tensor:
     """Similarity-preserving distillation (Tung, Mori 2019; arXiv 1907.09682), a scalar.
 

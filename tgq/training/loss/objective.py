@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tgq.encoder.features import Features
 from tgq.encoder.layers.heads import LightHead, Streams
 from tgq.encoder.model import TGQFormer
-from tgq.training.loss.losses import info_nce, outside, redundancy, relation
+from tgq.training.loss.losses import info_nce, outside, redundancy, relation, separation
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Outputs:
     title: Tensor  # [B, A] f_title in the same space
     gates: Tensor  # [B, 2] mean over channels of the metadata gate and of the exploratory gate
     attention: Tensor  # [B, 2] attention loss of the item, and 1 if it counts or 0; [B, 0] without composed scenes
+    misleading: Tensor  # [B, 2] see `Chunk.misleading`; no gradient
     teacher: Tensor  # [B, T] the teacher's embedding of the undisturbed item; no gradient
     has_both: Tensor  # [B, 1] 1 if the item has an image and a title, else 0; no gradient
 
@@ -63,7 +64,7 @@ def _columns(outputs: Outputs) -> tuple[Tensor, ...]:
 
 
 class Objective(nn.Module):
-    """The weighted sum of InfoNCE, L_rr, the image-title contrast, a distillation loss and, with composed scenes, an attention loss.
+    """The weighted sum of InfoNCE, L_rr, the image-title contrast, a distillation loss, and where wanted an attention and a gate loss.
 
     The teacher of the distillation saw the undisturbed item (`validation.teacher_embeddings`), while the encoder sees it in a scene, with
     metadata of another item, or without picture or text.
@@ -81,13 +82,14 @@ class Objective(nn.Module):
         """The learned inverse temperatures, as logarithms. Every process computes their full gradients, so these are not summed."""
         return [self.log_scale, self.align_scale]
 
-    def outputs(self, features: Features, teacher: Tensor, box: Tensor | None = None) -> Outputs:
+    def outputs(self, features: Features, teacher: Tensor, box: Tensor | None, misleading: Tensor) -> Outputs:
         """Run the encoder on B items. This is the only expensive part of the objective.
 
         Args:
             teacher: `[B, T]`, the teacher's embeddings of the undisturbed items, unit length.
             box: `[B, N]` bool, tokens that show the item, for items in composed scenes; all false for other items. None: the batch
                 has no scenes.
+            misleading: `[B, 2]`, see `Chunk.misleading`.
         """
         out = self.encoder(features)
         aligned = self.encoder.reliability is not None or isinstance(self.encoder.alignment.image, nn.Identity)
@@ -95,7 +97,7 @@ class Objective(nn.Module):
         gates = torch.stack([out.gate_metadata.mean(-1), out.gate_exploratory.mean(-1)], -1)
         has_both = (features.has_image & features.has_title).float()[:, None]
         attention = self._attention(out.streams, box)
-        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, attention, teacher, has_both)))
+        return Outputs(*(x.float() for x in (out.embedding, out.anchored, out.exploratory, image, title, gates, attention, misleading, teacher, has_both)))
 
     def forward(
         self, out: Outputs, excluded: Tensor, hard_excluded: Tensor, log_weights: tuple[Tensor, Tensor] | None = None
@@ -116,23 +118,24 @@ class Objective(nn.Module):
         align = self._alignment(out, excluded)
         distillation = relation(out.embedding, out.teacher)
         loss = contrast + c.alignment_weight * align + c.relation_weight * distillation
-        restored = {}
+        further = {}
         if c.restoration_weight:
-            restored["restoration"] = (1 - (out.embedding * out.teacher).sum(-1)).mean()
-            loss = loss + c.restoration_weight * restored["restoration"]
+            further["restoration"] = (1 - (out.embedding * out.teacher).sum(-1)).mean()
+            loss = loss + c.restoration_weight * further["restoration"]
         if self.encoder.connector.decorrelated:
             loss = loss + c.redundancy_weight * overlap
-        scenes = {}
         if out.attention.shape[1]:
             counts = out.attention[:, 1].detach()
-            attention = (out.attention[:, 0] * counts).sum() / counts.sum().clamp(min=1)
-            loss = loss + c.attention_weight * attention
-            scenes = {"attention": attention}
+            further["attention"] = (out.attention[:, 0] * counts).sum() / counts.sum().clamp(min=1)
+            loss = loss + c.attention_weight * further["attention"]
+        if c.gate_weight and self.encoder.gates is not None:
+            further["gates"] = torch.stack([separation(*of_stream) for of_stream in zip(out.gates.unbind(1), out.misleading.unbind(1), strict=True)]).sum()
+            loss = loss + c.gate_weight * further["gates"]
         deviation = out.gates.detach().std(0)
         values = {
             "loss": loss, "info_nce": contrast, "redundancy": overlap, "alignment": align, "relation": distillation, "scale": scale,
             "gate_metadata": out.gates[:, 0].mean(), "gate_exploratory": out.gates[:, 1].mean(),
-            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **scenes, **restored,
+            "gate_metadata_std": deviation[0], "gate_exploratory_std": deviation[1], **further,
         }  # fmt: skip
         if log_weights is not None:
             values["masked_by_attributes"] = log_weights[0].isinf().float().mean()
@@ -149,9 +152,9 @@ class Objective(nn.Module):
         return torch.stack([outside(weights, box), box.any(1).float()], -1)
 
     def _alignment(self, out: Outputs, excluded: Tensor) -> Tensor:
-        """Image-title contrast over the queries that have both; 0 if the towers are an aligned pair."""
+        """Image-title contrast over the queries that have both, with their own title; 0 if the towers are an aligned pair."""
         pairs = len(excluded)
-        usable = out.has_both[:pairs, 0].bool()
+        usable = out.has_both[:pairs, 0].bool() & (out.misleading[:pairs, 0] != 1)
         if not out.image.shape[1] or usable.sum() < 2:
             return out.embedding.new_zeros(())
         scale = self.align_scale.exp().clamp(max=self.config.max_scale)
