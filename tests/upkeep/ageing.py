@@ -6,17 +6,24 @@ import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from tgq.storage.files import sha256
 
 
 def age(spark, root, hours=24):
     """Make the tables' files and commits, and the generations, older, as if that many hours had passed."""
-    for file in (path for path in Path(root).rglob("*") if path.is_file()):
+    for file in [path for path in Path(root).rglob("*") if path.is_file()]:
+        at = file.stat().st_mtime - 3600 * hours  # before the file is written again
         if file.parent.name == "_delta_log" and file.suffix == ".json":
             file.write_text(re.sub(r'"(timestamp|deletionTimestamp|modificationTime)":(\d+)', lambda m: f'"{m[1]}":{int(m[2]) - 3_600_000 * hours}',
                                    file.read_text()))  # fmt: skip
-        elif file.suffix == ".crc":
-            file.unlink()  # checksums of what was just changed
+        elif file.parent.name == "_delta_log" and ".checkpoint" in file.name and file.suffix == ".parquet":
+            age_checkpoint(file, 3_600_000 * hours)
+        elif file.suffix == ".crc" and file.name.startswith("."):
+            file.unlink()  # Hadoop's checksum of a file that was just changed
             continue
         elif file.name == "manifest.json" and "created_at" in (made := json.loads(file.read_text())):
             made["created_at"] = (datetime.fromisoformat(made["created_at"]) - timedelta(hours=hours)).isoformat(timespec="seconds")
@@ -24,6 +31,19 @@ def age(spark, root, hours=24):
             current = Path(root, "index", "CURRENT")
             if json.loads(current.read_text())["generation"] == made["generation"]:
                 current.write_text(json.dumps({"generation": made["generation"], "sha256": sha256(file.read_bytes())}))
-        at = file.stat().st_mtime - 3600 * hours
         os.utime(file, (at, at))
     spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
+
+
+def age_checkpoint(file, milliseconds):
+    """Make the times in a checkpoint older: VACUUM reads there when a file was removed."""
+    table = pq.read_table(file)
+    for number, field in enumerate(table.schema):
+        if field.name not in ("add", "remove"):
+            continue
+        whole = table.column(number).combine_chunks()
+        parts = [pc.struct_field(whole, inner.name) for inner in field.type]
+        older = [pc.subtract(part, milliseconds) if inner.name in ("modificationTime", "deletionTimestamp") else part
+                 for part, inner in zip(parts, field.type, strict=True)]  # fmt: skip
+        table = table.set_column(number, field, pa.StructArray.from_arrays(older, fields=list(field.type), mask=pc.is_null(whole)))
+    pq.write_table(table, file)
