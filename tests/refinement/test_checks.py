@@ -18,6 +18,7 @@ SHOE = ItemText("running shoe blue 42", "Acme", "Shoes > Running", {"material": 
         ("Acme Running Shoes, blue mesh, 42", None),
         ("Blue Acme shoe of 1250 g", None),
         ("running shoe", None),
+        ("The Running Shoe With Mesh", None),
         ("", "empty"),
         ("!!!", "empty"),
         ("running " * 30, "too_long"),

@@ -10,6 +10,11 @@ from tgq.refinement.words import folded, has_case, numbers_of, scripts_of, words
 OWN_WORDS = 0.6  # share of the words of a title that must stand in the item's texts; a translation has fewer
 ENDING = 3  # letters by which two forms of a word may differ at their ends
 STEM = 4  # letters that they must have in common
+# join words and name nothing, with a capital or without
+FUNCTION_WORDS = frozenset(
+    "a an and at by for from in of on or the to with without aus das der die ein eine für mit ohne und von au avec de des du en et la le les "
+    "pour sans con del el las los para por sin un una y".split()
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ def flaw_of(title: str, item: ItemText, longest: int) -> Flaw | None:
         return Flaw("other_script", f"the title has letters of another script ({', '.join(sorted(other)).lower()})")
     if invented := numbers_of(title) - numbers_of(item.whole):
         return Flaw("invented_number", f"the number {min(invented)} is not in the item's texts")
-    own = Vocabulary(item.whole)
+    own, words = Vocabulary(item.whole), [word for word in words if word.lower() not in FUNCTION_WORDS]
     if brand := next((word for word in words if looks_like_a_brand(word) and word not in own), None):
         return Flaw("invented_brand", f"the name {brand} is not in the item's texts")
     text = [word for word in words if not word.isdecimal()]

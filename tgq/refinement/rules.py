@@ -1,14 +1,15 @@
 """The refiner by rules: it takes noise out of a title and puts what matters first. It adds no word.
 
-Rules: decorations and promotional phrases are removed, immediate repetitions and parts that say nothing new are dropped, units have one
-spelling, a title in capitals gets normal case, and of the parts between dashes those that name the kind of product come first and bare
-sizes last. The rules are repeated until they change nothing, so refining a refined title changes nothing.
+Rules: what is written as HTML is read, decorations and promotional phrases are removed, immediate repetitions and parts that say nothing new
+are dropped, units have one spelling, a title in capitals gets normal case, and of the parts between dashes or bars those that name the kind
+of product come first and bare sizes last. The rules are repeated until they change nothing, so refining a refined title changes nothing.
 
 Cost: some ten regular expressions over each title.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 
@@ -37,15 +38,17 @@ DECORATION = re.compile(r"[★☆✓✔❤♥🔥‼❗⭐✨💥👍®™©]\uf
 _UNITS = {
     "g": "gr|grs|gm|gms|grams?|grammes?", "kg": "kgs?|kilos?|kilograms?|kilogrammes?", "mg": "mgs?|milligrams?", "ml": "mls?|millilit(?:er|re)s?",
     "cl": "cls?|centilit(?:er|re)s?", "l": "lt|ltrs?|lit(?:er|re)s?", "cm": "cms?|centimet(?:er|re)s?", "mm": "mms?|millimet(?:er|re)s?",
-    "m": "mtrs?|met(?:er|re)s?", "oz": "ozs?|ounces?", "lb": "lbs?|pounds?", "ft": "ft|foot|feet", "inch": "inch|inches", "pcs": "pcs|pieces?",
+    "m": "mtrs?|met(?:er|re)s?", "oz": "ozs?|ounces?", "lb": "lbs?|pounds?", "ft": "ft|foot|feet", "inch": "inch|inches", "pcs": "pcs|pieces",
     "GB": "gbs?|gigabytes?", "TB": "tbs?|terabytes?",
 }  # fmt: skip
 UNITS = [
     (unit, re.compile(rf"(?<![\w.,'’])(\d+(?:[.,]\d+)*) ?(?:(?i:{spellings}){f'|{unit}' if len(unit) == 1 else ''})(?!\w)"))
     for unit, spellings in _UNITS.items()
 ]  # fmt: skip
+AMOUNT = {*_UNITS, "x", "in"}  # words of a part that is nothing but a size
 DASH = r"[-–—]"
-PART = re.compile(rf" {DASH} (?!\d)|(?<!\d) {DASH} | ?[|•;] ?")  # between two numbers a dash is a range
+PART = re.compile(rf"(?<!\d) {DASH} (?!\d)| ?[|•] ?")  # beside a number a dash may belong to a range or a size
+ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);")
 CLEAN_UP = (
     (re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}"), " "),
     (re.compile(r"\s+"), " "),
@@ -78,6 +81,7 @@ def refined_title(item: ItemText) -> str:
 
 
 def _once(title: str, item: ItemText) -> str:
+    title = ENTITY.sub(lambda found: html.unescape(found[0]), title)
     title = _tidied(DECORATION.sub(" ", title))
     title = _tidied(_without_promotions(title, item))
     title = _without_repetitions(title, item)
@@ -109,7 +113,8 @@ def _without_repetitions(title: str, item: ItemText) -> str:
     while at < len(words):
         for n in range(min(LONGEST_REPEAT, (len(words) - at) // 2), 0, -1):
             first, second = keys[at : at + n], keys[at + n : at + 2 * n]
-            is_text = any(sum(c.isalpha() for c in key) >= 3 for key in first)
+            # a size that stands twice may be two sizes
+            is_text = any(sum(c.isalpha() for c in key) >= 3 for key in first) and not any(c.isdecimal() for key in first for c in key)
             if first == second and is_text and all(plain[at + n : at + 2 * n]) and f" {' '.join(first + second)} " not in own:
                 last = words[at + 2 * n - 1]
                 words[at + n - 1] = words[at + n - 1].rstrip(EDGES) + last[len(last.rstrip(EDGES)) :]
@@ -161,7 +166,7 @@ def _ordered(title: str, item: ItemText) -> str:
         words = words_of(part)
         if kind & {_stem(word) for word in words}:
             return 0
-        return 1 if any(len(word) > 2 and word.isalpha() and word not in _UNITS for word in words) else 2
+        return 2 if all(any(c.isdecimal() for c in word) or word in AMOUNT for word in words) else 1
 
     ordered = sorted(kept, key=rank)
     return title if ordered == parts else ", ".join(ordered)
