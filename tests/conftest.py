@@ -21,7 +21,7 @@ SMALL = {
 
 
 # The files that take longest come first, so that no process is left alone with one of them at the end.
-LONG = ("embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
+LONG = ("enrichment/", "embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
 
 
 def pytest_collection_modifyitems(items):
