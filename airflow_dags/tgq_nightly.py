@@ -137,6 +137,7 @@ with DAG(
     ingest = step("ingest", "ingest_catalog")
     # failed expectations fail again; the retry is for a lost executor
     validate_catalog = step("validate_catalog", "validate", "--suite", "catalog", retries=1)
+    enrich = step("enrich", "enrich", execution_timeout=timedelta(hours=12))  # does nothing unless the profile enables it
     embed = step("embed", "embed_catalog", outlets=[ITEM_EMBEDDINGS], execution_timeout=timedelta(hours=12))
     validate_embeddings = step("validate_embeddings", "validate", "--suite", "embeddings", retries=1)
     index = step("index", "build_index")
@@ -147,4 +148,4 @@ with DAG(
     refused = PythonOperator(task_id="refused", python_callable=report_refusal, op_kwargs={"path": VERDICT, "run": RUN}, outlets=[REFUSED_NIGHT])
     report = step("report", "report", trigger_rule="none_failed_min_one_success")
 
-    ingest >> validate_catalog >> embed >> validate_embeddings >> [index, neighbors] >> evaluate >> gate >> [publish, refused] >> report
+    ingest >> validate_catalog >> enrich >> embed >> validate_embeddings >> [index, neighbors] >> evaluate >> gate >> [publish, refused] >> report

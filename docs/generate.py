@@ -21,7 +21,7 @@ from tgq.training.trainer import TrainConfig
 
 GROUPS = {
     "A night": ("nightly",),
-    "Steps of a night": ("ingest", "validate", "embed", "index", "neighbors", "evaluate", "publish", "report"),
+    "Steps of a night": ("ingest", "validate", "enrich", "embed", "index", "neighbors", "evaluate", "publish", "report"),
     "Look into a warehouse": ("search", "tables", "robustness", "export", "export-query-tower"),
     "Upkeep": ("maintain",),
     "Encoders": ("train", "train-queries", "promote", "rollback-model", "models"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.nights")
+pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.endpoints", "tests.fixtures.nights")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the main module of a worker of pytest-xdist has no file, from which pyspark concludes that it runs its own doctests
@@ -21,7 +21,7 @@ SMALL = {
 
 
 # The files that take longest come first, so that no process is left alone with one of them at the end.
-LONG = ("embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
+LONG = ("enrichment/", "embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
 
 
 def pytest_collection_modifyitems(items):

@@ -34,7 +34,7 @@ def test_the_dag_uses_existing_jobs_and_options():
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "step"]
     common = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "step")
     shared = options(common)
-    assert len(calls) == 9 and {"--run-id", "--warehouse", "--conf", "--catalog"} <= shared
+    assert len(calls) == 10 and {"--run-id", "--warehouse", "--conf", "--catalog"} <= shared
     for call in calls:
         job = call.args[1].value
         command = typer.main.get_command(app).commands[command_of(job)]

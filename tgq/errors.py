@@ -55,6 +55,10 @@ class SourceError(TgqError):
     """The catalog cannot be read as configured."""
 
 
+class EnrichmentError(TgqError):
+    """A language model that is to refine texts does not answer."""
+
+
 class WarehouseError(TgqError):
     """The warehouse is missing, not writable, or of another version of tgq."""
 

@@ -15,7 +15,7 @@ JOBS = DAGS.parent / "jobs"
 AIRFLOW_RUN = "scheduled__2026-01-31T02:00:00+00:00"
 RUN = "scheduled__2026-01-31T02-00-00-00-00"
 STEPS = {
-    "ingest": "ingest_catalog", "validate_catalog": "validate", "embed": "embed_catalog", "validate_embeddings": "validate",
+    "ingest": "ingest_catalog", "validate_catalog": "validate", "enrich": "enrich", "embed": "embed_catalog", "validate_embeddings": "validate",
     "index": "build_index", "neighbors": "build_neighbors", "evaluate": "evaluate_retrieval", "publish": "publish", "report": "report",
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_imports_are_airflow_and_the_standard_library():
 def test_order_of_the_steps(dag):
     upstream = {task.task_id: set(task.upstream_task_ids) for task in dag.tasks}
     assert upstream == {
-        "ingest": set(), "validate_catalog": {"ingest"}, "embed": {"validate_catalog"}, "validate_embeddings": {"embed"},
+        "ingest": set(), "validate_catalog": {"ingest"}, "enrich": {"validate_catalog"}, "embed": {"enrich"}, "validate_embeddings": {"embed"},
         "index": {"validate_embeddings"}, "neighbors": {"validate_embeddings"}, "evaluate": {"index", "neighbors"},
         "gate": {"evaluate"}, "publish": {"gate"}, "refused": {"gate"}, "report": {"publish", "refused"},
     }  # fmt: skip
@@ -191,5 +191,5 @@ def test_airflow_runs_the_dag_on_both_sides_of_the_gate(database, dag, tmp_path,
     assert states == {task.task_id: "skipped" if task.task_id == skipped else "success" for task in dag.tasks}
     assert run.state == "success"
     ran = log.read_text().split()
-    assert ran[:4] == ["ingest_catalog", "validate", "embed_catalog", "validate"] and ran[-1] == "report"
-    assert set(ran[4:6]) == {"build_index", "build_neighbors"} and ("publish" in ran) == passed
+    assert ran[:5] == ["ingest_catalog", "validate", "enrich", "embed_catalog", "validate"] and ran[-1] == "report"
+    assert set(ran[5:7]) == {"build_index", "build_neighbors"} and ("publish" in ran) == passed

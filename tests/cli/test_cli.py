@@ -48,6 +48,9 @@ def shop(tmp_path_factory):
         ("nightly --catalog . --warehouse taken/below", 1, "taken"),
         ("nightly --catalog . --run-id manual__2026-01-01T00:00:00+00:00", 2, "the run id 'manual__2026-01-01T00:00:00+00:00' is not valid"),
         ("nightly --catalog . --set gate.floors.hit_rate@7=0.5", 2, "hit_rate@7"),
+        ("nightly --catalog . --set enrich.text.refiner=model", 2, "enrich.text.local.model: null, but enrich.text.refiner is 'model'"),
+        ("nightly --catalog . --set enrich.text.endpoint.key_variable=sk-4711", 2, "key_variable: no name of an environment variable"),
+        ("nightly --catalog . --set enrich.text.endpoint.private_networks=[here]", 2, "enrich.text.endpoint.private_networks: 'here' is no network"),
         ("train out --catalog . --model visoin=x", 2, "--model visoin=x: no such key"),
         ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
         ("train out", 2, "no training data was named: give --warehouse FOLDER, or --catalog FOLDER"),
@@ -141,7 +144,7 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 
 def test_every_command_has_help(run):
-    commands = ("nightly ingest validate embed index neighbors evaluate publish report robustness train promote rollback-model models "
+    commands = ("nightly ingest validate enrich embed index neighbors evaluate publish report robustness train promote rollback-model models "
                 "search tables export export-query-tower config demo-catalog multiply doctor")
     for command in commands.split():
         code, text, _ = run(command, "--help")

@@ -51,7 +51,7 @@ def item(n: int, folder, data: bytes | None, text: str, run: str) -> tuple:
     now = datetime.now(timezone.utc)
     picture = sha(data) if data else None
     return (f"item-{n}", text, None, "Toys > Cars", {}, uri, len(data or b""), picture, text, text, f"g{n // 2}", None, {},
-            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, True, None, None)  # fmt: skip
+            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, True, None, None, None, None)  # fmt: skip
 
 
 @pytest.fixture

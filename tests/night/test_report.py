@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tgq.night.report import collect, write_report
+from tgq.night.report_figures import enrichment_notes
 from tgq.run.night import Night
 from tgq.settings.load import load_settings
 
@@ -134,3 +135,14 @@ def test_a_run_that_failed_before_any_table_was_filled_has_a_report(spark, wareh
     failed = dict(status="failed", seconds=0.1, rows_in=None, figures={"error": "no table in there"})
     path = write_report(Night(spark, settings, warehouse, "run-1", NOW), {"run_id": "run-1", "steps": {"ingest": failed}})
     assert "no table in there" in Path(path).read_text()
+
+
+def test_the_notes_say_what_enrichment_did():
+    assert enrichment_notes({"embed": {"figures": {}}}) == []
+    text = {"active": 1200, "applied": 900, "refused": 20, "failed": 3, "waiting": 7, "tokens": 5000,
+            "reasons": {"refused.invented_brand": 20, "failed.unreachable": 3}}  # fmt: skip
+    [note] = enrichment_notes({"enrich": {"figures": {"text": text}}})
+    assert note == ("Enrichment: the encoder reads refined titles of 900 of 1,200 items; 30 keep their own although they were to be refined "
+                    "(refused: invented brand 20, failed: unreachable 3, not asked yet 7); this run spent 5,000 tokens")  # fmt: skip
+    quiet = text | {"refused": 0, "failed": 0, "waiting": 0, "tokens": 0, "reasons": {}}
+    assert enrichment_notes({"enrich": {"figures": {"text": quiet}}}) == ["Enrichment: the encoder reads refined titles of 900 of 1,200 items"]

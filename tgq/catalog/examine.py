@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tgq.catalog.fields import encoder_texts
+from tgq.catalog.fields import content_hash, encoder_texts
 from tgq.catalog.reading.location import Location, fetch_options
 from tgq.images.decode import ImageError, ImageLimits, verify_header, verify_image
 from tgq.images.fetch import Fetcher
@@ -80,7 +80,7 @@ class Examiner:
         if not out["image_hash"] and not text and not title:
             out.update(reason="no_image_and_no_text", detail=f"no image, and nothing in {', '.join(self.metadata.fields) or 'the text'}")
             return self._refused(row, out)
-        out["content_hash"] = hashlib.sha256("\x1f".join((out["image_hash"] or "", text, title)).encode()).hexdigest()
+        out["content_hash"] = content_hash(out["image_hash"], text, title)
         out["change"] = _change(row, out)
         out["reactivated"] = row["known_active"] is False
         if row["image_bytes"] and out["change"] != "unchanged":

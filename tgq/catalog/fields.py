@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from tgq.encoder.text import metadata_text, normalise
@@ -23,3 +24,8 @@ def readable_fields(row: dict[str, Any], metadata: MetadataSettings) -> dict[str
     if chosen["attributes"] and metadata.attributes is not None:
         chosen["attributes"] = {k: v for k, v in chosen["attributes"].items() if k in metadata.attributes}
     return chosen
+
+
+def content_hash(image_hash: str | None, text: str, title: str) -> str:
+    """A hash of all that the encoder reads of an item: the picture, the metadata text and the title."""
+    return hashlib.sha256("\x1f".join((image_hash or "", text, title)).encode()).hexdigest()

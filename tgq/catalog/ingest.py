@@ -20,6 +20,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from tgq.catalog.enriched import DERIVED, REFINED
 from tgq.catalog.examine import VERDICT, Examiner
 from tgq.catalog.identity import partitions, with_id_reasons
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
@@ -104,7 +105,7 @@ def examine(night: Night, source: Source, location: Location) -> DataFrame:
     judged = with_id_reasons(source.frame, partitions(spark, source))
     known = warehouse.read("catalog_items").select(
         "item_id", F.col("source_fingerprint").alias("known_fingerprint"), F.col("image_hash").alias("known_hash"),
-        F.col("image_size").alias("known_size"), F.col("content_hash").alias("known_content"), F.col("is_active").alias("known_active"),
+        F.col("image_size").alias("known_size"), F.coalesce("source_hash", "content_hash").alias("known_content"), F.col("is_active").alias("known_active"),
     )  # fmt: skip
     joined = judged.join(known, "item_id", "left").join(_refusals(night), "item_id", "left")
 
@@ -182,11 +183,13 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
     """MERGE new and changed items; items without a row in the source become inactive. Returns how many became inactive.
 
     An item whose row was quarantined stays active with its last good version. Unchanged rows are not written again, so the cost of
-    the write depends on the changes, not on the size of the catalog.
+    the write depends on the changes, not on the size of the catalog. An item that is new or has other content begins without enrichment;
+    one of which only other columns differ keeps it.
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
-    snapshot = staged.where("occurrence = 0").withColumns(stamp | {"first_seen": F.lit(night.started_at)})
+    plain = {"source_hash": F.col("content_hash"), REFINED: F.lit(None).cast("string")}
+    snapshot = staged.where("occurrence = 0").withColumns(stamp | plain | {"first_seen": F.lit(night.started_at)})
     columns = [c for c in warehouse.read("catalog_items").columns if c != "first_seen"]
     good, news = "s.reason IS NULL", "(s.change <> 'unchanged' OR s.reactivated)"
     before = last_ingest(night)
@@ -195,6 +198,7 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
         warehouse.delta("catalog_items").alias("t")
         .merge(snapshot.alias("s"), "t.item_id = s.item_id")
         .whenMatchedUpdate(f"{good} AND s.change = 'unchanged' AND s.reactivated", {c: f"s.{c}" for c in stamp})
+        .whenMatchedUpdate(f"{good} AND s.change = 'touched'", {c: f"s.{c}" for c in columns if c not in DERIVED})
         .whenMatchedUpdate(f"{good} AND {news}", {c: f"s.{c}" for c in columns})
         .whenNotMatchedInsert(good, {c: f"s.{c}" for c in (*columns, "first_seen")})
         .whenNotMatchedBySourceUpdate("t.is_active", gone)

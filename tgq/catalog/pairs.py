@@ -11,6 +11,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import ingested_version
 from tgq.catalog.reading.location import Location
 from tgq.catalog.reading.source import open_columns
 from tgq.errors import SourceError
@@ -40,7 +41,7 @@ def load_pairs(night: Night, location: Location) -> dict[str, int]:
     items = warehouse.read("catalog_items").where("is_active").select("item_id", "group_id", "variant_id", "image_hash")
     counts: dict[str, int] = {}
     # of pairs of groups alone: a table of pairs may have changed, so its pairs have no key and are always made again
-    key = None if pairs.source in ENDS else f"{FORMAT}:{MAX_GROUP}:{pairs.test_share}:{warehouse.version('catalog_items')}"
+    key = None if pairs.source in ENDS else f"{FORMAT}:{MAX_GROUP}:{pairs.test_share}:{ingested_version(warehouse)}"
     if pairs.source == "none":
         found = None
     elif pairs.source in ("auto", "group"):

@@ -6,17 +6,14 @@ a web host must be on the operator's list. Symlinks, redirects and DNS answers c
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from tgq.images.local_files import LocalFiles
 from tgq.images.object_stores import ObjectStores
-from tgq.images.permitted import OBJECT_STORES, FetchOptions, Transient, scheme_of
+from tgq.images.permitted import OBJECT_STORES, FetchOptions, scheme_of
+from tgq.images.retries import with_retries
 from tgq.images.web import WebServers
-
-MAX_PAUSE_S = 20.0
 
 T = TypeVar("T")
 
@@ -68,16 +65,4 @@ class Fetcher:
         if scheme == "file":
             return method(self._files)
         source = self._objects if scheme in OBJECT_STORES else self._web
-        return self._with_retries(lambda: method(source))
-
-    def _with_retries(self, attempt: Callable[[], T]) -> T:
-        """Retry on Transient errors with exponential backoff and full jitter, so that many tasks do not retry at the same time."""
-        for retry in range(self.options.retries + 1):
-            try:
-                return attempt()
-            except Transient as failure:
-                if retry == self.options.retries:
-                    raise failure.error from None
-                pause = random.uniform(0, min(0.25 * 2**retry, MAX_PAUSE_S))
-                time.sleep(min(max(pause, failure.pause_s), MAX_PAUSE_S))
-        raise AssertionError("unreachable")
+        return with_retries(lambda: method(source), self.options.retries)

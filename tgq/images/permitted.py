@@ -24,6 +24,7 @@ class FetchOptions:
         timeout_s: seconds to connect, and between two reads. A whole response may take six times as long.
         retries: additional attempts after a timeout, a broken connection, HTTP 429 or 5xx.
         max_bytes: maximum size. A larger image is refused while it is being received.
+        section: of the settings that these are from, for messages.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class FetchOptions:
     retries: int = 3
     max_bytes: int = 20 * 1024 * 1024
     private_networks: tuple[str, ...] = ()
+    section: str = "images"
 
 
 class Transient(Exception):

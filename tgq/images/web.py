@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -15,13 +15,14 @@ from urllib.parse import urljoin
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.util import Timeout, parse_url
+from urllib3.util import Timeout, Url, parse_url
 
 from tgq.images.decode import ImageError, one_line
 from tgq.images.permitted import FetchOptions, Transient, scheme_of, too_large
 
 MAX_REDIRECTS = 5
 CHUNK = 64 * 1024
+IMAGE_HEADERS = {"User-Agent": "tgq", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 # A server could send bytes slowly, each within the read timeout. A whole response may take this many times `timeout_s`.
 RESPONSE_TIMEOUTS = 6
 
@@ -65,6 +66,12 @@ class WebServers:
         """ETag, Last-Modified and Content-Length as a fingerprint, '' without the first two; raises ImageError or Transient."""
         return self._with_scheme(uri, self._stat)
 
+    def post(self, uri: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        """The answer to a POST of `body`; raises ImageError or Transient. No redirect is followed, so nobody else gets the headers."""
+        with self._request("POST", uri, {"User-Agent": "tgq", "Accept-Encoding": "identity", **headers}, body) as response:
+            raise_for_status(uri, response)
+            return self._body(uri, response)
+
     def _with_scheme(self, uri: str, method: Callable[[str], T]) -> T:
         """Call `method` with `uri`; with https for `//host/path`, and with http if no encrypted connection to the host can be made.
 
@@ -89,20 +96,24 @@ class WebServers:
 
     def _read(self, uri: str) -> bytes:
         with self._response("GET", uri) as response:
-            declared = response.headers.get("Content-Length", "")
-            if declared.isdigit() and int(declared) > self.options.max_bytes:
-                raise too_large(self.options, uri, int(declared))
-            deadline = time.monotonic() + RESPONSE_TIMEOUTS * self.options.timeout_s
-            data = bytearray()
-            while chunk := response.read1(CHUNK, decode_content=True):  # not `stream`, which waits for a full chunk
-                data += chunk
-                if len(data) > self.options.max_bytes:
-                    raise too_large(self.options, uri, len(data))
-                if time.monotonic() > deadline:
-                    raise Transient(
-                        ImageError("timeout", f"{uri} did not finish within {RESPONSE_TIMEOUTS * self.options.timeout_s:g} s")
-                    )
-            return bytes(data)
+            return self._body(uri, response)
+
+    def _body(self, uri: str, response: urllib3.BaseHTTPResponse) -> bytes:
+        """The body of a response, within the limits of size and time."""
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdigit() and int(declared) > self.options.max_bytes:
+            raise too_large(self.options, uri, int(declared))
+        deadline = time.monotonic() + RESPONSE_TIMEOUTS * self.options.timeout_s
+        data = bytearray()
+        while chunk := response.read1(CHUNK, decode_content=True):  # not `stream`, which waits for a full chunk
+            data += chunk
+            if len(data) > self.options.max_bytes:
+                raise too_large(self.options, uri, len(data))
+            if time.monotonic() > deadline:
+                raise Transient(
+                    ImageError("timeout", f"{uri} did not finish within {RESPONSE_TIMEOUTS * self.options.timeout_s:g} s")
+                )
+        return bytes(data)
 
     def _stat(self, uri: str) -> str:
         with self._response("HEAD", uri) as response:
@@ -117,7 +128,7 @@ class WebServers:
         """The response with status 200 after allowed redirects, its body unread. It is closed on exit."""
         at = uri
         for _ in range(MAX_REDIRECTS + 1):
-            with self._request(method, at) as response:
+            with self._request(method, at, IMAGE_HEADERS) as response:
                 if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
                     try:
                         at = urljoin(at, response.headers["Location"])
@@ -137,21 +148,16 @@ class WebServers:
         raise ImageError("unreadable", f"{uri} redirects more than {MAX_REDIRECTS} times")
 
     @contextmanager
-    def _request(self, method: str, uri: str):
+    def _request(self, method: str, uri: str, headers: Mapping[str, str], body: bytes | None = None):
         """One response without redirects or retries, after a check of the host. It is closed on exit."""
-        try:
-            # The same parse gives the host that is checked and the host that is connected to. Two parsers could disagree.
-            url = parse_url(uri)
-        except urllib3.exceptions.HTTPError as error:
-            raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
-        self._need_listed(_bare(url.host), uri)
-        response = None
+        url, response = self.need_listed(uri), None
         try:
             pool = self._pool().connection_from_host(url.host, url.port, url.scheme)
             response = pool.request(
                 method,
                 url.request_uri,
-                headers={"User-Agent": "tgq", "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"},
+                body=body,
+                headers=dict(headers),
                 timeout=Timeout(connect=self.options.timeout_s, read=self.options.timeout_s),
                 retries=False,
                 redirect=False,
@@ -178,14 +184,21 @@ class WebServers:
         cut = isinstance(error.args[-1] if error.args else error, urllib3.exceptions.IncompleteRead)
         return ImageError("truncated" if cut else "unreadable", f"{uri}: {one_line(error)}")
 
-    def _need_listed(self, host: str, uri: str) -> None:
-        """Check that a host is listed, exactly or by suffix.
+    def need_listed(self, uri: str) -> Url:
+        """The parsed address, after a check that its host is listed, exactly or by suffix. Nothing is resolved or asked.
 
         Raises:
-            ImageError: 'host_not_allowed'.
+            ImageError: 'host_not_allowed', or 'unreadable' for what is no address.
         """
+        try:
+            # The same parse gives the host that is checked and the host that is connected to. Two parsers could disagree.
+            url = parse_url(uri)
+        except urllib3.exceptions.HTTPError as error:
+            raise ImageError("unreadable", f"{uri}: {one_line(error)}") from None
+        host = _bare(url.host)
         if not host or not (host in self._listed or any(entry.startswith("*.") and host.endswith(entry[1:]) for entry in self._listed)):
             raise ImageError("host_not_allowed", f"{host or uri} is not one of the allowed hosts ({', '.join(self._listed) or 'none'})")
+        return url
 
     def _permitted_addresses(self, host: str, port: int) -> list[str]:
         """The addresses of a listed host, as text. If one of them is not permitted, none is.
@@ -206,7 +219,8 @@ class WebServers:
                 if not (_is_public(address) or itself or internal or (named and name == "localhost" and address.is_loopback)):
                     raise ImageError(
                         "host_not_allowed",
-                        f"{name} has the private address {address}: list the host by its full name, and the address's network in images.private_networks",
+                        f"{name} has the private address {address}: list the host by its full name, and the address's network in "
+                        f"{self.options.section}.private_networks",
                     )
         if not found:
             raise OSError("the host has no address")

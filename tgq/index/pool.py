@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import as_read
 from tgq.errors import WarehouseError
 from tgq.metrics.metrics import coverage
 from tgq.registry.loading import versions_of
@@ -143,7 +144,7 @@ def pool_members(night: Night, versions: dict[str, int], model_version: str) -> 
     """The pool as a data frame: the columns that shards, slices and listings need, and the vector (column `embedding`)."""
     items = night.warehouse.read("catalog_items", versions["catalog_items"]).where("is_active")
     embeddings = night.warehouse.read("item_embeddings", versions["item_embeddings"]).where(F.col("model_version") == model_version)
-    items = items.select(
+    items = as_read(items).select(
         "item_id", "content_hash", "title", "brand", "image_hash", "slices",
         F.coalesce(F.nullif(F.trim("category"), F.lit("")), F.lit(NO_CATEGORY)).alias("category"),
         (F.length(F.trim(F.coalesce("brand", F.lit("")))) > 0).alias("has_brand"),

@@ -10,6 +10,8 @@ from typing import Any
 from tgq.catalog.reading.location import locate
 from tgq.embedding.embed import embed, need_model
 from tgq.embedding.executor.daemon import start_workers
+from tgq.enrichment.enrich import described as enrichment
+from tgq.enrichment.enrich import enrich, is_enabled, is_wanted, need_enrichment
 from tgq.errors import GateError
 from tgq.evaluation.evaluate import evaluate
 from tgq.index.build import build_index
@@ -34,6 +36,7 @@ from tgq.validation.expectations import import_great_expectations
 STEPS: dict[str, Callable[[Night], StepResult]] = {
     "ingest": ingest,
     "validate_catalog": validate_catalog,
+    "enrich": enrich,
     "embed": embed,
     "validate_embeddings": validate_embeddings,
     "index": build_index,
@@ -75,11 +78,16 @@ class Nightly:
         whole = list(names) == list(STEPS)
         if whole:
             need_model(self.night)
+            need_enrichment(self.night.settings)
         tracker = open_run_log(self.night) if whole or "report" in names else None
         self.mlflow_run = tracker.run if tracker else None
         try:
             for name in names:
                 if name == "report":
+                    continue
+                if name == "enrich" and not is_wanted(self.night):
+                    if not whole:
+                        self.night.progress.say("nothing to enrich: enrich.text.refiner is none")
                     continue
                 self.night.progress.say(name.replace("_", " "))
                 if name == "publish":
@@ -140,16 +148,23 @@ def finish(night: Night, status: str, figures: Mapping[str, Any]) -> None:
 
 
 def dry_run(settings: Settings) -> Iterator[str]:
-    """Lines that say what a nightly run would read and which steps it would take. Nothing is written."""
+    """Lines that say what a nightly run would read and which steps it would take. Nothing is written.
+
+    Raises:
+        ModelError, ConfigError: enrichment lacks something; see `need_enrichment`.
+    """
     from tgq.catalog.preview import preview
     from tgq.spark.session import open_session
 
+    need_enrichment(settings)
     spark = open_session(settings)
     try:
         yield from preview(spark, settings)
         if wants_queries(settings):
             yield from described(open_inputs(spark, settings, locate(spark, settings.catalog)))
-        yield f"steps: {', '.join(STEPS)}, report"
+        yield from enrichment(settings)
+        steps = [name for name in STEPS if name != "enrich" or is_enabled(settings)]
+        yield f"steps: {', '.join(steps)}, report"
         yield f"warehouse: {settings.warehouse.path}"
     finally:
         spark.stop()

@@ -47,7 +47,7 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
         started=night.started_at,
         status=figures.run_status(summary, gate, steps),
         reasons=[*gate.get("reasons", ()), *figures.step_errors(steps)],
-        notes=[*(f"Gate: {note}" for note in gate.get("notes", ())), *figures.validation_notes(steps)],
+        notes=[*(f"Gate: {note}" for note in gate.get("notes", ())), *figures.validation_notes(steps), *figures.enrichment_notes(steps)],
         rows=summary.get("rows"),
         catalog_change=gate.get("catalog_change"),
         steps=[figures.step_row(name, step) for name, step in steps.items()],

@@ -43,6 +43,19 @@ def validation_notes(steps: Mapping[str, Any]) -> list[str]:
     return [f"Validation: {w}" for w in warnings]
 
 
+def enrichment_notes(steps: Mapping[str, Any]) -> list[str]:
+    """What the enrich step did, and how many items are embedded under their own titles although they were to be refined."""
+    text = (steps.get("enrich", {}).get("figures") or {}).get("text")
+    if not text:
+        return []
+    reasons = ", ".join(f"{reason.replace('.', ': ').replace('_', ' ')} {n:,}" for reason, n in text["reasons"].items())
+    left = text["refused"] + text["failed"] + text["waiting"]
+    spent = f"; this run spent {text['tokens']:,} tokens" if text["tokens"] else ""
+    waiting = f"{', ' if reasons else ''}not asked yet {text['waiting']:,}" if text["waiting"] else ""
+    kept = f"; {left:,} keep their own although they were to be refined ({reasons}{waiting})" if left else ""
+    return [f"Enrichment: the encoder reads refined titles of {text['applied']:,} of {text['active']:,} items{kept}{spent}"]
+
+
 def step_row(name: str, step: Mapping[str, Any]) -> Step:
     counts = {c: step.get(c) for c in ("rows_in", "embedded", "unchanged", "quarantined", "inactive")}
     return Step(name, step["status"], float(step.get("seconds") or 0.0), **counts)

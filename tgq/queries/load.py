@@ -10,6 +10,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import ingested_version
 from tgq.errors import SourceError
 from tgq.queries.click_log import fitted, graded, searches, summed
 from tgq.queries.inputs import CLICKS, FORMAT, JUDGMENTS, QUERIES, Inputs
@@ -63,7 +64,7 @@ def load(night: Night, inputs: Inputs, last: Last, prepared: bool) -> dict[str, 
         SourceError: no judgment, or no grade of the click log, is about an item of the catalog.
     """
     warehouse = night.warehouse
-    known = {"files": inputs.fingerprint, "items": warehouse.version("catalog_items")}
+    known = {"files": inputs.fingerprint, "items": ingested_version(warehouse)}
     if known.items() <= last.figures.items() and last.figures["keys"] == [warehouse.note_of(table) for table in TABLES]:
         carry_quarantine(night, last.run_id)
         return dict(last.figures)

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import as_read
 from tgq.catalog.reading.location import folder_of
 from tgq.embedding.executor.daemon import preloaded
 from tgq.embedding.executor.worker import EmbedWorker
@@ -142,7 +143,7 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     write_queries(night, pool, evaluated_pairs(night), queries)
     asked = night.spark.read.parquet(queries).selectExpr("query_item_id AS item_id", "group_key", "positives", "ignored")
     places = item_frame(night, pool).selectExpr("item_id", "position AS place", "image_code", "category_code")
-    items = night.warehouse.read("catalog_items", version).where("is_active").select(*COLUMNS)
+    items = as_read(night.warehouse.read("catalog_items", version)).where("is_active").select(*COLUMNS)
     has_picture = F.col("image_uri").isNotNull() | F.col("image_bytes").isNotNull()
 
     order = F.col("positives").isNull(), F.xxhash64("item_id", F.lit(f"sample {plan.seed}")), "item_id"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+from tgq.settings.enrich import EnrichSettings
+from tgq.settings.section import Positive, Section, Share, need_networks
 
 
 class WarehouseSettings(Section):
@@ -107,12 +100,7 @@ class ImageSettings(Section):
     @field_validator("private_networks")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for network in value:
-            try:
-                ipaddress.ip_network(network, strict=False)
-            except ValueError:
-                raise ValueError(f"images.private_networks: '{network}' is no network, such as 10.0.0.0/8 or fd00::/8") from None
-        return value
+        return need_networks("images.private_networks", value)
 
 
 class PairSettings(Section):
@@ -309,6 +297,7 @@ class Settings(Section):
     images: ImageSettings = ImageSettings()
     pairs: PairSettings = PairSettings()
     queries: QuerySettings = QuerySettings()
+    enrich: EnrichSettings = EnrichSettings()
     encoder: EncoderSettings = EncoderSettings()
     embed: EmbedSettings = EmbedSettings()
     features: FeatureSettings = FeatureSettings()

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-ADDED_COLUMNS = {"catalog_items": ("additional_images",), "retrieval_metrics": ("task",)}
+ADDED_COLUMNS = {"catalog_items": ("additional_images", "refined_title", "source_hash"), "retrieval_metrics": ("task",)}

@@ -30,11 +30,11 @@ from tgq.storage.files import Files
 from tgq.storage.paths import absolute, ensure_writable
 
 TABLES = (
-    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_embeddings", "item_features", "tower_features",
-    "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
+    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_embeddings", "item_features",
+    "tower_features", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
 RECORDS = ("index_shards", "retrieval_metrics", "pipeline_runs")  # do not grow with the catalog; see `rows`
-LATE = (*RECORDS, "relevance_queries", "query_judgments")  # opened by Spark when they are asked for: many nights do not read them
+LATE = (*RECORDS, "relevance_queries", "query_judgments", "item_texts")  # opened by Spark when they are asked for: many nights do not read them
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _COMMIT = re.compile(r"\d{20}\.json")
@@ -247,6 +247,16 @@ class Warehouse:
         condition = " AND ".join(f"t.{key} = s.{key}" for key in keys)
         merge = self.delta(name).alias("t").merge(frame.alias("s"), condition)
         merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+
+    def update(self, frame: DataFrame, name: str, key: str, note: str) -> None:
+        """MERGE by key: rows with an existing key get the frame's other columns; no row is inserted. The commit keeps `note`."""
+        conf, option = self.spark.conf, "spark.databricks.delta.commitInfo.userMetadata"
+        conf.set(option, note)
+        try:
+            merge = self.delta(name).alias("t").merge(frame.alias("s"), f"t.{key} = s.{key}")
+            merge.whenMatchedUpdate(set={column: f"s.{column}" for column in frame.columns if column != key}).execute()
+        finally:
+            conf.unset(option)
 
 
 def _condition(where: small_tables.Where) -> Column:

@@ -30,6 +30,7 @@ from tgq.embedding.precompute import run_towers
 from tgq.encoder.config import EncoderConfig
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.towers.parts import PartsTower
+from tgq.enrichment.enrich import enrich, is_enabled
 from tgq.errors import SourceError, TgqError, UsageError, WarehouseError
 from tgq.inference.device import choose_device
 from tgq.registry.tracking import Tracker, open_tracker
@@ -171,8 +172,9 @@ def read_source(
 ) -> list[TrainingSet]:  # fmt: skip
     """The items of one side of a source as a training set, then their views as another.
 
-    A scratch warehouse is ingested first. The towers run on items without cached features. With `parts`, a PartsTower's fingerprint,
-    the sets have parts of scenes, for which the vision tower runs over pictures without cached parts.
+    A scratch warehouse is ingested first, and enriched if the source's settings enable it. The towers run on items without cached
+    features. With `parts`, a PartsTower's fingerprint, the sets have parts of scenes, for which the vision tower runs over pictures
+    without cached parts.
 
     Raises:
         SourceError: the source cannot be read, or has no pairs of items on that side.
@@ -185,6 +187,8 @@ def read_source(
         night = Night(spark, settings, warehouse, f"train-{run_id}", datetime.now(timezone.utc), progress)
         if source.scratch:
             ingest(night)
+            if is_enabled(settings):
+                enrich(night)
         items = items_of_side(night, side, max_items)
         encoded = run_towers(night, str(model_folder), items)
         if parts:

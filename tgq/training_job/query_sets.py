@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import as_read
 from tgq.catalog.fields import readable_fields
 from tgq.errors import SourceError
 from tgq.index.pool import half_matrix, list_matrix
@@ -90,7 +91,7 @@ def item_sample(night: Night, wanted: Sequence[str], max_items: int) -> ItemSamp
     """
     model_version, tower_version = versions_of(night.model_folder)
     warehouse = night.warehouse
-    items = warehouse.read("catalog_items").where("is_active").select("item_id", "content_hash", "title", "brand", "category", "attributes")
+    items = as_read(warehouse.read("catalog_items")).where("is_active").select("item_id", "content_hash", "title", "brand", "category", "attributes")
     embedded = warehouse.read("item_embeddings").where(F.col("model_version") == model_version).select("item_id", "content_hash", "embedding")
     features = warehouse.read("item_features").where(F.col("tower_version") == tower_version)
     features = features.select("item_id", "content_hash", "image_features", "text_features")

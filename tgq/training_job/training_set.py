@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from tgq.catalog.enriched import as_read
 from tgq.catalog.fields import readable_fields
 from tgq.catalog.pairs import split_of
 from tgq.embedding.feature_cache import IMAGE, TEXT, cached_tokens, with_cached_features
@@ -73,7 +74,7 @@ def training_set(
     chosen = items.select("item_id").cache()
     try:
         columns = ("item_id", "title", "brand", "category", "attributes", "metadata_text", "encoder_title", "image_hash")
-        cached = with_cached_features(night, items.select(*columns, split_unit().alias("unit")), towers_of(model_folder))
+        cached = with_cached_features(night, as_read(items).select(*columns, split_unit().alias("unit")), towers_of(model_folder))
         # a picture without parts is one that cannot be read any more; it is shown as it is
         of_pictures = cached_tokens(night, parts or "").withColumnsRenamed({"source_hash": "image_hash", "tokens": PARTS})
         cached = (cached.join(of_pictures, "image_hash", "left") if parts else cached.withColumn(PARTS, F.lit(None).cast("binary"))).orderBy("item_id")

@@ -18,6 +18,7 @@ from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from tgq.catalog.enriched import as_read
 from tgq.catalog.reading.location import fetch_options, folder_of
 from tgq.images.decode import ImageError, ImageLimits
 from tgq.images.permitted import FetchOptions
@@ -82,7 +83,7 @@ def write_view_catalog(night: Night, items: DataFrame, folder: str, views: int, 
         views: views per item; fewer if fewer nuisances apply.
         side: pixels per side of the vision tower's input.
     """
-    donors, total = night.staging("cast"), items.count()
+    donors, total, items = night.staging("cast"), items.count(), as_read(items)
     write_donors(items, donors, seed)
     images = night.settings.images
     limits = ImageLimits(max_bytes=images.max_bytes, max_pixels=images.max_pixels)

@@ -27,7 +27,7 @@ def nightly(
     run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the machine and the catalog and print what would run; write nothing.")] = False,
 ) -> None:  # fmt: skip
-    """Run the whole pipeline: ingest, validate, embed, index, neighbors, evaluate, publish if the gate passes, report.
+    """Run the whole pipeline: ingest, validate, enrich if it is enabled, embed, index, neighbors, evaluate, publish if the gate passes, report.
 
     Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
     """
@@ -64,6 +64,9 @@ def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = Fal
 
 
 _step("ingest", "Read the catalog, find new and changed items, quarantine unusable rows.", ["ingest"], catalog_needed=True)
+
+
+_step("enrich", "Refine the titles of new and changed items, if enrich.text names a refiner. The encoder then reads the refined titles.", ["enrich"])
 
 
 _step("embed", "Embed the items whose present content has no embedding from this model.", ["embed"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,20 +13,22 @@ from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path) -> Any:
-    """The model of a transformers checkpoint, float32, from its safetensors weights.
+def load_model(folder: Path, kind: Literal["AutoModel", "AutoModelForCausalLM"] = "AutoModel", dtype: torch.dtype = torch.float32) -> Any:
+    """The model of a transformers checkpoint, from its safetensors weights.
+
+    Args:
+        kind: the class of transformers that chooses the model; `AutoModelForCausalLM` for one that writes text.
 
     Raises:
         ModelError: the checkpoint cannot be loaded, or lacks some of the model's weights.
     """
-    from transformers import AutoModel
+    import transformers
 
     _need_own_code(folder)
     try:
         with quiet_transformers():
-            model, info = AutoModel.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
-                output_loading_info=True,
+            model, info = getattr(transformers, kind).from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=dtype, output_loading_info=True,
             )
     except Exception as error:  # on files that are not what their names say transformers raises about a dozen classes
         reason = " ".join(str(error).split())[:160]

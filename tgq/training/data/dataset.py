@@ -174,7 +174,7 @@ class TrainingSet:
         return cls(
             np.stack([image.tokens for image in unique_images or [blank]]),
             np.stack([image.pooled for image in unique_images or [blank]]).astype(np.float32),
-            *_text_features(encoder, texts), tuple(texts),
+            *text_features(encoder, texts), tuple(texts),
             np.stack([np.frombuffer(title, "<f2") for title in titles] or [np.zeros(text.pooled_width)]).astype(np.float32),
             np.array(columns["image_index"], int), np.array([[place[view] for view in views] for views in columns["metadata_index"]], int).reshape(-1, 2),
             np.array(columns["title_index"], int), labels["group"], labels["catalog"], labels["item"], judged, unjudged,
@@ -231,7 +231,7 @@ def _padded(neighbors: list[list[int]]) -> np.ndarray:
     return np.array([row + [-1] * (width - len(row)) for row in neighbors], int).reshape(len(neighbors), width)
 
 
-def _text_features(encoder: TGQFormer, texts: Mapping[str, CachedText | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def text_features(encoder: TGQFormer, texts: Mapping[str, CachedText | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens `[T, L, Dt]`, mask `[T, L]` and pooled feature `[T, Dp]` of each text.
 
     Texts without cached features go through the text tower, sorted by length so that a batch has little padding.

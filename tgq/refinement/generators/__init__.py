@@ -1,0 +1,1 @@
+"""Language models that answer prompts: one that runs in this process, and one behind a web endpoint."""
