@@ -194,6 +194,23 @@ class EmbedSettings(Section):
     retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed
 
 
+class GroundingSettings(Section):
+    """Visual grounding: each picture is cropped to its product before it is embedded. Off while no detector is set."""
+
+    # none; anchor: the encoder's own attention; saliency, or an ONNX file: what stands out; a folder or hub name: a zero-shot object detector
+    detector: str = "none"
+    phrases: str | None = None  # YAML file, category: what a zero-shot detector looks for; null: the last level of the category
+    threshold: Share | None = None  # lowest score of a box that is used, else the picture is kept whole; null: 0.3 zero-shot, 0.6 saliency, 0.2 anchor
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the box's width and height that is added on each side
+    batch_pictures: Positive = 4  # in a pass of a zero-shot detector
+
+
+class EnrichSettings(Section):
+    """What is done to pictures before the encoder sees them."""
+
+    grounding: GroundingSettings = GroundingSettings()
+
+
 class FeatureSettings(Section):
     """The feature cache: outputs of the frozen towers, from which a new connector embeds the catalog."""
 
@@ -310,6 +327,7 @@ class Settings(Section):
     pairs: PairSettings = PairSettings()
     queries: QuerySettings = QuerySettings()
     encoder: EncoderSettings = EncoderSettings()
+    enrich: EnrichSettings = EnrichSettings()
     embed: EmbedSettings = EmbedSettings()
     features: FeatureSettings = FeatureSettings()
     index: IndexSettings = IndexSettings()

@@ -13,18 +13,21 @@ from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path, kind: str = "AutoModel") -> Any:
     """The model of a transformers checkpoint, float32, from its safetensors weights.
+
+    Args:
+        kind: name of the class of transformers that chooses the model's own class.
 
     Raises:
         ModelError: the checkpoint cannot be loaded, or lacks some of the model's weights.
     """
-    from transformers import AutoModel
+    import transformers
 
     _need_own_code(folder)
     try:
         with quiet_transformers():
-            model, info = AutoModel.from_pretrained(
+            model, info = getattr(transformers, kind).from_pretrained(
                 folder, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
                 output_loading_info=True,
             )
