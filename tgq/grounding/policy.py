@@ -104,7 +104,7 @@ def _detector(reference: str, encoder: Path, model_version: str) -> tuple[str, s
             raise ModelError(f"the saliency model {file} does not exist", "name an ONNX file, or 'saliency' for the packaged model")
         return SALIENCY, str(file.resolve()), _digest((file,))
     folder = hub.resolve(reference)
-    return ZERO_SHOT, str(folder), _digest(tuple(sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt"))))
+    return ZERO_SHOT, str(folder), _digest(tuple(sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".json", ".txt", ".model"))))
 
 
 @functools.lru_cache(maxsize=4)

@@ -30,7 +30,7 @@ from tgq.grounding.box import FAILED, NO_PHRASE, Grounding, cropped, kept_whole
 from tgq.images.decode import ImageError, ImageLimits, decode_image, one_line
 from tgq.inference.batching import Batch, Decoded, Group, Row, Window
 from tgq.inference.clock import Clock
-from tgq.inference.grounder import SCALE, Grounder
+from tgq.inference.grounder import Grounder, decode_for_crop
 from tgq.inference.machine import is_out_of_memory, usable_cores
 from tgq.inference.records import input_rows, output_batch, record_results
 
@@ -132,8 +132,7 @@ class EmbeddingEngine:
             size = self.encoder.vision.input_size
             if self.grounder is None or row.phrase is None:
                 return Decoded(self._pixels(decode_image(data, self.options.limits, target=size)))
-            image = decode_image(data, self.options.limits, target=SCALE * size)
-            image.thumbnail((SCALE * size, SCALE * size))  # takes as many bytes as the tower's pixels
+            image = decode_for_crop(data, self.options.limits, size)
             if row.known is None:
                 return Decoded(None, image)
             grounding = self.grounder.decide(*row.known)

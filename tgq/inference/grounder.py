@@ -9,7 +9,7 @@ from PIL import Image
 
 from tgq.grounding.box import FAILED, Found, Grounding, ground, kept_whole
 from tgq.grounding.detector import Detector
-from tgq.images.decode import one_line
+from tgq.images.decode import ImageLimits, decode_image, one_line
 from tgq.inference.machine import is_out_of_memory
 
 SCALE = 2  # pictures are decoded at this many times the tower's input, so that a crop of half the side has all its pixels
@@ -63,6 +63,20 @@ class Grounder:
             if is_out_of_memory(error) and torch.cuda.is_available():
                 torch.cuda.empty_cache()
             return error.with_traceback(None)
+
+
+def decode_for_crop(data: bytes, limits: ImageLimits, size: int) -> Image.Image:
+    """A picture decoded for a detector and for a crop of it: at most SCALE times as large as the tower's input, which takes as many bytes.
+
+    Args:
+        size: `input_size` of the vision tower.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    image = decode_image(data, limits, target=SCALE * size)
+    image.thumbnail((SCALE * size, SCALE * size))
+    return image
 
 
 def failed(error: Exception) -> Grounding:
