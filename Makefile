@@ -24,7 +24,7 @@ test: setup
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(OPTIONS)
 
 # tests that need no Spark, a minute or two
-FAST := tests/encoder tests/inference tests/images tests/retrieval tests/metrics tests/training tests/nuisances tests/multiply/test_variants.py tests/report tests/settings tests/test_architecture.py
+FAST := tests/encoder tests/grounding tests/inference tests/images tests/retrieval tests/metrics tests/training tests/nuisances tests/multiply/test_variants.py tests/report tests/settings tests/test_architecture.py
 test-fast: $(VENV)/.installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(FAST) $(OPTIONS)
 

@@ -72,6 +72,7 @@ setup(
         "airflow": ["apache-airflow>=3.0,<4", "apache-airflow-providers-apache-spark>=5,<7"],
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],
         "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8"],  # `tgq export-query-tower`; 1.23 is the last onnxruntime for Python 3.10
+        "saliency": ["onnxruntime>=1.23,<2"],  # enrich.grounding.detector=saliency; its model is a package of its own, see docs/how-to/grounding.md
         "lance": ["pylance>=14,<15"],
         "s3": ["s3fs>=2024.6"],
         "gcs": ["gcsfs>=2024.6"],

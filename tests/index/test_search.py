@@ -5,17 +5,24 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tgq.errors import ModelError, UsageError
+from tgq.grounding.box import WHOLE, cropped, ground
+from tgq.grounding.zero_shot import ZeroShot
+from tgq.images.decode import ImageLimits
 from tgq.index import build, generations, texts
 from tgq.index.search import DEPTH, search
+from tgq.inference.grounder import decode_for_crop
 from tgq.query_tower.config import FOLDER, QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
 from tgq.registry.loading import load_encoder, versions_of
 from tgq.retrieval import manifest
 from tgq.retrieval.bm25 import POSTINGS
+from tgq.settings.sections import EnrichSettings
 
 VERSIONS = {"catalog_items": 1, "item_embeddings": 1, "item_neighbors": 0}
 QUERY = "title 7 brand 3"
@@ -95,6 +102,55 @@ def test_a_text_is_embedded_by_the_query_tower_if_there_is_one(make_night, items
     shutil.copytree(with_tower, with_tower.parent / "other", dirs_exist_ok=True, ignore=shutil.ignore_patterns(FOLDER))
     with pytest.raises(ModelError, match="the query tower is for item embeddings of model ffffffffffffffff, these are of"):
         search(settings_with(night, with_tower.parent / "other"), text=QUERY)
+
+
+GROUNDINGS = pytest.mark.parametrize("category, crop", [("top0 > c0", True), (None, False)], ids=["named", "unnamed"])
+
+
+def zero_shot_night(make_night, items, detector):
+    night, data = make_night(enrich={"grounding": {"detector": str(detector), "threshold": 0.0}}), items(n=30, dim=32, styles=12)
+    data.write(night)
+    build.build_index(night)
+    generations.publish_index(night, VERSIONS)
+    return night, data
+
+
+@GROUNDINGS
+def test_a_picture_is_cropped_as_those_of_the_published_generation(make_night, items, grounding_dino_dir, tiny_encoder, tmp_path, category, crop):
+    """A zero-shot detector is asked for the last level of --category; without one there is nothing to ask for."""
+    night, data = zero_shot_night(make_night, items, grounding_dino_dir)
+    ramp = np.linspace(0, 255, 90 * 60 * 3).reshape(60, 90, 3).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "query.png")
+    encoder = load_encoder(str(tiny_encoder), "cpu", "float32")
+    shown = decode_for_crop((tmp_path / "query.png").read_bytes(), ImageLimits(), encoder.vision.input_size)
+    [found] = ZeroShot(grounding_dino_dir).find([shown], ["c0"])
+    part = ground(found.box, found.score, 0.0, 0.1).crop
+    assert part != WHOLE, "this detector would crop"
+    if not crop:
+        shown, part = Image.open(tmp_path / "query.png").convert("RGB"), WHOLE
+    pixels = encoder.vision.preprocess(cropped(shown, part))[None]
+    vector = encoder.encode(pixels, torch.tensor([0]), [""], [""]).embedding.numpy()[0]
+    off = night.settings.model_copy(update={"enrich": EnrichSettings()})  # the manifest says how, not the settings
+    hits = search(off, image=tmp_path / "query.png", category=category, k=30)
+    assert {hit["item_id"]: hit["score"] for hit in hits} == pytest.approx(
+        {i: float(v @ vector) for i, v, c in zip(data.ids, data.vectors, data.category, strict=True) if category in (None, c)}, abs=1e-5)  # fmt: skip
+
+
+def test_a_detector_that_was_moved_is_named_anew_and_another_one_refused(make_night, items, grounding_dino_dir, owlv2_dir, tmp_path):
+    detector = shutil.copytree(grounding_dino_dir, tmp_path / "detector")
+    night, _ = zero_shot_night(make_night, items, detector)
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "query.png")
+    detector.rename(tmp_path / "moved")
+
+    def asked(**grounding):
+        settings = night.settings.model_copy(update={"enrich": EnrichSettings.model_validate({"grounding": grounding})})
+        return search(settings, image=tmp_path / "query.png", category="top0 > c0")
+
+    with pytest.raises(ModelError, match="does not exist"):
+        asked()
+    with pytest.raises(ModelError, match="were cropped by another detector"):
+        asked(detector=str(owlv2_dir))
+    assert asked(detector=str(tmp_path / "moved"))
 
 
 @pytest.mark.parametrize("category", [None, "top0"])

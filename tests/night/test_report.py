@@ -1,5 +1,7 @@
 """The report, made from tables and staging: figures, example queries, thumbnails."""
 
+import base64
+import io
 import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -72,6 +74,21 @@ def summary():
         steps={"ingest": step | {"figures": {}}, "embed": step | {"figures": {"items_per_s": 12.0, "decode_wait_share": 0.1}}},
         metrics={"encoder": {"hit_rate@10": figure}, "frozen_image": {"hit_rate@10": figure | {"value": 0.3}}}, mlflow_run=None, manifest=None,
     )  # fmt: skip
+
+
+def test_crops_are_shown_beside_their_pictures(night):
+    assert collect(night, summary()).crops is None
+    told = dict(detector="anchor (0123)", cropped=2, kept_whole={"low_score": 1})
+    left = dict(run_id="run-2", image_hash="0", detector_version="v", score=0.75, box=[0.0, 0.0, 0.5, 1.0], kept_whole=False)
+    add(night.warehouse, "item_grounding", dict(item_id="a", content_hash="a", **left), dict(item_id="q1", content_hash="earlier", **left),
+        dict(item_id="q2", content_hash="q2", **left | {"kept_whole": True, "reason": "low_score"}), dict(item_id="b", content_hash="b", **left))
+    crops = collect(night, summary() | {"grounding": told}).crops
+    assert (crops.detector, crops.cropped, crops.kept_whole) == ("anchor (0123)", 2, {"low_score": 1})
+    pairs = {original.item_id: (original, crop) for original, crop in crops.pairs}
+    assert pairs.keys() == {"a", "b"}, "one has another content by now, one was kept whole"
+    assert pairs["b"][0].picture is None is pairs["b"][1].picture, "its picture is gone"
+    sizes = [Image.open(io.BytesIO(base64.b64decode(card.picture.partition(",")[2]))).size for card in pairs["a"]]
+    assert sizes == [(60, 40), (33, 40)] and pairs["a"][1].score == 0.75, "half of the picture, and a tenth of that as its margin"
 
 
 def test_the_report_shows_the_content_of_the_tables(night):

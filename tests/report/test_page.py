@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tgq.report.charts import counts_bar, histogram, intervals, trend
-from tgq.report.data import Card, Figure, Histogram, Night, Quarantined, Report, Search, SliceRow, Step, Strip, StripGroup
+from tgq.report.data import Card, Crops, Figure, Histogram, Night, Quarantined, Report, Search, SliceRow, Step, Strip, StripGroup
 from tgq.report.page import duration, headline_metrics, metric_label, picture_uri, render
 
 WHEN = datetime(2026, 1, 31, 2, tzinfo=timezone.utc)
@@ -41,7 +41,7 @@ def full(text="a shoe", **more):
             differences={"bm25": {"ndcg@10": Figure(0.1, 0.05, 0.15)}, "frozen_text": {"mrr": Figure(-0.1)}},
             slices={text: [SliceRow(text, 50, {"encoder": figure(0.5), "bm25": figure(0.4)})]}, strips=[StripGroup(text, text, [Strip(card, [card])])],
         ),
-        slices={c: [SliceRow(text, 50, {s: figure(0.5) for s in systems})] for c in ("category", text)},
+        crops=Crops(text, 3, {text: 2}, [(card, Card(text))]), slices={c: [SliceRow(text, 50, {s: figure(0.5) for s in systems})] for c in ("category", text)},
         histograms=[Histogram(text, text, -1, 1, [1, 5, 3])], shards=[dict(category=text, shard=0, n_items=9, factory=text, recall=None)],
         strips=[StripGroup(text, text, [Strip(card, [card, Card(text)], 1, 2)])], quarantine_counts=[("ingest", text, 5)],
         quarantined=[Quarantined(card, text, text, text)], versions=[(text, 1, None)], facts=[(text, text)], settings=[(text, text, text)],

@@ -47,6 +47,11 @@ def names(root, folder=m.SHARDS):
 def test_a_manifest_survives_json():
     manifest = generation_without_files()
     assert Manifest.from_json(manifest.to_json()) == manifest
+    assert "grounding" not in json.loads(manifest.to_json()), "as earlier versions wrote it"
+    grounded = generation_without_files(grounding={"detector": "anchor", "margin": 0.1, "identity": "0123456789abcdef"})
+    assert Manifest.from_json(grounded.to_json()) == grounded
+    with pytest.raises(WarehouseError, match="grounding is no group"):
+        Manifest.from_json(generation_without_files(grounding="anchor").to_json())
     with pytest.raises(dataclasses.FrozenInstanceError):
         manifest.run_id = "other"
 

@@ -45,5 +45,6 @@ def age_checkpoint(file, milliseconds):
         parts = [pc.struct_field(whole, inner.name) for inner in field.type]
         older = [pc.subtract(part, milliseconds) if inner.name in ("modificationTime", "deletionTimestamp") else part
                  for part, inner in zip(parts, field.type, strict=True)]  # fmt: skip
-        table = table.set_column(number, field, pa.StructArray.from_arrays(older, fields=list(field.type), mask=pc.is_null(whole)))
+        kept = [inner.with_nullable(True) for inner in field.type]  # delta-rs declares what is null where there is no such action as required
+        table = table.set_column(number, field.with_type(pa.struct(kept)), pa.StructArray.from_arrays(older, fields=kept, mask=pc.is_null(whole)))
     pq.write_table(table, file)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tgq.catalog.fields import content_hash, encoder_texts
 from tgq.catalog.reading.location import Location, fetch_options
+from tgq.grounding.policy import Policy
 from tgq.images.decode import ImageError, ImageLimits, verify_header, verify_image
 from tgq.images.fetch import Fetcher
 from tgq.images.permitted import is_web_address
@@ -47,10 +48,15 @@ class Examiner:
     verify: str
     metadata: MetadataSettings
     retry: bool
+    grounding: Policy | None = None
 
     @classmethod
-    def of(cls, settings: Settings, location: Location) -> Examiner:
-        """With the settings' limits, for a catalog that was found."""
+    def of(cls, settings: Settings, location: Location, grounding: Policy | None = None) -> Examiner:
+        """With the settings' limits, for a catalog that was found.
+
+        Args:
+            grounding: decides which part of a picture is embedded; None: all of it.
+        """
         images = settings.images
         return cls(
             location=location,
@@ -59,6 +65,7 @@ class Examiner:
             verify=images.verify,
             metadata=settings.metadata,
             retry=settings.embed.retry_quarantined,
+            grounding=grounding,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +87,8 @@ class Examiner:
         if not out["image_hash"] and not text and not title:
             out.update(reason="no_image_and_no_text", detail=f"no image, and nothing in {', '.join(self.metadata.fields) or 'the text'}")
             return self._refused(row, out)
-        out["content_hash"] = content_hash(out["image_hash"], text, title)
+        crop = self.grounding.crop(row["category"], text) if self.grounding and out["image_hash"] else None
+        out["content_hash"] = content_hash(out["image_hash"], text, title, crop)
         out["change"] = _change(row, out)
         out["reactivated"] = row["known_active"] is False
         if row["image_bytes"] and out["change"] != "unchanged":

@@ -26,6 +26,6 @@ def readable_fields(row: dict[str, Any], metadata: MetadataSettings) -> dict[str
     return chosen
 
 
-def content_hash(image_hash: str | None, text: str, title: str) -> str:
-    """A hash of all that the encoder reads of an item: the picture, the metadata text and the title."""
-    return hashlib.sha256("\x1f".join((image_hash or "", text, title)).encode()).hexdigest()
+def content_hash(image_hash: str | None, text: str, title: str, crop: str | None = None) -> str:
+    """A hash of all that the encoder reads of an item: the picture, the metadata text, the title, and the version of the picture's crop if it has one."""
+    return hashlib.sha256("\x1f".join((image_hash or "", text, title, *([crop] if crop else []))).encode()).hexdigest()

@@ -6,7 +6,8 @@ verdicts.
 
 Changes are detected on two levels. `source_fingerprint` is '<fields>:<picture>': a hash of the row's fields, and a hash of the
 picture's URI and stat (or of its inline bytes). A picture is read only if its part is new, so a new title or another metadata
-setting reads no picture. `content_hash` covers the picture's bytes and the text that the encoder reads.
+setting reads no picture. `content_hash` covers the picture's bytes and the text that the encoder reads, and with grounding the version of
+what is cut out of the picture.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tgq.catalog.reading.location import Location, locate
 from tgq.catalog.reading.read_errors import first_line, reader_error
 from tgq.catalog.reading.source import Source, open_source
 from tgq.errors import SourceError
+from tgq.registry.grounding import policy_of
 from tgq.run.job_progress import counted, job_progress
 from tgq.run.night import RUN_STEP, Night, StepResult
 
@@ -109,7 +111,8 @@ def examine(night: Night, source: Source, location: Location) -> DataFrame:
     )  # fmt: skip
     joined = judged.join(known, "item_id", "left").join(_refusals(night), "item_id", "left")
 
-    examiner, folder = Examiner.of(night.settings, location), night.staging(STAGE)
+    grounding = policy_of(night.settings.enrich.grounding, night.model_folder)
+    examiner, folder = Examiner.of(night.settings, location, grounding), night.staging(STAGE)
     try:
         with job_progress(night, "ingest", source.rows) as done:
             joined.mapInArrow(counted(examiner.batches, done), from_arrow_schema(VERDICT)).write.mode("overwrite").parquet(folder)

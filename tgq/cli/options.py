@@ -101,6 +101,10 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
                 out.print(metrics_table("Retrieval", report["metrics"]))
             if report["query_metrics"]:
                 out.print(metrics_table("Search queries", report["query_metrics"]))
+            if grounding := report.get("grounding"):
+                reasons = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in grounding["kept_whole"].items())
+                whole = f", {sum(grounding['kept_whole'].values())} kept whole ({reasons})" if reasons else ""
+                out.print(f"grounding: {grounding['cropped']} pictures cropped{whole}", soft_wrap=True)
             for label in ("report", "manifest", "mlflow_run"):
                 if report.get(label):
                     out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)

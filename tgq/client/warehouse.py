@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deltalake import QueryBuilder
 
 TABLES = ("catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_embeddings", "item_features",
-          "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs")  # fmt: skip
+          "item_grounding", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs")  # fmt: skip
 PUBLISHED = {"published_items": ("catalog_items", "is_active"), "published_embeddings": ("item_embeddings", "model_version = '{model}'"),
              "published_neighbors": ("item_neighbors", "model_version = '{model}'")}  # fmt: skip
 

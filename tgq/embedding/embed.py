@@ -17,9 +17,11 @@ from tgq.embedding.committer import Committer
 from tgq.embedding.executor.daemon import start_workers
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import mark_cached, shrink_cache
+from tgq.embedding.grounding import grounding_figures, with_grounding
 from tgq.embedding.meter import Meter
 from tgq.embedding.plan import Grouping, next_batch, pending, write_plan
 from tgq.embedding.slices import encode_slices
+from tgq.registry.grounding import policy_of
 from tgq.registry.loading import need_query_tower, towers_of, versions_of
 from tgq.run.night import Night, StepResult
 from tgq.storage.artifacts import remove_folder
@@ -33,7 +35,8 @@ def need_model(night: Night) -> tuple[str, str]:
 
     Raises:
         ModelError: the encoder folder or its weights are missing, or the weights do not fit the configuration; or so with its query tower, or
-            that is for another model's item embeddings.
+            that is for another model's item embeddings; or the detector of `enrich.grounding` is missing.
+        ConfigError: the phrases of `enrich.grounding` cannot be used.
         DeviceError: the GPU that the settings demand is absent. On a cluster the first task raises it instead.
     """
     device = night.settings.encoder.device
@@ -42,6 +45,7 @@ def need_model(night: Night) -> tuple[str, str]:
 
         choose_device(device)
     need_query_tower(night.model_folder)
+    policy_of(night.settings.enrich.grounding, night.model_folder)
     return versions_of(night.model_folder)
 
 
@@ -60,6 +64,9 @@ def embed(night: Night) -> StepResult:
     waiting, refused = pending(night, model_version, tower_version), quarantined_by(night, "embed")
     if refused is not None:
         waiting = waiting.join(refused, "item_id", "left_anti")
+    grounding = policy_of(settings.enrich.grounding, night.model_folder)
+    if grounding:
+        waiting = with_grounding(night, waiting, grounding)
     towers = towers_of(night.model_folder)
     marked, counts = mark_cached(night, waiting, towers)
     if sum(counts.values()):
@@ -67,7 +74,7 @@ def embed(night: Night) -> StepResult:
     plan = write_plan(night, marked, counts)
     clock, meter = time.perf_counter(), Meter(night)
     night.progress.start("embed", sum(s.items for s in plan.slices))
-    worker = EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog))
+    worker = replace(EmbedWorker.of(settings, night.model_folder, folder_of(night.spark, settings.catalog)), grounding=grounding)
     left, items_per_s = plan.slices, None
     with Committer(night, plan, towers, shrink_cache(night, towers) if left else 0) as committer:
         while left:
@@ -80,4 +87,8 @@ def embed(night: Night) -> StepResult:
             left = left[len(batch):]
     night.progress.finish()
     remove_folder(night.staging("embed"))
-    return account(night, plan, model_version, read, meter, time.perf_counter() - clock)
+    done = account(night, plan, model_version, read, meter, time.perf_counter() - clock)
+    if grounding:
+        done.figures["grounding"] = grounding_figures(night, model_version, grounding)
+        done.versions_written = {**done.versions_written, **warehouse.versions("item_grounding")}
+    return done

@@ -1,10 +1,10 @@
 """The feature cache: outputs of the frozen towers, in the table `tower_features`. A new connector embeds a catalog from it.
 
-The key of a picture is its hash and the vision tower's fingerprint; the key of an item's texts is their hash and the text tower's
-fingerprint. Pictures as parts of scenes, which training composes, have a fingerprint of their own (`PartsTower`). With the default
-towers a picture takes about 40 kB and a text 6 to 26 kB. A read scans the whole cache, so the towers run instead if a step needs only a
-small part of it. Features beyond the budget are not cached: to evict the oldest would not help, because every embedding of the catalog
-reads all of them.
+The key of a picture is its hash and the vision tower's fingerprint; where a detector was asked which part of it is embedded, the hash of
+picture and crop (`tgq.embedding.grounding.picture_key`). The key of an item's texts is their hash and the text tower's fingerprint. Pictures
+as parts of scenes, which training composes, have a fingerprint of their own (`PartsTower`). With the default towers a picture takes about
+40 kB and a text 6 to 26 kB. A read scans the whole cache, so the towers run instead if a step needs only a small part of it. Features beyond
+the budget are not cached: to evict the oldest would not help, because every embedding of the catalog reads all of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from tgq.embedding.grounding import TABLE as GROUNDING
+from tgq.embedding.grounding import crop_key, picture_key
 from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
@@ -27,7 +29,8 @@ def text_key() -> Column:
 
 
 def mark_cached(night: Night, items: DataFrame, towers: Towers) -> tuple[DataFrame, dict[bool, int]]:
-    """Add the column `cached`: the item's picture does not have to be read, because its features are cached or it has none.
+    """Add the column `cached`: the item's picture does not have to be read, because its features are cached or it has none. With grounding it
+    must be known too what a detector found in it.
 
     All values are false if the cache is off or not worth reading. Cost: a count of the items and, if they may need so many of the cached
     pictures that it pays, one query over them and the cache's keys.
@@ -44,33 +47,36 @@ def mark_cached(night: Night, items: DataFrame, towers: Towers) -> tuple[DataFra
     least = MIN_SHARE * _of(night, towers.vision).count()
     if total["with_picture"] < least:
         return none
-    pictures = _of(night, towers.vision).select(F.col("source_hash").alias("image_hash"), F.lit(True).alias("found"))
-    marked = items.join(pictures, "image_hash", "left").withColumn("found", F.coalesce("found", F.lit(False)))
+    pictures = _of(night, towers.vision).select(F.col("source_hash").alias("picture_key"), F.lit(True).alias("found"))
+    marked = items.withColumn("picture_key", picture_key(items)).join(pictures, "picture_key", "left").withColumn("found", F.coalesce("found", F.lit(False)))
+    if "known" in items.columns:
+        marked = marked.withColumn("found", F.col("found") & (F.col("detector_version").isNull() | F.col("known").isNotNull()))
     marked = marked.withColumn("cached", F.col("found") | ~has_picture)
-    found = F.count_distinct(F.when(F.col("found"), F.col("image_hash")))
+    found = F.count_distinct(F.when(F.col("found"), F.col("picture_key")))
     rows = marked.groupBy("cached").agg(F.count("*").alias("items"), found.alias("pictures")).collect()
     needed, counts = sum(row["pictures"] for row in rows), {row["cached"]: row["items"] for row in rows}
     if not needed or needed < least:
         return none
-    return marked.drop("found"), counts
+    return marked.drop("found", "picture_key"), counts
 
 
 def with_cached_features(night: Night, items: DataFrame, towers: Towers) -> DataFrame:
     """Add the cached features in the engine's columns; null if they are not cached. Cost: a scan of the rows of both towers."""
-    images = _of(night, towers.vision).select(F.col("source_hash").alias("image_hash"), *(F.col(o).alias(e) for e, o in IMAGE.items()))
+    images = _of(night, towers.vision).select(F.col("source_hash").alias("picture_key"), *(F.col(o).alias(e) for e, o in IMAGE.items()))
     texts = _of(night, towers.text).select(F.col("source_hash").alias("text_hash"), *(F.col(o).alias(e) for e, o in TEXT.items()))
-    return items.join(images, "image_hash", "left").withColumn("text_hash", text_key()).join(texts, "text_hash", "left").drop("text_hash")
+    keyed = items.withColumns({"picture_key": picture_key(items), "text_hash": text_key()})
+    return keyed.join(images, "picture_key", "left").join(texts, "text_hash", "left").drop("picture_key", "text_hash")
 
 
 def cache_features(night: Night, rows: DataFrame, towers: Towers, transaction: tuple[str, int]) -> None:
     """Append the features of pictures and texts that are not cached yet.
 
     Args:
-        rows: the engine's output with the items' `image_hash` and texts.
+        rows: the engine's output with the items' `image_hash` and texts, and with grounding `detector_version`.
         transaction: (application id, version) of the Delta commit, so that a repeated commit has no effect.
     """
     parts = []
-    for key, fingerprint, columns in ((F.col("image_hash"), towers.vision, IMAGE), (text_key(), towers.text, TEXT)):
+    for key, fingerprint, columns in ((picture_key(rows), towers.vision, IMAGE), (text_key(), towers.text, TEXT)):
         part = rows.where(F.col(next(iter(columns))).isNotNull()).select(key.alias("source_hash"), *columns)
         part = part.where("source_hash IS NOT NULL").dropDuplicates(["source_hash"]).withColumnsRenamed(columns)
         part = part.withColumn("fingerprint", F.lit(fingerprint))
@@ -119,8 +125,10 @@ def shrink_cache(night: Night, towers: Towers) -> int:
     spark.sql(f"DELETE FROM {table} WHERE fingerprint NOT IN ({current})")
     if sum(cached_bytes(night).values()) > budget:
         items = night.warehouse.read("catalog_items").where("is_active")
-        for fingerprint, key in ((towers.vision, F.col("image_hash")), (towers.text, text_key())):
-            items.select(key.alias("source_hash")).where("source_hash IS NOT NULL").distinct().createOrReplaceTempView("tgq_wanted")
+        crops = night.warehouse.read(GROUNDING).join(items, ["item_id", "content_hash"], "left_semi").select(crop_key().alias("source_hash"))
+        pictures = items.select(F.col("image_hash").alias("source_hash")).unionByName(crops)
+        for fingerprint, keys in ((towers.vision, pictures), (towers.text, items.select(text_key().alias("source_hash")))):
+            keys.where("source_hash IS NOT NULL").distinct().createOrReplaceTempView("tgq_wanted")
             merge = f"MERGE INTO {table} t USING tgq_wanted s ON t.fingerprint = '{fingerprint}' AND t.source_hash = s.source_hash"
             spark.sql(f"{merge} WHEN NOT MATCHED BY SOURCE AND t.fingerprint = '{fingerprint}' THEN DELETE")
         spark.catalog.dropTempView("tgq_wanted")

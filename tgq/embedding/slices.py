@@ -15,8 +15,9 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from tgq.embedding.executor.daemon import preloaded
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import with_cached_features
+from tgq.embedding.grounding import commit_grounding
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import Grouping, Plan, Slice
+from tgq.embedding.plan import GROUNDING, Grouping, Plan, Slice
 from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
@@ -43,7 +44,7 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
     within = F.when(F.col("part") < large_parts, F.floor(F.col("part") / grouping.large)).otherwise(short)
     rows = _planned(night, plan, batch).withColumn("task", first_task + within.cast("int"))
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
-    rows = rows.select(*columns)
+    rows = rows.select(*columns, *(column for column in GROUNDING if column in rows.columns))
     if batch[0].cached:
         rows = with_cached_features(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
     rows = rows.repartitionById(sum(tasks), F.col("task")).drop("task")
@@ -68,7 +69,9 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
 
 def staged(night: Night, plan: Plan, batch: Sequence[Slice]) -> DataFrame:
     """The rows that `encode_slices` staged, joined with the planned items."""
-    planned = _planned(night, plan, batch).select("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title")
+    planned = _planned(night, plan, batch)
+    kept = ("item_id", "content_hash", "category", "source_fingerprint", "image_hash", "metadata_text", "encoder_title", "detector_version")
+    planned = planned.select(*(column for column in kept if column in planned.columns))
     return night.spark.read.parquet(_output(night, batch)).join(planned, "item_id")
 
 
@@ -95,9 +98,12 @@ def commit_slices(night: Night, plan: Plan, encoded: Staged, model_version: str,
         )  # fmt: skip
         warehouse.upsert(bad, "quarantine", ("run_id", "stage", "item_id", "occurrence"))
     # embeddings are committed last, because an item with an embedding is no longer pending
+    replaces = any(part.replaced for part in batch)
+    if "detector_version" in rows.columns:
+        commit_grounding(night, plan, good, batch[0].number, replaces)
     for table in ("item_features", "item_embeddings"):
         frame = good.select(*warehouse.read(table).columns)
-        if any(part.replaced for part in batch):
+        if replaces:
             warehouse.upsert(frame, table, tables[table])
         else:
             warehouse.append(frame, table, transaction=(f"tgq-embed-{plan.attempt}", batch[0].number))

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from tgq.catalog.enriched import DERIVED, REFINED, write_enriched
 from tgq.catalog.fields import content_hash, encoder_texts
 from tgq.enrichment.texts import with_readable_texts
+from tgq.registry.grounding import policy_of
 from tgq.run.night import Night
 
 STAGE = "enriched"
@@ -35,6 +36,7 @@ def apply_titles(night: Night, version: str | None) -> None:
     changed = joined.where(~F.col("wanted").eqNullSafe(F.col(REFINED)))
     columns = ("item_id", "title", "brand", "category", "attributes", "image_hash", "wanted", F.coalesce("source_hash", "content_hash").alias("source_hash"))
     metadata, folder = night.settings.metadata, night.staging(STAGE)
+    grounding = policy_of(night.settings.enrich.grounding, night.model_folder)
 
     def compose(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -43,7 +45,8 @@ def apply_titles(night: Night, version: str | None) -> None:
                 row["attributes"] = dict(row["attributes"] or ())
                 row["title"] = row["title"] if row["wanted"] is None else row["wanted"]
                 text, title = encoder_texts(row, metadata)
-                hashed = content_hash(row["image_hash"], text, title)
+                crop = grounding.crop(row["category"], text) if grounding and row["image_hash"] else None
+                hashed = content_hash(row["image_hash"], text, title, crop)
                 out.append((row["item_id"], text, title, hashed, row["wanted"], row["source_hash"]))
             if out:
                 yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in zip(*out, strict=True)], names)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
 from tgq.index.staging import staged_index
+from tgq.registry.grounding import noted_grounding
 from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import ShardFile  # fmt: skip
@@ -39,6 +40,7 @@ def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
             generation=name, run_id=night.run_id, model_version=staged["model_version"], encoder=night.settings.encoder.path,
             created_at=night.started_at.isoformat(timespec="seconds"), tables=dict(versions),
             shards=tuple(ShardFile(**file) for file in staged["shards"]), previous=current.generation if current else None,
+            grounding=noted_grounding(night.settings.enrich.grounding, night.model_folder),
         )  # fmt: skip
         if name in known and current is not None and name == current.generation:
             wanted = dataclasses.replace(wanted, previous=current.previous)

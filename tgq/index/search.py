@@ -9,14 +9,17 @@ scores the texts that share a word with the query too; see `texts.text_index` fo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from tgq.encoder.text import metadata_text, normalise
 from tgq.errors import ModelError, UsageError, WarehouseError
+from tgq.grounding.policy import Policy
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.index.texts import ordered, text_index
+from tgq.registry.grounding import published_policy
 from tgq.registry.loading import load_encoder, load_query_tower, versions_of
 from tgq.registry.selection import published_folder
 from tgq.retrieval import manifest
@@ -26,6 +29,9 @@ from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import OpenShard, ShardFile, open_shards, read_details, search_shards
 from tgq.settings.sections import Settings
 from tgq.storage.paths import absolute
+
+if TYPE_CHECKING:
+    from tgq.encoder.model import TGQFormer
 
 Hit = dict[str, Any]
 DEPTH = 1000  # places of each ranking that a hybrid search fuses; one behind them would add less than 1 / 1060
@@ -66,7 +72,7 @@ def search(
     if item_id is not None:
         query = item_vector(root, published, opened, item_id)
     else:
-        query = encoded(settings, published, text, image)
+        query = encoded(settings, published, text, image, category)
     places = max(k, DEPTH) if hybrid else k + (item_id is not None)
     scores, ids = search_shards(opened, query, places)
     found = [(found_id, float(score)) for found_id, score in zip(ids[0], scores[0], strict=True) if found_id not in (None, item_id)]
@@ -130,8 +136,12 @@ def item_vector(root: str, published: Manifest, opened: list[OpenShard], item_id
     raise UsageError(f"item '{item_id}' is not published", "check the id; an item without an embedding cannot be searched by")
 
 
-def encoded(settings: Settings, published: Manifest, text: str | None, image: str | Path | None) -> np.ndarray:
-    """The vector of a text or of a picture alone, float32 [1, D]."""
+def encoded(settings: Settings, published: Manifest, text: str | None, image: str | Path | None, category: str | None = None) -> np.ndarray:
+    """The vector of a text or of a picture alone, float32 [1, D].
+
+    Args:
+        category: what the picture shows, for a detector that is asked for it.
+    """
     import torch
 
     folder = need_encoder(settings, published)
@@ -142,8 +152,10 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
     pixels, index = None, -1
     if image is not None:
         limits = ImageLimits(max_bytes=settings.images.max_bytes, max_pixels=settings.images.max_pixels)
+        grounding = published_policy(published, settings.enrich.grounding, folder)
         try:
-            picture = decode_image(Path(image).read_bytes(), limits, encoder.vision.input_size)
+            data = Path(image).read_bytes()
+            picture = grounded(data, limits, encoder, grounding, category) if grounding else decode_image(data, limits, encoder.vision.input_size)
         except OSError as error:
             raise UsageError(f"the picture {image} cannot be read ({error.strerror})", "name a picture file") from None
         except ImageError as error:
@@ -151,6 +163,25 @@ def encoded(settings: Settings, published: Manifest, text: str | None, image: st
         pixels, index = encoder.vision.preprocess(picture)[None], 0
     words = metadata_text(text, None, None, None) if text is not None else ""
     return encoder.encode(pixels, torch.tensor([index]), [words], [""]).embedding.numpy()
+
+
+def grounded(data: bytes, limits: ImageLimits, encoder: TGQFormer, policy: Policy, category: str | None) -> Image.Image:
+    """The part of a picture that the night would embed of an item of this category without other metadata.
+
+    Raises:
+        ImageError: the picture cannot be decoded.
+        ModelError: the detector cannot be loaded.
+    """
+    from tgq.grounding.box import cropped
+    from tgq.grounding.opening import open_detector
+    from tgq.inference.grounder import Grounder, decode_for_crop
+
+    phrase = policy.phrase(category, metadata_text(None, None, category, None))
+    if phrase is None:
+        return decode_image(data, limits, encoder.vision.input_size)
+    picture = decode_for_crop(data, limits, encoder.vision.input_size)
+    [found] = Grounder(open_detector(policy, encoder), policy.threshold, policy.margin)([picture], [phrase])
+    return cropped(picture, found.crop)
 
 
 def ranked_by_words(root: str, published: Manifest, opened: list[OpenShard], text: str, k: int) -> list[str]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from tgq.encoder.features import Features
 from tgq.encoder.packing import CachedImage, CachedText
+from tgq.grounding.box import Found, Grounding
 from tgq.images.decode import ImageError
 
 
@@ -28,8 +30,11 @@ class Row:
     image_key: str | None  # rows with equal keys have the same image
     metadata: str
     title: str
+    phrase: str | None = None  # what a detector looks for in the picture; None: it is not asked
+    known: tuple[Found | None] | None = None  # what it found earlier, so that it is not asked again
     cached_image: tuple[bytes, bytes] | None = None  # cached tower features, packed: tokens, pooled
     cached_text: tuple[bytes, bytes, bytes, bytes] | None = None  # likewise: tokens, mask, pooled, title
+    grounding: Grounding | None = None  # what is embedded of the picture; None: the whole of it, undecided
     failure: ImageError | None = None
     result: tuple | None = None  # this row of EncoderOutput's embedding, image and text, and its three scalars
     packed_image: Future | None = None  # of the tower features to output, as bytes
@@ -46,12 +51,21 @@ class Row:
         return self.failure is not None or self.result is not None
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A picture for the encoder: its pixels, or the picture itself as long as it is not known which part of it is embedded."""
+
+    pixels: np.ndarray | None  # float32 [3, H, W]
+    picture: Image.Image | None = None
+    grounding: Grounding | None = None  # what the pixels show
+
+
 @dataclass
 class Group:
     """Rows that share one image."""
 
     rows: list[Row]
-    image: Future | None  # of pixels float32 [3, H, W], a CachedImage or an ImageError; None: a row without an image
+    image: Future | None  # of a Decoded, a CachedImage or an ImageError; None: a row without an image
     uri: str | None  # the URI that the image is read from
 
 
@@ -67,6 +81,11 @@ class Batch:
     image_index: np.ndarray  # int64 [B], the number of each row's image; -1: no image
     pixels: torch.Tensor | None  # float32 [n, 3, H, W] of the n images that are not cached; None: n is 0
     cached: dict[int, CachedImage]
+    undecided: dict[int, Image.Image]  # pictures by number whose pixels are missing until it is known which part of them is embedded
+
+    def place(self, number: int) -> int:
+        """Where the pixels of the image with this number are in `pixels`."""
+        return number - sum(other < number for other in self.cached)
 
     def features(self, encoder, start: int, stop: int) -> Features:
         """Tower features of the rows from `start` to `stop`. The vision tower runs on the images that are not cached."""
@@ -76,7 +95,7 @@ class Batch:
         parts = []
         if uncached:  # their pixels are adjacent, in the order of their numbers
             assert self.pixels is not None  # some images were decoded
-            before = sum(i not in self.cached for i in range(uncached[0]))
+            before = self.place(uncached[0])
             parts.append((uncached, *encoder.encode_image(self.pixels[before : before + len(uncached)])))
         if cached := [i for i in used.tolist() if i in self.cached]:
             parts.append((cached, *(torch.from_numpy(np.stack([getattr(self.cached[i], name) for i in cached])).to(encoder.null_image.device).float()

@@ -7,6 +7,9 @@
 A group is the rows of the window that share an image. Each image is fetched, decoded and encoded once per group. While the
 model runs on one batch, the engine stacks the next batch and decodes the images of the batches after it. Memory holds the
 window only, never the whole input. A row with cached tower features needs neither its image nor the towers.
+
+With a grounder, a detector finds the product in the pictures of a batch, on the caller's thread, and the parts that are embedded are cut out
+of the same decoded pictures.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 
 from tgq.encoder.features import Features
 from tgq.encoder.packing import CachedImage, half, pack, pack_mask, pack_tokens
+from tgq.grounding.box import FAILED, NO_PHRASE, Grounding, cropped, kept_whole
 from tgq.images.decode import ImageError, ImageLimits, decode_image, one_line
-from tgq.inference.batching import Batch, Group, Row, Window
+from tgq.inference.batching import Batch, Decoded, Group, Row, Window
 from tgq.inference.clock import Clock
+from tgq.inference.grounder import Grounder, decode_for_crop
 from tgq.inference.machine import is_out_of_memory, usable_cores
 from tgq.inference.records import input_rows, output_batch, record_results
 
@@ -59,6 +65,7 @@ class EmbeddingEngine:
         encoder: a TGQFormer in eval mode, on the device to run on.
         read: returns the bytes at a URI or raises ImageError; called on several threads at once.
         options: see EngineOptions.
+        grounder: with it, pictures are cropped to what the rows' phrases name, and those of rows without a phrase are kept whole.
 
     Attributes:
         batch_rows: rows in a batch. An out-of-memory error halves it for the rest of the engine's life.
@@ -67,8 +74,8 @@ class EmbeddingEngine:
     `prefetch_bytes` of decoded images, two batches of pixels, and the input batches that have rows in the window.
     """
 
-    def __init__(self, encoder, read: Callable[[str], bytes], options: EngineOptions = EngineOptions()):
-        self.encoder, self.read, self.options = encoder, read, options
+    def __init__(self, encoder, read: Callable[[str], bytes], options: EngineOptions = EngineOptions(), grounder: Grounder | None = None):
+        self.encoder, self.read, self.options, self.grounder = encoder, read, options, grounder
         self.device = next(encoder.parameters()).device
         tokens = encoder.vision.tokens_per_image + encoder.text.max_length
         self.batch_rows = max(1, options.batch_tokens // tokens)
@@ -111,8 +118,8 @@ class EmbeddingEngine:
         groups = window.take(self.batch_rows)
         return self._stack(groups) if groups else None
 
-    def _load_image(self, row: Row) -> np.ndarray | CachedImage | ImageError:
-        """The row's pixels float32 `[3, H, W]` or its cached features; an error is returned, never raised. Runs on a decode thread."""
+    def _load_image(self, row: Row) -> Decoded | CachedImage | ImageError:
+        """The row's picture or its cached features; an error is returned, never raised. Runs on a decode thread."""
         try:
             if row.cached_image:
                 return CachedImage.unpack(*row.cached_image, self.encoder.vision.width)
@@ -122,8 +129,14 @@ class EmbeddingEngine:
                 data = self.read(row.uri)
             else:
                 data = image_bytes.as_py()
-            image = decode_image(data, self.options.limits, target=self.encoder.vision.input_size)
-            return self.encoder.vision.preprocess(image).numpy()
+            size = self.encoder.vision.input_size
+            if self.grounder is None or row.phrase is None:
+                return Decoded(self._pixels(decode_image(data, self.options.limits, target=size)))
+            image = decode_for_crop(data, self.options.limits, size)
+            if row.known is None:
+                return Decoded(None, image)
+            grounding = self.grounder.decide(*row.known)
+            return Decoded(self._pixels(cropped(image, grounding.crop)), None, grounding)
         except ImageError as error:
             return error
         except MemoryError:
@@ -131,12 +144,24 @@ class EmbeddingEngine:
         except Exception as error:  # an unforeseen error quarantines this row and not the others
             return ImageError("unreadable", f"{type(error).__name__}: {one_line(error)}")
 
+    def _pixels(self, image) -> np.ndarray:
+        return self.encoder.vision.preprocess(image).numpy()
+
+    def _grounding(self, row: Row, image: Decoded | CachedImage | None) -> Grounding | None:
+        """What is embedded of the row's picture, as far as it is known before the detector is asked."""
+        if self.grounder is None or image is None:
+            return None
+        if row.phrase is None:
+            return kept_whole(NO_PHRASE)
+        return image.grounding if isinstance(image, Decoded) else row.known and self.grounder.decide(*row.known)
+
     def _stack(self, groups: list[Group]) -> Batch:
-        """Wait for the groups' images and copy the decoded ones into one array."""
+        """Wait for the groups' images and copy the pixels of the decoded ones into one array."""
         rows: list[Row] = []
         index: list[int] = []
-        decoded: list[np.ndarray] = []
+        decoded: list[Decoded] = []
         cached: dict[int, CachedImage] = {}
+        undecided: dict[int, Image.Image] = {}
         for group in groups:
             number = -1  # of the group's image: one number, however many rows share the image
             for row, image in self._images(group):
@@ -152,17 +177,41 @@ class EmbeddingEngine:
                         cached[number] = image
                     else:
                         decoded.append(image)
+                        if image.picture is not None:
+                            undecided[number] = image.picture
+                row.grounding = self._grounding(row, image)
                 rows.append(row)
                 index.append(number)
         pixels = None
         if decoded:
             # Page-locked memory lets the copy to the GPU overlap with the model. numpy copies on this thread, whereas torch
             # would start a second set of threads.
-            pixels = torch.empty((len(decoded), *decoded[0].shape), pin_memory=self.device.type == "cuda")
-            np.stack(decoded, out=pixels.numpy())
-        return Batch(rows, np.array(index, dtype=np.int64), pixels, cached)
+            p = self.encoder.vision.preprocess
+            pixels = torch.empty((len(decoded), 3, p.height, p.width), pin_memory=self.device.type == "cuda")
+            array = pixels.numpy()
+            for n, image in enumerate(decoded):
+                if image.pixels is not None:
+                    array[n] = image.pixels
+        return Batch(rows, np.array(index, dtype=np.int64), pixels, cached, undecided)
 
-    def _images(self, group: Group) -> Iterator[tuple[Row, np.ndarray | CachedImage | ImageError | None]]:
+    def _ground(self, batch: Batch) -> None:
+        """Ask the detector for the undecided pictures of a batch, and fill in their pixels."""
+        assert self.grounder is not None and batch.pixels is not None  # otherwise nothing is undecided
+        of_number: dict[int, list[Row]] = {}
+        for row, number in zip(batch.rows, batch.image_index.tolist(), strict=True):
+            if number in batch.undecided:
+                of_number.setdefault(number, []).append(row)
+        numbers = list(batch.undecided)
+        pictures = list(batch.undecided.values())
+        decided = self.grounder(pictures, [of_number[number][0].phrase or "" for number in numbers])
+        array = batch.pixels.numpy()
+        for number, picture, grounding in zip(numbers, pictures, decided, strict=True):
+            array[batch.place(number)] = self._pixels(cropped(picture, grounding.crop))
+            for row in of_number[number]:
+                row.grounding = grounding
+        batch.undecided.clear()
+
+    def _images(self, group: Group) -> Iterator[tuple[Row, Decoded | CachedImage | ImageError | None]]:
         """Each row with its image. If the group's URI failed, the URIs of its other rows are tried, each once."""
         if group.image is None:
             yield from ((row, None) for row in group.rows)
@@ -176,6 +225,8 @@ class EmbeddingEngine:
 
     def _encode(self, batch: Batch) -> None:
         """Give every row of the batch its result or its failure. Out of memory, it goes on with half as many rows at a time."""
+        if batch.undecided:
+            self._ground(batch)
         start, n = 0, len(batch.rows)
         while start < n:
             stop = min(n, start + self.batch_rows)
@@ -210,7 +261,8 @@ class EmbeddingEngine:
         for i, row in enumerate(rows):
             if row.result is None:
                 continue
-            if row.has_image and not row.cached_image and image_numbers[i] not in images_done:
+            unsure = row.grounding is not None and row.grounding.reason == FAILED  # next time the detector may find something
+            if row.has_image and not row.cached_image and not unsure and image_numbers[i] not in images_done:
                 images_done.add(image_numbers[i])
                 row.packed_image = self._decoders.submit(pack_tokens, image_tokens[i])
             if row.metadata and not row.cached_text and (row.metadata, row.title) not in texts_done:

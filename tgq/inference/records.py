@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from tgq.encoder.packing import half
+from tgq.grounding.box import Found
 from tgq.images.decode import ImageError
 from tgq.inference.batching import Row
 from tgq.inference.clock import Clock
@@ -34,10 +36,18 @@ OUTPUT_SCHEMA = pa.schema(
         ("text_features", pa.binary()),  # f_txt, float16 little-endian; null without metadata
         *((name, pa.binary()) for name in CACHE_COLUMNS),
         ("embedding", pa.list_(pa.float32())),
+        # of a picture that was grounded, otherwise null
+        ("box", pa.list_(pa.float64())),  # x0, y0, x1, y1 that the detector found, as shares of the picture
+        ("score", pa.float64()),
+        ("kept_whole", pa.bool_()),
+        ("whole_reason", pa.string()),  # why the picture was kept whole
+        ("whole_detail", pa.string()),  # one line that explains the reason, if there is more to say
     ]
 )
 
 INPUT_COLUMNS = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
+# optional: what a detector looks for, the version of the crop, and what the detector found earlier as {"box", "score"}
+GROUNDING_COLUMNS = ("phrase", "detector_version", "known")
 CACHED_COLUMNS = ("image_tokens", "image_features", "text_tokens", "text_mask", "text_features", "title_features")  # cached tower features; optional
 
 
@@ -46,7 +56,7 @@ def input_rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) 
     for source in batches:
         if not source.num_rows:
             continue
-        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *CACHED_COLUMNS) if name in source.schema.names}
+        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *GROUNDING_COLUMNS, *CACHED_COLUMNS) if name in source.schema.names}
         nulls = [None] * source.num_rows
         bytes_given = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nulls
         values = {name: column.to_pylist() for name, column in columns.items()}
@@ -62,19 +72,30 @@ def input_rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) 
                 item_id=item_id,
                 uri=uri or None,
                 has_bytes=bool(has_bytes),
-                image_key=image_hash or (None if has_bytes else uri) or None,
+                image_key=_image_key(image_hash or (None if has_bytes else uri), version),
                 metadata=metadata or "",
                 title=title or "",
+                phrase=phrase,
+                known=(_found(known),) if known else None,
                 cached_image=cached_image,
                 cached_text=cached_text,
             )
-            for i, (item_id, uri, has_bytes, image_hash, metadata, title, cached_image, cached_text) in enumerate(
+            for i, (item_id, uri, has_bytes, image_hash, metadata, title, phrase, version, known, cached_image, cached_text) in enumerate(
                 zip(column("item_id"), column("image_uri"), bytes_given, column("image_hash"), column("metadata_text"), column("encoder_title"),
-                    cached_images, cached_texts, strict=True)
+                    *map(column, GROUNDING_COLUMNS), cached_images, cached_texts, strict=True)
             )
         ]
         unfinished.append(rows)
         yield from rows
+
+
+def _image_key(image: str | None, version: str | None) -> str | None:
+    """Rows with equal keys have the same image, and the same part of it is embedded."""
+    return f"{image}|{version}" if image and version else image or None
+
+
+def _found(known: dict[str, Any]) -> Found | None:
+    return Found(tuple(known["box"]), known["score"]) if known["box"] else None
 
 
 def _zip_columns(*columns: list) -> list[tuple | None]:
@@ -127,5 +148,14 @@ def output_batch(rows: list[Row], clock: Clock) -> pa.RecordBatch:
         pa.array(times[1]),
         *(pa.array(column, pa.binary()) for column in (*features, *zip(*packed, strict=True))),
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing)),
+        *_grounding_columns(rows),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=OUTPUT_SCHEMA)
+
+
+def _grounding_columns(rows: list[Row]) -> list[pa.Array]:
+    """The last columns of OUTPUT_SCHEMA."""
+    values = [(None,) * 5 if g is None else (g.found and list(g.found.box), g.found and g.found.score, g.kept_whole, g.reason, g.detail)
+              for g in (row.grounding for row in rows)]  # fmt: skip
+    kinds = [field.type for field in OUTPUT_SCHEMA][-5:]
+    return [pa.array([value[n] for value in values], kind) for n, kind in enumerate(kinds)]

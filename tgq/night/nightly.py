@@ -24,6 +24,8 @@ from tgq.night.summary import check_accounting, summary_of
 from tgq.publishing.publish import publish
 from tgq.publishing.verdict import read_verdict, refusal
 from tgq.queries.inputs import described, open_inputs
+from tgq.registry.grounding import policy_of
+from tgq.registry.selection import model_folder
 from tgq.registry.tracking import Tracker, import_mlflow
 from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.records import error_line, record, run_step
@@ -163,6 +165,8 @@ def dry_run(settings: Settings) -> Iterator[str]:
         if wants_queries(settings):
             yield from described(open_inputs(spark, settings, locate(spark, settings.catalog)))
         yield from enrichment(settings)
+        if grounding := policy_of(settings.enrich.grounding, model_folder(settings)):
+            yield f"grounding: {grounding.described}"
         steps = [name for name in STEPS if name != "enrich" or is_enabled(settings)]
         yield f"steps: {', '.join(steps)}, report"
         yield f"warehouse: {settings.warehouse.path}"

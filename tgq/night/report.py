@@ -1,7 +1,7 @@
 """The report step: what the page shows, read from tables and this run's staging in a handful of bounded queries.
 
 Nothing that grows with the catalog reaches the driver: every query aggregates or has a limit. At most
-5 * strips * (1 + strip_neighbors) pictures are fetched and shrunk, on threads.
+5 * strips * (1 + strip_neighbors) pictures, and with grounding a dozen more, are fetched and shrunk, on threads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from tgq.night import report_examples as examples
 from tgq.night import report_figures as figures
+from tgq.night.report_crops import crops_section
 from tgq.night.report_search import search_section
 from tgq.report.data import ENCODER, Report
 from tgq.report.page import render
@@ -61,6 +62,7 @@ def collect(night: Night, summary: Mapping[str, Any]) -> Report:
         trend=figures.nightly_trend(night, headline, bool(summary.get("published"))),
         slices=slices,
         search=search_section(night, summary, pictures),
+        crops=crops_section(night, summary, pictures),
         histograms=figures.value_histograms(night, summary.get("model_version")),
         shards=shards[:figures.SHARDS],
         shards_left_out=len(shards[figures.SHARDS:]),

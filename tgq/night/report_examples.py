@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.reading.location import Location, fetch_options, locate
 from tgq.errors import SourceError
+from tgq.grounding.box import Box, cropped
 from tgq.images.decode import ImageError, ImageLimits, decode_image
 from tgq.images.fetch import Fetcher
 from tgq.report.data import Card, Mark, Quarantined, Strip, StripGroup
@@ -23,6 +24,7 @@ from tgq.storage.warehouse import sql_string
 
 SAMPLE = 4000  # queries from which the best, worst and random ones are chosen
 FETCH_THREADS, FETCH_TIMEOUT_S = 8, 5.0
+CROP_SCALE = 4  # a picture is decoded at so many times a thumbnail's side, so that small crops of it are still sharp
 QUARANTINED, PER_REASON = 12, 2  # examples of quarantined inputs
 
 
@@ -50,9 +52,25 @@ class Pictures:
         except ImageError:
             return None
 
+    def pair(self, uri: str | None, data: bytes | None, crop: Box) -> tuple[str | None, str | None]:
+        """Thumbnails of a picture and of a part of it, as `one`."""
+        try:
+            if not data and uri:
+                data = self.fetcher.read(self.location.resolve(uri) if self.location else uri)
+            if not data:
+                return None, None
+            picture = decode_image(bytes(data), self.limits, CROP_SCALE * self.size)
+            return picture_uri(picture, self.size), picture_uri(cropped(picture, crop), self.size)
+        except ImageError:
+            return None, None
+
     def many(self, wanted: Iterable[tuple[str | None, bytes | None]]) -> list[str | None]:
         with ThreadPoolExecutor(FETCH_THREADS, "thumbnails") as pool:
             return list(pool.map(lambda pair: self.one(*pair), wanted))
+
+    def pairs(self, wanted: Iterable[tuple[str | None, bytes | None, Box]]) -> list[tuple[str | None, str | None]]:
+        with ThreadPoolExecutor(FETCH_THREADS, "thumbnails") as pool:
+            return list(pool.map(lambda part: self.pair(*part), wanted))
 
 
 def neighbors_of(night: Night) -> DataFrame:
@@ -140,10 +158,11 @@ def cards_of(night: Night, ids: Iterable[str], pictures: Pictures) -> dict[str, 
     columns = ("item_id", "title", "brand", "category", "image_uri", "image_bytes")
     rows = night.warehouse.read("catalog_items").where(F.col("item_id").isin(sorted(ids))).select(*columns).collect() if ids else []
     shown = pictures.many((row["image_uri"], row["image_bytes"]) for row in rows)
-    return {row["item_id"]: Card(row["item_id"], row["title"] or "", _caption(row), picture) for row, picture in zip(rows, shown, strict=True)}
+    return {row["item_id"]: Card(row["item_id"], row["title"] or "", caption(row), picture) for row, picture in zip(rows, shown, strict=True)}
 
 
-def _caption(row: Mapping[str, Any] | Row) -> str:
+def caption(row: Mapping[str, Any] | Row) -> str:
+    """Brand and last level of the category."""
     leaf = (row["category"] or "").rpartition(">")[2].strip()
     return " · ".join(part for part in (row["brand"], leaf) if part)
 

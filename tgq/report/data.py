@@ -112,6 +112,16 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Crops:
+    """What became of the pictures of embedded items."""
+
+    detector: str  # in words
+    cropped: int
+    kept_whole: Mapping[str, int]  # by reason
+    pairs: Sequence[tuple[Card, Card]] = ()  # pictures and their crops; the score of a crop is the detector's
+
+
+@dataclass(frozen=True)
 class Quarantined:
     """A quarantined input."""
 
@@ -143,6 +153,7 @@ class Report:
     trend: Sequence[Night] = ()
     slices: Mapping[str, Sequence[SliceRow]] = field(default_factory=dict)  # column -> rows, of the headline
     search: Search | None = None
+    crops: Crops | None = None
     histograms: Sequence[Histogram] = ()
     shards: Sequence[Mapping[str, Any]] = ()
     shards_left_out: int = 0

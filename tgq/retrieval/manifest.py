@@ -41,10 +41,14 @@ class Manifest:
     tables: Mapping[str, int] = field(default_factory=dict)  # Delta version of each table that it was built from
     shards: tuple[ShardFile, ...] = ()
     previous: str | None = None  # the current generation at the time of building
+    grounding: Mapping[str, Any] | None = None  # how pictures were cropped: `enrich.grounding` and the detector's `identity`; None: they were not
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
-        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1, sort_keys=True)
+        fields = {"format": FORMAT, **dataclasses.asdict(self)}
+        if self.grounding is None:
+            del fields["grounding"]  # as in manifests of earlier versions
+        return json.dumps(fields, indent=1, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
@@ -228,6 +232,8 @@ def _check_values(manifest: Manifest) -> None:
         raise ValueError("a run, a model, a table or the previous generation has no valid name")
     if not isinstance(manifest.encoder, str) or not isinstance(manifest.created_at, str):
         raise ValueError("encoder or created_at is no text")
+    if manifest.grounding is not None and not isinstance(manifest.grounding, dict):
+        raise ValueError("grounding is no group of settings")
     if not all(map(_is_count, manifest.tables.values())):
         raise ValueError("a table's version is no number")
     for shard in manifest.shards:

@@ -1,4 +1,4 @@
-"""Settings of the enrich step, which changes what the encoder reads before it reads it."""
+"""Settings of enrichment, which changes what the encoder reads before it reads it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from tgq.settings.section import Positive, Section, need_networks
+from tgq.settings.section import Positive, Section, Share, need_networks
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -72,8 +72,20 @@ class TextSettings(Section):
         return self
 
 
+class GroundingSettings(Section):
+    """Visual grounding: each picture is cropped to its product before it is embedded. Off while no detector is set."""
+
+    # none; anchor: the encoder's own attention; saliency, or an ONNX file: what stands out; a folder or hub name: a zero-shot object detector
+    detector: str = "none"
+    phrases: str | None = None  # YAML file, category: what a zero-shot detector looks for; null: the last level of the category
+    threshold: Share | None = None  # lowest score of a box that is used, else the picture is kept whole; null: 0.3 zero-shot, 0.6 saliency, 0.2 anchor
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the box's width and height that is added on each side
+    batch_pictures: Positive = 4  # in a pass of a zero-shot detector
+
+
 class EnrichSettings(Section):
-    """What is done with items between validation and embedding. Off by default."""
+    """What is done with items before the encoder reads them. Off by default."""
 
     on_failure: Literal["continue", "stop"] = "continue"  # if a language model's endpoint is down: embed the items as they are, or end the night
     text: TextSettings = TextSettings()
+    grounding: GroundingSettings = GroundingSettings()

@@ -19,7 +19,7 @@ def search(
     warehouse: WarehousePath = None, profiles: Profiles = None, sets: Sets = None,
     item: Annotated[str | None, typer.Option(help="Query: the id of a published item.")] = None,
     text: Annotated[str | None, typer.Option(help="Query: a text.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Query: a picture file.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Query: a picture file; cropped as the published ones were, to what --category names.")] = None,
     category: Annotated[str | None, typer.Option(help="Search only this category and those below it, e.g. 'Women > Tops'.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of hits.")] = 10,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="With --text: fuse the ranking by vectors with one by the words of titles and brands.")] = False,

@@ -30,6 +30,8 @@ def nightly(
     """Run the whole pipeline: ingest, validate, enrich if it is enabled, embed, index, neighbors, evaluate, publish if the gate passes, report.
 
     Example: tgq nightly --catalog demo --warehouse warehouse --summary night.json
+
+    Example: tgq nightly --catalog demo --set enrich.grounding.detector=anchor
     """
     loaded = settings_of(profiles, _accepting(sets, accept_catalog_change), catalog, warehouse)
     need_catalog(loaded)

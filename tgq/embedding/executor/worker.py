@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pyspark import TaskContext
 
 from tgq.catalog.reading.location import fetch_options
+from tgq.grounding.policy import Policy
 from tgq.images.decode import ImageLimits
 from tgq.images.permitted import FetchOptions
 from tgq.settings.sections import Settings
@@ -26,6 +27,7 @@ class EmbedWorker:
     limits: ImageLimits
     compiled: bool = False
     output_tower_features: bool = False
+    grounding: Policy | None = None  # grounds rows with a phrase
 
     @classmethod
     def of(cls, settings: Settings, model_folder: str, catalog_folder: str | None) -> EmbedWorker:
@@ -57,7 +59,16 @@ class EmbedWorker:
             limits=self.limits,
             output_tower_features=self.output_tower_features,
         )
-        return EmbeddingEngine(self.encoder(), Fetcher(self.fetch).read, options)
+        return EmbeddingEngine(self.encoder(), Fetcher(self.fetch).read, options, self.grounder(cores))
+
+    def grounder(self, threads: int):
+        """The grounder with its detector, which is loaded once per process; None without grounding."""
+        if self.grounding is None:
+            return None
+        from tgq.grounding.opening import open_detector
+        from tgq.inference.grounder import Grounder
+
+        return Grounder(open_detector(self.grounding, self.encoder(), threads), self.grounding.threshold, self.grounding.margin)
 
     def encoder(self):
         """The encoder on the task's device, loaded once per process."""

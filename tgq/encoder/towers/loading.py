@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,11 +13,11 @@ from tgq.encoder.towers import hub
 from tgq.errors import ModelError
 
 
-def load_model(folder: Path, kind: Literal["AutoModel", "AutoModelForCausalLM"] = "AutoModel", dtype: torch.dtype = torch.float32) -> Any:
+def load_model(folder: Path, kind: str = "AutoModel", dtype: torch.dtype = torch.float32) -> Any:
     """The model of a transformers checkpoint, from its safetensors weights.
 
     Args:
-        kind: the class of transformers that chooses the model; `AutoModelForCausalLM` for one that writes text.
+        kind: name of the class of transformers that chooses the model's own class.
 
     Raises:
         ModelError: the checkpoint cannot be loaded, or lacks some of the model's weights.
