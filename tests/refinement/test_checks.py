@@ -1,7 +1,7 @@
 """What a language model may not write, and how its answers are read."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgq.refinement.answers import AnswerError, critique_of, title_of
@@ -43,6 +43,7 @@ def test_words_of_a_script_without_spaces_must_stand_in_the_texts():
     assert flaw_of("白色丝绸T恤", item, 50).reason == "invented_brand"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_a_title_made_of_the_items_own_words_has_no_invented_part(title, brand):
     flaw = flaw_of(f"{title} {brand}", ItemText(f"{title} {brand}"), 1000)

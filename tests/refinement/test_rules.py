@@ -4,7 +4,7 @@ import html
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tgq.encoder.text import normalise
@@ -64,12 +64,14 @@ TITLES = st.one_of(st.text(max_size=60), st.lists(NOISE, max_size=12).map(" ".jo
 ITEMS = st.builds(ItemText, TITLES, brand=st.sampled_from(["", "ACME", "Bora Bora", "Émile"]), category=st.sampled_from(["", "Shoes", "Home > Mugs"]))
 
 
+@settings(deadline=None)
 @given(ITEMS)
 def test_refining_twice_changes_nothing_more(item):
     once = refined_title(item)
     assert refined_title(ItemText(once, item.brand, item.category, item.attributes)) == once
 
 
+@settings(deadline=None)
 @given(ITEMS)
 def test_no_word_and_no_number_is_invented(item):
     def parts(*texts):
@@ -81,6 +83,7 @@ def test_no_word_and_no_number_is_invented(item):
     assert numbers_of(refined) <= numbers_of(item.title) | numbers_of(normalise(item.title)) | numbers_of(html.unescape(item.title))
 
 
+@settings(deadline=None)
 @given(ITEMS)
 def test_a_title_with_a_word_keeps_one_and_grows_only_by_spaces_before_units(item):
     refined = refined_title(item)
