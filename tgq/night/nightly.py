@@ -81,6 +81,7 @@ class Nightly:
             for name in names:
                 if name == "report":
                     continue
+                self.night.lock.need()
                 self.night.progress.say(name.replace("_", " "))
                 if name == "publish":
                     check_accounting(self.summary())

@@ -7,6 +7,7 @@ an object only after its upload is complete.
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -52,32 +53,28 @@ class Files:
             WarehouseError: the local disk is full, or the file is not writable.
         """
         target = self.resolve(path)
-        if not isinstance(self.fs, LocalFileSystem):
+        if isinstance(self.fs, LocalFileSystem):
+            _place(target, data, os.replace)
+        else:
             self.fs.pipe_file(target, bytes(data))
-            return
-        folder = os.path.dirname(target)
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write a file atomically if there is none; of several processes that create it at once, one does. Returns whether this one did.
+
+        An object store must know conditional writes, as those of Amazon, Google and Microsoft do.
+
+        Raises:
+            WarehouseError: the local disk is full, or the file is not writable.
+        """
+        target = self.resolve(path)
         try:
-            os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(folder, TEMPORARY + uuid.uuid4().hex)
-            try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                if os.path.exists(temporary):
-                    os.remove(temporary)
-                raise
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise WarehouseError(
-                f"cannot write {target} ({error.strerror})", "free disk space or correct its permissions"
-            ) from error
+            if isinstance(self.fs, LocalFileSystem):
+                _place(target, data, os.link)
+            else:
+                self.fs.pipe_file(target, bytes(data), mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def size(self, path: str) -> int | None:
         """Size in bytes; None if the file does not exist."""
@@ -103,6 +100,32 @@ class Files:
             self.fs.rm(self.resolve(path), recursive=True)
         except FileNotFoundError:
             pass
+
+
+def _place(target: str, data: bytes | memoryview, place: Callable[[str, str], None]) -> None:
+    """Write a local file under a temporary name beside `target`, and give it its own by `place`, which may raise FileExistsError."""
+    folder = os.path.dirname(target)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, TEMPORARY + uuid.uuid4().hex)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place(temporary, target)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and place is os.link:
+            raise
+        raise WarehouseError(f"cannot write {target} ({error.strerror})", "free disk space or correct its permissions") from error
 
 
 def sha256(data: bytes | memoryview) -> str:
