@@ -1,5 +1,6 @@
 """The lease of a warehouse: of several processes one holds it, a killed one loses it, and one that was followed notices before it publishes."""
 
+import errno
 import json
 import os
 import signal
@@ -167,6 +168,39 @@ def test_a_store_that_overwrites_is_refused():
     fsspec.register_implementation("overwriting", Overwriting, clobber=True)
     with pytest.raises(WarehouseError, match="replaces a file that it was told to create, .*: set warehouse.lock to none"):
         with lease("overwriting://bucket/tgq", LONG):
+            pass
+
+
+class Forgetful(MemoryFileSystem):
+    """A store whose answer to a write is lost, so that its client repeats it and is told that the file is there."""
+
+    protocol = "forgetful"
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        super().pipe_file(path, value, mode=mode, **kwargs)
+        if mode == "create":
+            raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold")
+
+
+def test_a_claim_whose_answer_was_lost_is_one_s_own():
+    fsspec.register_implementation("forgetful", Forgetful, clobber=True)
+    with lease("forgetful://bucket/tgq", LONG) as held:
+        held.need()
+
+
+class Failing(MemoryFileSystem):
+    """A store that writes nothing."""
+
+    protocol = "failing"
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        raise OSError(errno.EIO, "Please try again")
+
+
+def test_a_store_that_fails_is_no_other_process():
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    with pytest.raises(OSError, match="Please try again"):
+        with lease("failing://bucket/tgq", LONG):
             pass
 
 

@@ -16,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tgq.errors import WarehouseError
 
 TEMPORARY = ".tmp-"
+CREATE_TRIES = 3
 
 
 class Files:
@@ -61,20 +62,30 @@ class Files:
     def create(self, path: str, data: bytes | memoryview) -> bool:
         """Write a file atomically if there is none; of several processes that create it at once, one does. Returns whether this one did.
 
-        An object store must know conditional writes, as those of Amazon, Google and Microsoft do.
+        An object store must know conditional writes, as those of Amazon, Google and Microsoft do. If its answer to a write is lost and its client
+        repeats it, this says that the file was there: the caller can read whose it is.
 
         Raises:
             WarehouseError: the local disk is full, or the file is not writable.
         """
         target = self.resolve(path)
-        try:
-            if isinstance(self.fs, LocalFileSystem):
+        if isinstance(self.fs, LocalFileSystem):
+            try:
                 _place(target, data, os.link)
-            else:
+            except FileExistsError:
+                return False
+            return True
+        for attempt in range(CREATE_TRIES):
+            try:
                 self.fs.pipe_file(target, bytes(data), mode="create")
-        except FileExistsError:
-            return False
-        return True
+                return True
+            except OSError as error:  # stores word a condition that was not met in different ways, and a conflict of two writers in others
+                self.fs.invalidate_cache()
+                if isinstance(error, FileExistsError) or self.size(path) is not None:
+                    return False
+                if attempt == CREATE_TRIES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def size(self, path: str) -> int | None:
         """Size in bytes; None if the file does not exist."""

@@ -122,7 +122,7 @@ def _take(root: str, seconds: float) -> Claim:
         _need_ended(root, files, before)
     now = datetime.now(timezone.utc)
     mine = Claim(number, uuid.uuid4().hex, os.getpid(), socket.gethostname(), f"{now:%Y-%m-%d %H:%M:%S} UTC", seconds, 0, now.timestamp())
-    if not files.create(_path(number), _bytes(mine)):
+    if not files.create(_path(number), _bytes(mine)) and _read(files, number) != mine:
         raise _in_use(root, _newest(files, _numbers(files)))
     if files.create(_path(number), _bytes(mine)):
         raise WarehouseError(
