@@ -90,8 +90,8 @@ test-wheel: setup
 	@PYTHON=$(VENV)/bin/python .ci/test-wheel
 
 # Airflow pins many packages, so it has its own environment
-test-airflow: .venv-airflow/.installed
-	@.venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
+test-airflow: setup .venv-airflow/.installed
+	@TGQ_VENV=$(VENV) .venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
 
 .venv-airflow/.installed: setup.py
 	@$(PYTHON) -m venv .venv-airflow
