@@ -14,7 +14,7 @@ OPTIONS ?=
 WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow bench-peers setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow airflow-demo bench-peers setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -90,8 +90,12 @@ test-wheel: setup
 	@PYTHON=$(VENV)/bin/python .ci/test-wheel
 
 # Airflow pins many packages, so it has its own environment
-test-airflow: .venv-airflow/.installed
-	@.venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
+test-airflow: setup .venv-airflow/.installed
+	@TGQ_VENV=$(VENV) .venv-airflow/bin/python -m pytest -q --confcutdir=airflow_dags airflow_dags/tests
+
+# nights under a real Airflow and a Spark cluster of one worker, in build/airflow-demo: published, refused, killed, cleared, backfilled
+airflow-demo: setup .venv-airflow/.installed
+	@.venv-airflow/bin/python airflow_dags/demo/run.py --tgq $(VENV) --airflow .venv-airflow --folder build/airflow-demo $(OPTIONS)
 
 .venv-airflow/.installed: setup.py
 	@$(PYTHON) -m venv .venv-airflow

@@ -53,7 +53,7 @@ setup(
         "typer>=0.16,<1",
         "rich>=13,<16",
         "jinja2>=3.1,<4",
-        "fsspec>=2024.6",
+        "fsspec>=2024.12",  # writes only if there is no file, for the lease of a warehouse
         "requests>=2.31,<3",
         "urllib3>=2.6,<3",  # unpacks compressed answers in parts; earlier ones at once, whatever their size
         "defusedxml>=0.7,<1",
@@ -74,8 +74,8 @@ setup(
         "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8"],  # `tgq export-query-tower`; 1.23 is the last onnxruntime for Python 3.10
         "saliency": ["onnxruntime>=1.23,<2"],  # enrich.grounding.detector=saliency; its model is a package of its own, see docs/how-to/grounding.md
         "lance": ["pylance>=14,<15"],
-        "s3": ["s3fs>=2024.6"],
-        "gcs": ["gcsfs>=2024.6"],
+        "s3": ["s3fs>=2024.12"],
+        "gcs": ["gcsfs>=2024.12"],
     },
     entry_points={"console_scripts": ["tgq=tgq.cli.app:main"]},
 )

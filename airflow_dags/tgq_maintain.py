@@ -1,6 +1,6 @@
 """The weekly upkeep DAG: one spark-submit of `tgq maintain`.
 
-It reads the Variables tgq_warehouse, tgq_project, tgq_profile and tgq_packages, as the nightly DAG does. While a night runs, the warehouse is
+It reads the Variables tgq_warehouse, tgq_project, tgq_profile, tgq_jars and tgq_packages, as the nightly DAG does. While a night runs, the warehouse is
 locked; the task is then tried again.
 """
 
@@ -10,8 +10,7 @@ from datetime import datetime, timedelta, timezone
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 from airflow.sdk import DAG
-
-DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
+from tgq_check import DELTA
 
 with DAG(
     dag_id="tgq_maintain",
@@ -28,6 +27,8 @@ with DAG(
         task_id="maintain",
         name="tgq-maintain-{{ ds_nodash }}",
         application="{{ var.value.tgq_project }}/jobs/maintain.py",
-        packages=f"{{{{ var.value.get('tgq_packages', '{DELTA}') }}}}",
+        jars="{{ var.value.get('tgq_jars', '') }}",
+        packages=f"{{{{ var.value.get('tgq_packages', '' if var.value.get('tgq_jars', '') else '{DELTA}') }}}}",
+        conf={"spark.driver.defaultJavaOptions": "-Dlog4j2.configurationFile=file:{{ var.value.tgq_project }}/jobs/log4j2.properties"},
         application_args=["--conf", "{{ var.value.get('tgq_profile', 'cluster') }}", "--warehouse", "{{ var.value.tgq_warehouse }}"],
     )

@@ -34,12 +34,14 @@ def test_the_dag_uses_existing_jobs_and_options():
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "step"]
     common = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "step")
     shared = options(common)
-    assert len(calls) == 10 and {"--run-id", "--warehouse", "--conf", "--catalog"} <= shared
+    named = {node.targets[0].id: options(node.value) for node in tree.body if isinstance(node, ast.Assign)}  # options that several steps have
+    assert len(calls) == 11 and {"--run-id", "--warehouse", "--conf", "--catalog"} <= shared
     for call in calls:
         job = call.args[1].value
         command = typer.main.get_command(app).commands[command_of(job)]
         known = {name for parameter in command.params for name in parameter.opts}
-        assert shared | options(call) <= known, job
+        starred = {name for n in ast.walk(call) if isinstance(n, ast.Starred) and n.value.id in named for name in named[n.value.id]}
+        assert shared | options(call) | starred <= known, job
 
 
 def options(node: ast.AST) -> set[str]:

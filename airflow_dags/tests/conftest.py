@@ -24,6 +24,16 @@ os.environ |= {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW_CONN_SPARK_DEFAULT": '{"conn_type": "spark", "host": "local[2]", "extra": {"spark-binary": "spark-submit"}}',
 }
+sys.path.append(str(DAGS))  # as Airflow does with its DAG folder
+
+
+@pytest.fixture(scope="session")
+def worker():
+    """The environment of an Airflow worker with all that a night needs: tgq's environment beside Airflow's own."""
+    tgq = Path(os.path.abspath(os.environ.get("TGQ_VENV", DAGS.parent / ".venv")), "bin")
+    assert (tgq / "spark-submit").is_file(), f"there is no spark-submit in {tgq}: set TGQ_VENV to an environment with tgq, as `make test-airflow` does"
+    home = subprocess.run([tgq / "python", "-c", "import pyspark; print(pyspark.__path__[0])"], check=True, capture_output=True, text=True).stdout.strip()
+    return dict(os.environ) | {"SPARK_HOME": home, "PYSPARK_PYTHON": str(tgq / "python"), "PATH": f"{Path(sys.executable).parent}:{tgq}:{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="session")

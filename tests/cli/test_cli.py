@@ -10,6 +10,7 @@ import torch
 from tgq.cli import app as cli
 from tgq.demo.catalog import draw_catalog
 from tgq.encoder.tiny import write_tiny_encoder
+from tgq.errors import GateError
 from tgq.query_tower.config import FOLDER, QueryTowerConfig
 from tgq.query_tower.tower import QueryTower
 from tgq.registry.champion import Promotion, encoder_name, read_history, store_encoder, write_history
@@ -122,6 +123,17 @@ def test_without_java_the_first_line_says_so(run, shop, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", "/nowhere")
     code, _, text = run("nightly", "--catalog", str(shop), "--warehouse", "w")
     assert code == 1 and text.startswith("tgq: no Java found") and "openjdk-17" in text
+
+
+@pytest.mark.parametrize("command", ["nightly", "evaluate"])
+def test_a_refused_night_is_a_failure_unless_it_should_not_be(run, shop, monkeypatch, command):
+    def refused(*args):
+        raise GateError("the quality gate refused this night: hit_rate@10 fell", "the last good generation stays published")
+
+    monkeypatch.setattr("tgq.cli.commands.nightly.run_steps", refused)
+    told = [run(command, "--catalog", str(shop), "--warehouse", "w", *options) for options in ((), ("--no-fail",))]
+    assert [code for code, _, _ in told] == [3, 0]
+    assert all(text.startswith("tgq: the quality gate refused this night: hit_rate@10 fell") for _, _, text in told)
 
 
 def test_a_warehouse_in_use_names_its_holder(run, shop, tmp_path):

@@ -49,6 +49,7 @@ def publish_index(night: Night, versions: Mapping[str, int]) -> Manifest:
         number += 1
     if current != wanted:
         _write_rows(night, wanted)
+        night.lock.need()  # renewed here, a lease lasts until the manifest is written
         manifest.publish(root, wanted)
     manifest.collect_garbage(root, night.settings.index.keep_generations)
     return wanted

@@ -91,6 +91,7 @@ class Nightly:
                     if not whole:
                         self.night.progress.say("nothing to enrich: enrich.text.refiner is none")
                     continue
+                self.night.lock.need()
                 self.night.progress.say(name.replace("_", " "))
                 if name == "publish":
                     check_accounting(self.summary())

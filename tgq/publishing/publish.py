@@ -20,6 +20,7 @@ def publish(night: Night) -> StepResult:
 
     Raises:
         GateError: the gate refused, and nothing was touched.
+        LockedError: this process has lost its lease of the warehouse.
         UsageError: a step of this run is missing, or was run again on another pool than the gate judged.
     """
     verdict = read_verdict(night)
@@ -30,6 +31,7 @@ def publish(night: Night) -> StepResult:
         found = f"shards, neighbours and verdict of run {night.run_id} are of different pools"
         raise UsageError(found, "run index, neighbors and evaluate of this run again, with nothing in between")
     warehouse = night.warehouse
+    night.lock.need()
     neighbors.publish_neighbors(night)
     tables = {name: shards["versions"][name] for name in ("catalog_items", "item_embeddings")}  # the versions that the gate judged
     versions = tables | warehouse.versions("item_neighbors")

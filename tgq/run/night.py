@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 from tgq.registry.selection import model_folder
 from tgq.run.progress import Progress, Silent
 from tgq.settings.sections import Settings
+from tgq.storage.lock import Kept, Lock
 from tgq.storage.warehouse import Warehouse
 
 RUN_STEP = "nightly"  # step name of the run's own row in `pipeline_runs`
@@ -47,6 +48,7 @@ class Night:
     run_id: str
     started_at: datetime
     progress: Progress = field(default_factory=Silent)
+    lock: Lock = field(default_factory=Kept)  # of the warehouse
 
     def staging(self, *parts: str) -> str:
         """A path in the run's staging folder, which every executor can reach. The folder is removed after the run."""

@@ -24,7 +24,7 @@ from tgq.settings.sections import Settings
 from tgq.spark.session import open_session
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
-from tgq.storage.lock import warehouse_lock
+from tgq.storage.lock import Kept, Lock, warehouse_lock
 from tgq.storage.paths import absolute, ensure_writable
 from tgq.storage.warehouse import Warehouse
 
@@ -47,7 +47,7 @@ def check_run_id(run_id: str | None) -> None:
 
 
 def open_night(
-    spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, begins: bool = True
+    spark: SparkSession, settings: Settings, run_id: str | None = None, progress: Progress | None = None, begins: bool = True, lock: Lock | None = None
 ) -> Night:
     """Open the warehouse, then continue a run or begin one.
 
@@ -59,12 +59,13 @@ def open_night(
         run_id: continue the run with this id in any state, or begin it. A scheduler passes the same id to every step.
         begins: whether this process runs the first step. If so and without `run_id`, an interrupted run of the same configuration
             is continued, or a new one begins. Otherwise the latest run is joined, with its catalog.
+        lock: of the warehouse, which the caller holds; None: nobody else writes.
 
     Raises:
         UsageError: the run id is not valid, or there is no run to join.
     """
     warehouse = Warehouse(spark, settings.warehouse)
-    progress = progress or Silent()
+    progress, lock = progress or Silent(), lock or Kept()
     now = datetime.now(timezone.utc)
     check_run_id(run_id)
     chosen = with_encoder(settings, champion_of(settings))
@@ -79,10 +80,10 @@ def open_night(
             settings = with_encoder(settings, json.loads(found["detail"]).get("encoder") or DEFAULT)
         if begins and run_id is None:
             progress.say(f"continuing the interrupted run {found['run_id']}")
-        return Night(spark, settings, warehouse, found["run_id"], found["started_at"], progress)
+        return Night(spark, settings, warehouse, found["run_id"], found["started_at"], progress, lock)
     if not begins and run_id is None:
         raise UsageError(f"there is no run in {warehouse.root}", "begin one with `tgq ingest` or `tgq nightly`")
-    night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress)
+    night = Night(spark, chosen, warehouse, run_id or new_run_id(now), now, progress, lock)
     catalog = settings.catalog.path and absolute(settings.catalog.path)  # a later step may have another working directory
     record(night, RUN_STEP, "running", now, None, StepResult(figures={"catalog": catalog and masked(catalog), "encoder": chosen.encoder.path}))
     sweep_staging(night)
@@ -133,10 +134,10 @@ def held_night(
     check_run_id(run_id)
     root = absolute(settings.warehouse.path)
     ensure_writable(root)
-    with warehouse_lock(root):
+    with warehouse_lock(settings.warehouse) as lock:
         with importing(*imports):
             spark = open_session(settings)
         try:
-            yield open_night(spark, settings, run_id, progress, begins)
+            yield open_night(spark, settings, run_id, progress, begins, lock)
         finally:
             spark.stop()

@@ -21,7 +21,7 @@ from tgq.settings.sections import Settings
 
 def config_digest(settings: Settings) -> str:
     """A hash of every setting that can change a result, 16 hex digits."""
-    ignored = ("spark.", "report.", "tracking.", "promote.", "embed.", "features.", "maintain.")
+    ignored = ("spark.", "warehouse.lock", "warehouse.lease_seconds", "report.", "tracking.", "promote.", "embed.", "features.", "maintain.")
     relevant = {k: v for k, v in flat(settings).items() if not k.startswith(ignored) or k == "embed.retry_quarantined"}
     return hashlib.sha256(json.dumps(relevant, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

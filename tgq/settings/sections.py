@@ -15,6 +15,14 @@ class WarehouseSettings(Section):
 
     path: str = "warehouse"  # folder or URI
     metastore_schema: str | None = None  # schema that registers the tables; null: tables are found by their folder
+    lock: Literal["auto", "file", "lease", "none"] = "auto"  # auto: file in a folder, lease on an object store; none: the scheduler keeps nights apart
+    lease_seconds: Annotated[float, Field(gt=0)] = 120.0  # a process that has not renewed its lease for so long may lose it; it renews six times in this time
+
+    @model_validator(mode="after")
+    def _lockable(self) -> WarehouseSettings:
+        if self.lock == "file" and "://" in self.path and not self.path.startswith("file:"):
+            raise ValueError(f"warehouse.lock: 'file' needs a folder, but warehouse.path is '{self.path}'")
+        return self
 
 
 class SparkSettings(Section):

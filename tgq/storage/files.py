@@ -7,6 +7,7 @@ an object only after its upload is complete.
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
@@ -15,6 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tgq.errors import WarehouseError
 
 TEMPORARY = ".tmp-"
+CREATE_TRIES = 3
 
 
 class Files:
@@ -52,32 +54,38 @@ class Files:
             WarehouseError: the local disk is full, or the file is not writable.
         """
         target = self.resolve(path)
-        if not isinstance(self.fs, LocalFileSystem):
+        if isinstance(self.fs, LocalFileSystem):
+            _place(target, data, os.replace)
+        else:
             self.fs.pipe_file(target, bytes(data))
-            return
-        folder = os.path.dirname(target)
-        try:
-            os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(folder, TEMPORARY + uuid.uuid4().hex)
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write a file atomically if there is none; of several processes that create it at once, one does. Returns whether this one did.
+
+        An object store must know conditional writes, as those of Amazon, Google and Microsoft do. If its answer to a write is lost and its client
+        repeats it, this says that the file was there: the caller can read whose it is.
+
+        Raises:
+            WarehouseError: the local disk is full, or the file is not writable.
+        """
+        target = self.resolve(path)
+        if isinstance(self.fs, LocalFileSystem):
             try:
-                with open(temporary, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                if os.path.exists(temporary):
-                    os.remove(temporary)
-                raise
-            handle = os.open(folder, os.O_RDONLY)
+                _place(target, data, os.link)
+            except FileExistsError:
+                return False
+            return True
+        for attempt in range(CREATE_TRIES):
             try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise WarehouseError(
-                f"cannot write {target} ({error.strerror})", "free disk space or correct its permissions"
-            ) from error
+                self.fs.pipe_file(target, bytes(data), mode="create")
+                return True
+            except OSError as error:  # stores word a condition that was not met in different ways, and a conflict of two writers in others
+                self.fs.invalidate_cache()
+                if isinstance(error, FileExistsError) or self.size(path) is not None:
+                    return False
+                if attempt == CREATE_TRIES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def size(self, path: str) -> int | None:
         """Size in bytes; None if the file does not exist."""
@@ -103,6 +111,32 @@ class Files:
             self.fs.rm(self.resolve(path), recursive=True)
         except FileNotFoundError:
             pass
+
+
+def _place(target: str, data: bytes | memoryview, place: Callable[[str, str], None]) -> None:
+    """Write a local file under a temporary name beside `target`, and give it its own by `place`, which may raise FileExistsError."""
+    folder = os.path.dirname(target)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, TEMPORARY + uuid.uuid4().hex)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place(temporary, target)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if isinstance(error, FileExistsError) and place is os.link:
+            raise
+        raise WarehouseError(f"cannot write {target} ({error.strerror})", "free disk space or correct its permissions") from error
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -183,7 +183,7 @@ def read_source(
     if source.scratch:
         Path(settings.warehouse.path).mkdir(parents=True, exist_ok=True)
     warehouse = Warehouse(spark, settings.warehouse, create=source.scratch)
-    with warehouse_lock(warehouse.root):
+    with warehouse_lock(settings.warehouse):
         night = Night(spark, settings, warehouse, f"train-{run_id}", datetime.now(timezone.utc), progress)
         if source.scratch:
             ingest(night)

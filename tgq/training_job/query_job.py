@@ -84,7 +84,7 @@ def train_query_tower(
         raise UsageError(f"{out} already holds an encoder", "name another folder")
     warehouse = Warehouse(spark, settings.warehouse, create=False)
     now = datetime.now(timezone.utc)
-    with warehouse_lock(warehouse.root):
+    with warehouse_lock(settings.warehouse):
         night = Night(spark, settings, warehouse, f"train-queries-{new_run_id(now)}", now, progress)
         folder = Path(local_folder(night.model_folder))
         need_query_tower(night.model_folder)  # the present one finds the hard negatives

@@ -118,7 +118,6 @@ def robustness(
     from tgq.robustness.measure import Plan, measure
     from tgq.spark.session import open_session
     from tgq.storage.lock import warehouse_lock
-    from tgq.storage.paths import absolute
 
     settings = settings_of(profiles, sets, catalog, warehouse).settings
     plan = Plan.of(settings, nuisance or (), items, seed)
@@ -126,7 +125,7 @@ def robustness(
         for line in plan.lines():
             out.print(line, markup=False, soft_wrap=True)
         return
-    with warehouse_lock(absolute(settings.warehouse.path)):
+    with warehouse_lock(settings.warehouse):
         spark = open_session(settings)
         try:
             report = measure(spark, settings, plan, ConsoleProgress(err))

@@ -49,9 +49,11 @@ def index_rollback(
     from tgq.storage.warehouse import Warehouse
 
     settings = settings_of(profiles, sets, None, warehouse).settings
-    with warehouse_lock(need_warehouse(settings)):
+    need_warehouse(settings)
+    with warehouse_lock(settings.warehouse) as lock:
         spark = open_session(settings)
         try:
+            lock.need()
             generation = rollback(Warehouse(spark, settings.warehouse, create=False), to)
         finally:
             spark.stop()

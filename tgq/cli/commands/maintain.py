@@ -30,7 +30,8 @@ def maintain(
     from tgq.upkeep.maintain import maintain as remove
 
     settings = settings_of(profiles, sets, None, warehouse).settings
-    with warehouse_lock(need_warehouse(settings)):
+    need_warehouse(settings)
+    with warehouse_lock(settings.warehouse):
         spark = open_session(settings)
         try:
             done = remove(spark, settings, dry_run, ConsoleProgress(err))

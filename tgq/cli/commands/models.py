@@ -141,7 +141,7 @@ def rollback_model(
     settings = settings_of(profiles, sets, None, warehouse).settings
     promotion.need_champion(settings)
     root = need_warehouse(settings)
-    with warehouse_lock(root):
+    with warehouse_lock(settings.warehouse):
         before = read_history(root).champion
         name = promotion.rollback_model(settings, to)
     out.print(f"the champion is now {name}; {promotion.effect_of(root, before.name if before else name, name)}", soft_wrap=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -19,12 +20,13 @@ AcceptChange = Annotated[
         help="Publish although more items vanished or more rows are quarantined than gate.catalog_change allows; the verdict records it.",
     ),
 ]
+NoFail = Annotated[bool, typer.Option("--no-fail", help="Exit 0 even if the gate refuses; gate.passed in the summary holds the verdict.")]
 
 
 @commands.command()
 def nightly(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
-    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False,
+    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False, no_fail: NoFail = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the machine and the catalog and print what would run; write nothing.")] = False,
 ) -> None:  # fmt: skip
     """Run the whole pipeline: ingest, validate, enrich if it is enabled, embed, index, neighbors, evaluate, publish if the gate passes, report.
@@ -44,12 +46,24 @@ def nightly(
         return
     from tgq.night.nightly import STEPS
 
-    run_steps(loaded, list(STEPS), run_id, summary)
+    with _refusal_printed(no_fail):
+        run_steps(loaded, list(STEPS), run_id, summary)
 
 
 def _accepting(sets: Sequence[str] | None, accept: bool) -> list[str]:
     """The overrides, with `--accept-catalog-change` as the setting that it is short for."""
     return [*(sets or ()), *(["gate.catalog_change.accept=true"] if accept else ())]
+
+
+@contextlib.contextmanager
+def _refusal_printed(no_fail: bool) -> Iterator[None]:
+    """With `no_fail`, a refusal by the gate is printed and is no error."""
+    try:
+        yield
+    except GateError as e:
+        if not no_fail:
+            raise
+        err.print(f"tgq: {e}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = False) -> None:
@@ -80,17 +94,12 @@ _step("neighbors", "Find the exact nearest neighbours of every item. They are st
 @commands.command()
 def evaluate(
     profiles: Profiles = None, sets: Sets = None, catalog: Catalog = None, warehouse: WarehousePath = None,
-    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False,
-    no_fail: Annotated[bool, typer.Option("--no-fail", help="Exit 0 even if the gate refuses; gate.passed in the summary holds the verdict.")] = False,
+    run_id: RunId = None, summary: Summary = None, accept_catalog_change: AcceptChange = False, no_fail: NoFail = False,
 ) -> None:  # fmt: skip
     """Compute retrieval metrics on the full pool and the gate's verdict; exit 3 if it refuses."""
-    try:
-        loaded = settings_of(profiles, _accepting(sets, accept_catalog_change), catalog, warehouse)
+    loaded = settings_of(profiles, _accepting(sets, accept_catalog_change), catalog, warehouse)
+    with _refusal_printed(no_fail):
         run_steps(loaded, ["evaluate"], run_id, summary)
-    except GateError as e:
-        if not no_fail:
-            raise
-        err.print(f"tgq: {e}", style="yellow", markup=False, soft_wrap=True)
 
 
 _step("publish", "Publish the run's staged shards and neighbours, if the gate passed.", ["publish"])
