@@ -42,7 +42,7 @@ def sha(data: bytes | str) -> str:
     return hashlib.sha256(data if isinstance(data, bytes) else data.encode()).hexdigest()
 
 
-def item(n: int, folder, data: bytes | None, text: str, run: str) -> tuple:
+def item(n: int, folder, data: bytes | None, text: str, run: str, active: bool = True) -> tuple:
     uri = None
     if data is not None:
         path = folder / f"{sha(data)[:12]}.jpg"
@@ -51,7 +51,7 @@ def item(n: int, folder, data: bytes | None, text: str, run: str) -> tuple:
     now = datetime.now(timezone.utc)
     picture = sha(data) if data else None
     return (f"item-{n}", text, None, "Toys > Cars", {}, uri, len(data or b""), picture, text, text, f"g{n // 2}", None, {},
-            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, True, None, None, None, None)  # fmt: skip
+            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, active, None, None, None, None)  # fmt: skip
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_the_feature_cache_stays_within_its_budget(spark, tmp_path, model, catal
     after = cached_bytes(full)
     assert after.keys() <= {towers_of(other).vision, towers_of(other).text} and sum(after.values()) > 0, "features of other towers are deleted first"
 
-    put(full, [(*item(n, catalog, jpeg(n), f"toy {n}", full.run_id)[:-3], n >= 8, None, None) for n in range(12)])
+    put(full, [item(n, catalog, jpeg(n), f"toy {n}", full.run_id, active=n >= 8) for n in range(12)])
     tight = begin(spark, tmp_path, other, catalog, f"features.max_gb={0.5 * sum(after.values()) / 2**30}")
     assert shrink_cache(tight, towers_of(other)) >= 0
     left = tight.warehouse.read("tower_features").select("source_hash").distinct().count()
