@@ -66,7 +66,7 @@ def test_each_kind_of_detector_is_asked_in_its_way(tiny_encoder_dir, grounding_d
     assert list(asked.values()) == ["Tops", "", "red top | Women > Tops"]
     assert policy(tiny_encoder_dir, detector="anchor").phrase("Bags", "") is None
     assert policy(tiny_encoder_dir, detector=str(grounding_dino_dir)).phrase(None, "a text") is None
-    assert {policy(tiny_encoder_dir, detector=d).threshold for d in asked} == {0.3, 0.6, 0.2}
+    assert {policy(tiny_encoder_dir, detector=d).threshold for d in asked} == {0.3, 0.6, 0.15}
 
 
 def test_a_detector_that_is_not_there_is_a_named_error(tiny_encoder_dir, tmp_path):

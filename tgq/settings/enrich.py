@@ -78,7 +78,7 @@ class GroundingSettings(Section):
     # none; anchor: the encoder's own attention; saliency, or an ONNX file: what stands out; a folder or hub name: a zero-shot object detector
     detector: str = "none"
     phrases: str | None = None  # YAML file, category: what a zero-shot detector looks for; null: the last level of the category
-    threshold: Share | None = None  # lowest score of a box that is used, else the picture is kept whole; null: 0.3 zero-shot, 0.6 saliency, 0.2 anchor
+    threshold: Share | None = None  # lowest score of a box that is used, else the picture is kept whole; null: 0.3 zero-shot, 0.6 saliency, 0.15 anchor
     margin: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the box's width and height that is added on each side
     batch_pictures: Positive = 4  # in a pass of a zero-shot detector
 
