@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.training.config import TrainConfig
-from tgq.training.data.batches import Batch
+from tgq.training.data.batches import Batch, Chunk
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of
@@ -54,17 +56,18 @@ def embed(encoder: TGQFormer, rows: TrainingSet, casting: Casting | None = None,
         seed: of the scenes.
     """
     encoder.eval()
-    batch, device = _whole(rows, casting, seed), encoder.null_image.device
-    chunks = (batch.chunk(at).to(device).with_own_logits(encoder) for at in range(len(batch.sizes)))
+    device = encoder.null_image.device
+    chunks = (chunk.to(device).with_own_logits(encoder) for chunk in chunks_of(rows, casting, seed))
     return np.concatenate([encoder(chunk.features).embedding.cpu().numpy() for chunk in chunks])
 
 
-def _whole(rows: TrainingSet, casting: Casting | None, seed: int) -> Batch:
-    """All rows as one batch without pairs."""
+def chunks_of(rows: TrainingSet, casting: Casting | None, seed: int) -> Iterator[Chunk]:
+    """All rows in chunks, on CPU. Arguments as for `embed`."""
     items, none = np.arange(len(rows)), np.zeros(len(rows), bool)
     scene, cast = casting.draw(items, np.random.default_rng(seed)) if casting else (None, None)
-    return Batch(rows, np.zeros((len(rows), 0), np.float32), items, np.zeros(len(rows), int), items, none, none, np.zeros((0, 0), bool), np.zeros((0, 0), bool),
-                 None, CHUNK, scene, cast)  # fmt: skip
+    no_pairs = np.zeros((0, 0), bool)
+    batch = Batch(rows, np.zeros((len(rows), 0), np.float32), items, np.zeros(len(rows), int), items, none, none, no_pairs, no_pairs, None, CHUNK, scene, cast)
+    return (batch.chunk(at) for at in range(len(batch.sizes)))
 
 
 def teacher_embeddings(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:
