@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pyspark.sql import functions as F
 
 from tests.fixtures.endpoints import asked_item, is_evaluation
@@ -20,6 +21,7 @@ from tgq.errors import ConfigError, EnrichmentError
 from tgq.index.pool import pool_members
 from tgq.night.ingestion import ingest
 from tgq.night.nightly import Nightly
+from tgq.registry.grounding import policy_of
 from tgq.registry.loading import versions_of
 from tgq.run.records import run_step
 from tgq.training_job.query_sets import item_sample
@@ -105,6 +107,24 @@ def test_every_reader_sees_the_refined_titles_and_only_these_items_are_embedded_
     read = {i: rows.texts[at] for i, at in zip(rows.item.tolist(), rows.metadata_index[:, 0], strict=True)}
     assert read == {i: row["metadata_text"] for i, row in after.items()}
     assert not any(noise in text for text in rows.texts for noise in ("SHIPPING", "bag bag", "500GR")), "in no view of the metadata"
+
+
+def test_a_refined_item_keeps_the_version_of_its_pictures_crop(begin, tmp_path, grounding_dino_dir):
+    """Otherwise another threshold would not embed it again."""
+    write_catalog(tmp_path / "shop", NOISY, **{i: {"image_uri": f"{i}.png"} for i in "ac"})
+    for i, colour in (("a", "red"), ("c", "blue")):
+        Image.new("RGB", (40, 30), colour).save(tmp_path / "shop" / f"{i}.png")
+    catalog, seen = {"path": str(tmp_path / "shop"), "columns": {"group_id": "group_id", "image_uri": "image_uri", "image_bytes": None}}, {}
+    for number, threshold in enumerate((0.3, 0.4)):
+        grounding = {"detector": str(grounding_dino_dir), "threshold": threshold}
+        night = begin(f"night-{number}", enrich=RULES | {"grounding": grounding}, catalog=catalog)
+        enriched(night)
+        policy, seen[threshold] = policy_of(night.settings.enrich.grounding, night.model_folder), items(night)
+        for row in seen[threshold].values():
+            crop = policy.crop(row["category"], row["metadata_text"]) if row["image_hash"] else None
+            assert row["content_hash"] == content_hash(row["image_hash"], row["metadata_text"], row["encoder_title"], crop)
+    assert seen[0.4]["a"]["refined_title"] == CLEAN["a"] and {i for i, row in seen[0.4].items() if row["image_hash"]} == {"a", "c"}
+    assert {i for i in NOISY if seen[0.3][i]["content_hash"] != seen[0.4][i]["content_hash"]} == {"a", "c"}
 
 
 def test_a_second_night_does_nothing_and_a_third_only_what_changed(begin, tmp_path):
