@@ -32,7 +32,7 @@ from tgq.metrics.bootstrap import difference_interval, partial  # noqa: E402
 from tgq.training.data.dataset import TrainingSet  # noqa: E402
 from tgq.training.initialisation import initialise  # noqa: E402
 from tgq.training.loss.ranking import first_ranks  # noqa: E402
-from tgq.training.reliability import others  # noqa: E402
+from tgq.training.reliability import auc, others  # noqa: E402
 from tgq.training.trainer import TrainConfig  # noqa: E402
 from tgq.training.validation import embed  # noqa: E402
 
@@ -130,13 +130,6 @@ def gate_of(encoder: TGQFormer, rows: TrainingSet) -> np.ndarray:
     """`[R]`, the metadata gate's mean over channels."""
     parts = np.array_split(np.arange(len(rows)), max(1, len(rows) // 256))
     return np.concatenate([encoder(rows.features(part)).gate_metadata.mean(-1).numpy() for part in parts])
-
-
-def auc(right: np.ndarray, wrong: np.ndarray) -> float:
-    """Probability that a right item's gate is wider open than a wrong one's (Mann and Whitney 1947); ties count half."""
-    order = np.sort(wrong)
-    below, up_to = (np.searchsorted(order, right, side) for side in ("left", "right"))
-    return float((below + up_to).mean() / 2 / len(wrong))
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ def shop(tmp_path_factory):
         ("train out --catalog . --option lr=fast", 2, "--option lr=fast"),
         ("train out", 2, "no training data was named: give --warehouse FOLDER, or --catalog FOLDER"),
         ("train out --warehouse nowhere", 1, "no tgq tables in"),
+        ("calibrate out", 2, "no items to calibrate on were named: give --warehouse FOLDER, or --catalog FOLDER"),
+        ("calibrate out --warehouse nowhere", 1, "no tgq tables in"),
         ("train out --catalog . --launcher mpi", 2, "choose torchrun or spark"),
         ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
         ("promote candidate --warehouse nowhere", 1, "there is no warehouse"),

@@ -10,8 +10,9 @@ from tests.training.test_trainer import CONFIG, drawn
 from tgq.encoder.layers.fusion import Imputation
 from tgq.encoder.layers.reliability import Alignment
 from tgq.encoder.model import TGQFormer
+from tgq.errors import ModelError, SourceError
 from tgq.training.initialisation import initialise
-from tgq.training.reliability import fit_alignment, logistic_regression
+from tgq.training.reliability import auc, calibrated, fit_alignment, logistic_regression
 from tgq.training.validation import embed
 
 
@@ -82,6 +83,30 @@ def test_titles_do_not_count_where_none_were_learnt_from(encoder):
     assert encoder.reliability.with_title.tolist() == [0.0, *encoder.reliability.without_title.tolist()]
     titled = correlated(encoder)
     assert gates(encoder, titled).mean() > 0.85, "an item with a title is judged by its metadata"
+
+
+def test_an_encoder_without_trust_is_calibrated_to_the_rows_of_another_catalog(folder):
+    torch.manual_seed(0)
+    base = TGQFormer(TGQFormer.from_pretrained(folder).config, folder).eval()
+    rows = correlated(base)
+    learning, unseen = rows.subset(np.arange(len(rows))[:-90]), rows.subset(np.arange(len(rows))[-90:])
+    made, area = calibrated(base, learning)
+    right, wrong = gates(made, unseen), gates(made, with_other_metadata(unseen))
+    assert area > 0.9 and auc(right, wrong) > 0.9 and right.mean() > 0.85 and wrong.mean() < 0.5
+    kept, now = base.own_state(), made.own_state()
+    assert all(torch.equal(value, now[name]) for name, value in kept.items() if not name.startswith("alignment."))
+    assert made.model_version != base.model_version and calibrated(made, learning)[0].model_version == made.model_version
+
+
+def test_what_cannot_be_calibrated_is_said(folder):
+    base = TGQFormer.from_pretrained(folder)
+    rows = correlated(base)
+    with pytest.raises(SourceError, match="30 items have a picture and metadata, which are too few .* at least 128"):
+        calibrated(base, rows.subset(np.arange(30)))
+    with pytest.raises(SourceError, match="^0 items"):
+        calibrated(base, replace(rows, image_index=np.full(len(rows), -1)))
+    with pytest.raises(ModelError, match="connector concat_linear and head light has no trust"):
+        calibrated(TGQFormer(replace(base.config, connector="concat_linear"), folder), rows)
 
 
 def test_projections_are_canonical_correlations():

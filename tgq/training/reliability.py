@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from tgq.encoder.layers.reliability import Alignment, Reliability
 from tgq.encoder.model import TGQFormer
+from tgq.errors import ModelError, SourceError
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.split import split_of
 
@@ -22,16 +25,20 @@ CLAMP = 30.0  # log odds beyond which probabilities are 0 or 1
 
 
 @torch.no_grad()
-def fit_reliability(encoder: TGQFormer, rows: TrainingSet, seed: int) -> None:
+def fit_reliability(encoder: TGQFormer, rows: TrainingSet, seed: int) -> float | None:
     """Fit the shared spaces of pictures with titles and with metadata, and calibrate their evidence.
 
     The calibration compares pictures with their own metadata and with another item's of the same catalog. The evidence is cross-fitted:
     that of each half of the groups comes from correlations of the other half, because on their own data they would look too good.
-    Cost: `Dg^2` per row and `Dg^3`.
+    Groups serve for this split only: no relevance pairs are needed. Cost: `Dg^2` per row and `Dg^3`.
+
+    Returns:
+        How well the cross-fitted evidence tells an item's own metadata from another's, as area under the ROC curve. None: the encoder
+        has no trust, or the rows are too few to fit it.
     """
     reliability = encoder.reliability
     if reliability is None or len(rows) < 2 * LEAST_ROWS:
-        return
+        return None
     device = encoder.null_image.device
     image, text, title = (torch.from_numpy(x).to(device) for x in
                           (rows.image[rows.image_index], rows.text[rows.metadata_index[:, 0]], rows.title[rows.title_index]))
@@ -51,7 +58,47 @@ def fit_reliability(encoder: TGQFormer, rows: TrainingSet, seed: int) -> None:
     fit_alignment(reliability.metadata, image, text, weight)
     evidence, belongs = torch.cat([right, wrong]), torch.cat([torch.ones(len(rows)), torch.zeros(len(rows))]).to(device)
     weights = torch.cat([weight * (1 - WRONG), weight * WRONG])
-    _calibrate(reliability, evidence, belongs, weights)
+    if not _calibrate(reliability, evidence, belongs, weights):
+        return None
+    odds = _odds(reliability, evidence).cpu().numpy()
+    known = np.isfinite(odds)
+    return auc(odds[: len(rows)][known[: len(rows)]], odds[len(rows) :][known[len(rows) :]])
+
+
+def calibrated(encoder: TGQFormer, rows: TrainingSet, seed: int = 0) -> tuple[TGQFormer, float]:
+    """A copy of an encoder whose trust in metadata is fitted to these rows; all else but the space of S_title stays.
+
+    Args:
+        encoder: with or without trust in metadata.
+        rows: items of the catalog that it is to embed. Those without picture or metadata do not count.
+        seed: of the other items whose metadata stands for wrong metadata.
+
+    Returns:
+        The encoder, in eval mode, and the area under the ROC curve of `fit_reliability`.
+
+    Raises:
+        ModelError: the encoder has no light head with gates, so it can have no such trust.
+        SourceError: there are too few items with a picture and metadata.
+    """
+    made = TGQFormer(dataclasses.replace(encoder.config, reliability=True), encoder.relative_to)
+    if made.reliability is None:
+        raise ModelError(f"an encoder with connector {encoder.config.connector} and head {encoder.config.head} has no trust in metadata",
+                         "choose one with the light head and gates, such as the bundled one")  # fmt: skip
+    kept = {name: value for name, value in encoder.own_state().items() if not name.startswith(("alignment.", "reliability."))}
+    made.load_state_dict(kept, strict=False)
+    rows = rows.subset(np.flatnonzero((rows.image_index >= 0) & rows.text_mask[rows.metadata_index[:, 0]].any(1)))
+    area = fit_reliability(made, rows, seed)
+    if area is None:
+        raise SourceError(f"{len(rows)} items have a picture and metadata, which are too few to fit the trust in metadata",
+                          f"calibrate on at least {4 * LEAST_ROWS} such items")  # fmt: skip
+    return made.eval(), area
+
+
+def auc(right: np.ndarray, wrong: np.ndarray) -> float:
+    """Probability that a right item's value is above a wrong one's, the area under the ROC curve (Mann and Whitney 1947); ties count half."""
+    order = np.sort(wrong)
+    below, up_to = (np.searchsorted(order, right, side) for side in ("left", "right"))
+    return float((below + up_to).mean() / 2 / len(wrong))
 
 
 @torch.no_grad()
@@ -114,8 +161,11 @@ def others(rows: TrainingSet, draw: np.random.Generator) -> np.ndarray:
     return other
 
 
-def _calibrate(reliability: Reliability, evidence: Tensor, belongs: Tensor, weight: Tensor) -> None:
-    """Fit both logistic regressions to the evidence `[n, 2]` of title and metadata; nan: not known. Without titles to learn from they do not count."""
+def _calibrate(reliability: Reliability, evidence: Tensor, belongs: Tensor, weight: Tensor) -> bool:
+    """Fit both logistic regressions to the evidence `[n, 2]` of title and metadata; nan: not known. Without titles to learn from they do not count.
+
+    Returns whether there were enough rows.
+    """
     known = ~evidence.isnan()
 
     def fitted(columns: slice, use: Tensor) -> Tensor | None:
@@ -124,10 +174,18 @@ def _calibrate(reliability: Reliability, evidence: Tensor, belongs: Tensor, weig
         return logistic_regression(evidence[use][:, columns], belongs[use], weight[use])
 
     if (alone := fitted(slice(1, 2), known[:, 1])) is None:
-        return
+        return False
     reliability.without_title.copy_(alone)
     both = fitted(slice(0, 2), known.all(1))
     reliability.with_title.copy_(F.pad(alone, (1, 0)) if both is None else both)
+    return True
+
+
+def _odds(reliability: Reliability, evidence: Tensor) -> Tensor:
+    """Log odds `[n]` of evidence `[n, 2]` of title and metadata; nan where that of the metadata is not known."""
+    both, alone = reliability.with_title, reliability.without_title
+    of_title, of_metadata = evidence.T
+    return torch.where(of_title.isnan(), alone[0] * of_metadata + alone[1], both[0] * of_title + both[1] * of_metadata + both[2])
 
 
 def logistic_regression(inputs: Tensor, belongs: Tensor, weight: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ class ViewOptions:
 
 def read_source(
     spark: SparkSession, source: Source, model: TGQFormer, model_folder: Path, run_id: str, max_items: int | None, seed: int, progress: Progress,
-    side: str = "train", views: ViewOptions | None = None, parts: str | None = None,
+    side: str = "train", views: ViewOptions | None = None, parts: str | None = None, pairs: bool = True,
 ) -> list[TrainingSet]:  # fmt: skip
     """The items of one side of a source as a training set, then their views as another.
 
@@ -189,7 +189,7 @@ def read_source(
             ingest(night)
             if is_enabled(settings):
                 enrich(night)
-        items = items_of_side(night, side, max_items)
+        items = items_of_side(night, side, max_items, pairs)
         encoded = run_towers(night, str(model_folder), items)
         if parts:
             run_parts(night, str(model_folder), items, parts)

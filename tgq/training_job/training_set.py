@@ -34,17 +34,20 @@ def split_unit() -> Column:
     return F.coalesce("group_id", "item_id")
 
 
-def items_of_side(night: Night, side: str = "train", max_items: int | None = None) -> DataFrame:
+def items_of_side(night: Night, side: str = "train", max_items: int | None = None, pairs: bool = True) -> DataFrame:
     """Active rows of `catalog_items` on one side of the split.
 
     Above `max_items`, whole groups are left out by a hash so that about `max_items` items remain.
+
+    Args:
+        pairs: whether there must be pairs of items.
 
     Raises:
         SourceError: there is no pair of items on that side, or no group with a pair.
     """
     place, column = night.settings.catalog.path or night.warehouse.root, night.settings.catalog.columns.group_id
-    pairs = night.warehouse.read("relevance_pairs").where((F.col("split") == side) & (F.col("weight") > 0))
-    if pairs.isEmpty():
+    of_side = (F.col("split") == side) & (F.col("weight") > 0)
+    if pairs and night.warehouse.read("relevance_pairs").where(of_side).isEmpty():
         grouped = night.warehouse.read("catalog_items").where("is_active AND group_id IS NOT NULL")
         if night.settings.pairs.source in ("auto", "group") and not grouped.isEmpty():
             raise SourceError(f"no group of {place} on the {side} side has a positive pair of items",
