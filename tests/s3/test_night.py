@@ -40,13 +40,12 @@ def local(shop, encoder, cache, tmp_path_factory):
     return shell
 
 
-@pytest.fixture(scope="module", params=["without faults", "with faults"])
+@pytest.fixture(scope="module", params=["direct", "faulty"])
 def shell(request, store, cache):
     """A warehouse of its own in the store, reached through the proxy or directly."""
-    name = request.param.replace(" ", "-")
-    faults = Faults(RATE if request.param == "with faults" else 0.0, seed=1)
+    faults = Faults(RATE if request.param == "faulty" else 0.0, seed=1)
     with faulty(store.place, faults) as address:
-        made = Shell(f"s3a://{BUCKET}/{name}", store.environment(address) | cache)
+        made = Shell(f"s3a://{BUCKET}/{request.param}", store.environment(address) | cache)
         made.faults, made.options = faults, store.environment()
         yield made
     print(f"\n{request.param}: {faults.requests} requests, injected: {dict(faults.injected)}")

@@ -17,11 +17,14 @@ def schemes(settings: Settings) -> list[str]:
 
 
 def s3a_conf() -> dict[str, str]:
-    """Options that follow from the environment. Spark itself takes credentials and address from there.
+    """Options of Hadoop's client. Spark itself takes credentials and address from there.
 
     A store with an address of its own has its buckets in the path, as few have names for them in the DNS.
     """
-    conf = {"spark.hadoop.fs.s3a.path.style.access": "true"} if os.environ.get(ENDPOINT) else {}
+    # Hadoop 3.5 reads with a library of Amazon's by default, which fails where a connection breaks in the middle of an object; this one asks again
+    conf = {"spark.hadoop.fs.s3a.input.stream.type": "classic"}
+    if os.environ.get(ENDPOINT):
+        conf["spark.hadoop.fs.s3a.path.style.access"] = "true"
     if region := next(filter(None, map(os.environ.get, REGIONS)), None):
         conf["spark.hadoop.fs.s3a.endpoint.region"] = region
     return conf
