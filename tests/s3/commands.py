@@ -12,7 +12,7 @@ import numpy as np
 from tests.s3.server import TOP
 
 SETTINGS = (
-    "spark.master=local[2]", "spark.driver_memory=1g", "spark.shuffle_partitions=1", "spark.sized_for=small", "tracking.enabled=false",
+    "spark.master=local[2,4]", "spark.driver_memory=1g", "spark.shuffle_partitions=1", "spark.sized_for=small", "tracking.enabled=false",
 )  # fmt: skip
 LONGEST_S = 1200
 

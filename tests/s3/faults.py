@@ -49,18 +49,20 @@ class Faults:
 
     Attributes:
         requests: how many arrived.
+        conditional: how many of these write only if there is no such object.
         injected: how many faults of each kind were injected.
         also: called with each request; names a further kind, or None.
     """
 
     def __init__(self, rate: float = 0.05, seed: int = 0, also: Callable[[Request], str | None] | None = None):
         self.rate, self.also, self._draws, self._lock = rate, also, random.Random(seed), threading.Lock()
-        self.requests, self.injected = 0, Counter[str]()
+        self.requests, self.conditional, self.injected = 0, 0, Counter[str]()
 
     def next(self, request: Request) -> str | None:
         """The fault of a request that has arrived; None: it goes through."""
         with self._lock:
             self.requests += 1
+            self.conditional += request.is_conditional
             hit, kind = self._draws.random() < self.rate, self._draws.choice(KINDS)
             chosen = (self.also(request) if self.also else None) or (kind if hit else None)
             if chosen:

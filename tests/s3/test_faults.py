@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.s3.faults import AFTER, BEFORE, KINDS, Faults, faulty
+from tests.s3.faults import AFTER, BEFORE, KINDS, Faults, Request, faulty
+
+GET = Request("GET", "/bucket/key", {})
 
 
 @contextmanager
@@ -93,9 +95,9 @@ def test_a_client_that_waits_for_the_server_is_told_to_go_on():
 
 
 def test_the_share_and_the_seed():
-    drawn = [faults.next(None) for faults in (Faults(0.05, seed=3),) for _ in range(4000)]
+    drawn = [faults.next(GET) for faults in (Faults(0.05, seed=3),) for _ in range(4000)]
     assert 0.04 < sum(kind is not None for kind in drawn) / len(drawn) < 0.06
     assert {kind for kind in drawn if kind} == set(KINDS)
     again = Faults(0.05, seed=3)
-    assert [again.next(None) for _ in drawn] == drawn
+    assert [again.next(GET) for _ in drawn] == drawn
     assert sum(again.injected.values()) == len([kind for kind in drawn if kind])

@@ -48,7 +48,7 @@ def shell(request, store, cache):
         made = Shell(f"s3a://{BUCKET}/{request.param}", store.environment(address) | cache)
         made.faults, made.options = faults, store.environment()
         yield made
-    print(f"\n{request.param}: {faults.requests} requests, injected: {dict(faults.injected)}")
+    print(f"\n{request.param}: {faults.requests} requests, {faults.conditional} of them conditional, injected: {dict(faults.injected)}")
 
 
 @pytest.fixture(scope="module")

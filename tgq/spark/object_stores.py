@@ -7,6 +7,9 @@ import os
 from tgq.settings.sections import Settings
 from tgq.storage.stores import ENDPOINT, is_uri, scheme_of
 
+# Where a connection breaks in the middle of an object, Hadoop's own stream asks again. Hadoop 3.5's default, a library of Amazon's, and Parquet's
+# reads of several ranges at once fail.
+PATIENT = {"spark.hadoop.fs.s3a.input.stream.type": "classic", "spark.hadoop.parquet.hadoop.vectored.io.enabled": "false"}
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")  # as Amazon's other clients read them
 
 
@@ -21,8 +24,7 @@ def s3a_conf() -> dict[str, str]:
 
     A store with an address of its own has its buckets in the path, as few have names for them in the DNS.
     """
-    # Hadoop 3.5 reads with a library of Amazon's by default, which fails where a connection breaks in the middle of an object; this one asks again
-    conf = {"spark.hadoop.fs.s3a.input.stream.type": "classic"}
+    conf = dict(PATIENT)
     if os.environ.get(ENDPOINT):
         conf["spark.hadoop.fs.s3a.path.style.access"] = "true"
     if region := next(filter(None, map(os.environ.get, REGIONS)), None):
