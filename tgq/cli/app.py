@@ -75,7 +75,8 @@ def _store_error(text: str) -> str | None:
     if "org.apache.hadoop.fs.s3a." not in text:
         return None
     said = re.findall(r"^(?:Caused by: )?[\w.]+(?:Exception|Error): (.+)$", text, re.MULTILINE)
-    return f"the object store failed ({presentable(said[-1])[:300] if said else 'no reason given'}): check it and its credentials, and run the same command again"
+    reason = presentable(said[-1])[:300] if said else "no reason given"
+    return f"the object store failed ({reason}): check it and its credentials, and run the same command again"
 
 
 if __name__ == "__main__":
