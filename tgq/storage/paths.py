@@ -19,9 +19,9 @@ def ensure_writable(root: str) -> None:
     if "://" in root:
         from tgq.storage.files import Files
 
-        store, probe = Files(root), f".writable-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        store.write(probe, b"")
-        store.remove(probe)
+        store, name = Files(root), f".writable-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        store.write(name, b"")
+        store.remove(name)
         return
     try:
         Path(root).mkdir(parents=True, exist_ok=True)

@@ -49,10 +49,10 @@ def file_system(path: str) -> tuple[Any, str]:
     Raises:
         StoreError: the package for this kind of store is not installed.
     """
-    if not is_uri(path):
-        return fsspec.core.url_to_fs(path)
+    options = {"use_listings_cache": False, **_arguments(path)} if is_uri(path) else {}
     try:
-        return fsspec.core.url_to_fs(path, use_listings_cache=False, **_arguments(path))
+        found: tuple[Any, str] = fsspec.core.url_to_fs(path, **options)
+        return found
     except ImportError as error:
         extra = EXTRAS.get(scheme_of(path))
         do = f"pip install 'tgq[{extra}]'" if extra else "install it"
