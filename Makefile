@@ -89,15 +89,15 @@ test-docs: setup
 test-wheel: setup
 	@PYTHON=$(VENV)/bin/python .ci/test-wheel
 
-# whole nights on a real object store: MinIO on loopback, with faults injected into its requests. Go builds it once, in a quarter of an hour.
-# Go's proxy has this version of MinIO alone: the last commit of its repository.
+# whole nights on a real object store: MinIO on loopback, with faults injected into its requests. Go builds it once, in some minutes.
+# MinIO's releases are not versions of a Go module, so this names a commit: its latest of February 2026.
 MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
 test-s3: setup build/s3/.minio-$(MINIO) $(VENV)/.s3
 	@$(VENV)/bin/python -m pytest tests/s3 -m "s3 or not s3" $(OPTIONS)
 
 build/s3/.minio-$(MINIO):
 	@command -v go >/dev/null || { echo "tgq: no Go found: install Go 1.24 or newer, which builds the object store of the tests" >&2; exit 1; }
-	@echo "building MinIO into build/s3 (once, a quarter of an hour)"
+	@echo "building MinIO into build/s3 (once, some minutes)"
 	@GOBIN="$(CURDIR)/build/s3" go install -trimpath github.com/minio/minio@$(MINIO)
 	@touch $@
 
