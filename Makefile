@@ -14,7 +14,7 @@ OPTIONS ?=
 WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow airflow-demo bench-peers setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow test-s3 airflow-demo bench-peers setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -88,6 +88,24 @@ test-docs: setup
 # builds the wheel and tests it in a new environment outside the checkout
 test-wheel: setup
 	@PYTHON=$(VENV)/bin/python .ci/test-wheel
+
+# whole nights on a real object store: MinIO on loopback, with faults injected into its requests. Go builds it once, in some minutes.
+# MinIO's releases are not versions of a Go module, so this names a commit: its latest of February 2026.
+MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
+test-s3: setup build/s3/.minio-$(MINIO) $(VENV)/.s3
+	@$(VENV)/bin/python -m pytest tests/s3 -m "s3 or not s3" $(OPTIONS)
+
+build/s3/.minio-$(MINIO):
+	@command -v go >/dev/null || { echo "tgq: no Go found: install Go 1.24 or newer, which builds the object store of the tests" >&2; exit 1; }
+	@echo "building MinIO into build/s3 (once, some minutes)"
+	@GOBIN="$(CURDIR)/build/s3" go install -trimpath github.com/minio/minio@$(MINIO)
+	@touch $@
+
+# fsspec's client and Hadoop's, 690 MB
+$(VENV)/.s3: $(VENV)/.prepared
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --editable '.[s3]'
+	@$(TGQ) setup --s3
+	@touch $@
 
 # Airflow pins many packages, so it has its own environment
 test-airflow: setup .venv-airflow/.installed

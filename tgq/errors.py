@@ -63,6 +63,10 @@ class WarehouseError(TgqError):
     """The warehouse is missing, not writable, or of another version of tgq."""
 
 
+class StoreError(TgqError):
+    """An object store does not answer, refuses the credentials or fails, or its client is not installed."""
+
+
 class LockedError(TgqError):
     """Another process has locked the warehouse."""
 

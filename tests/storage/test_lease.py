@@ -14,7 +14,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tgq.errors import LockedError, WarehouseError
+from tgq.errors import LockedError, StoreError, WarehouseError
 from tgq.settings.sections import WarehouseSettings
 from tgq.storage.lease import FOLDER, KEPT, Claim, lease
 from tgq.storage.lock import warehouse_lock
@@ -199,7 +199,7 @@ class Failing(MemoryFileSystem):
 
 def test_a_store_that_fails_is_no_other_process():
     fsspec.register_implementation("failing", Failing, clobber=True)
-    with pytest.raises(OSError, match="Please try again"):
+    with pytest.raises(StoreError, match="Please try again"):
         with lease("failing://bucket/tgq", LONG):
             pass
 

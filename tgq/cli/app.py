@@ -15,6 +15,7 @@ import typer
 from tgq.cli.commands import explore, index, machine, maintain, models, multiply, nightly, queries
 from tgq.cli.options import err
 from tgq.errors import GateError, TgqError
+from tgq.messages import presentable
 
 app = typer.Typer(
     name="tgq", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -65,8 +66,17 @@ def _known_error(error: Exception) -> str | None:
     if type(error).__module__.startswith(("pyspark.", "py4j.")):
         names = "|".join(kind.__name__ for kind in TgqError.__subclasses__())
         found = re.search(rf"^\s*tgq\.errors\.(?:{names}): (.+)$", str(error), re.MULTILINE)
-        return found and found[1]
+        return found[1] if found else _store_error(str(error))
     return None
+
+
+def _store_error(text: str) -> str | None:
+    """One line about an object store that failed in the JVM, from Hadoop's stack trace; None if it was something else."""
+    if "org.apache.hadoop.fs.s3a." not in text:
+        return None
+    said = re.findall(r"^(?:Caused by: )?[\w.]+(?:Exception|Error): (.+)$", text, re.MULTILINE)
+    reason = presentable(said[-1])[:300] if said else "no reason given"
+    return f"the object store failed ({reason}): check it and its credentials, and run the same command again"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tgq.settings.load import data_folder
 from tgq.settings.sections import Settings, WarehouseSettings
 from tgq.storage.added import ADDED_COLUMNS
 from tgq.storage.paths import absolute
+from tgq.storage.stores import delta_options, using
 
 if TYPE_CHECKING:
     from deltalake import QueryBuilder
@@ -38,10 +39,12 @@ class Warehouse:
     """
 
     def __init__(self, path: str | Path, storage_options: dict[str, str] | None = None):
-        self.root, self._options = absolute(str(path)), storage_options
+        self.root, self._given = absolute(str(path)), storage_options
+        self._options = delta_options(self.root, storage_options)
         if "://" not in self.root and not Path(self.root, "catalog_items", "_delta_log").is_dir():
             raise WarehouseError(f"there is no tgq warehouse in {path}", "give the folder that was given to `tgq nightly --warehouse`")
-        self.published: Manifest | None = load_current(self.root)
+        with using(storage_options):
+            self.published: Manifest | None = load_current(self.root)
 
     def __repr__(self) -> str:
         state = f"generation {self.published.generation}, model {self.published.model_version}" if self.published else "nothing published"
@@ -67,7 +70,8 @@ class Warehouse:
         from tgq.index.search import search
 
         settings = Settings(warehouse=WarehouseSettings(path=self.root))
-        hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k, hybrid=hybrid)
+        with using(self._given):
+            hits = search(settings, item_id=item_id, text=text, image=image, category=category, k=k, hybrid=hybrid)
         fields = [(name, pa.string()) for name in ("item_id", "title", "brand", "category")]
         return pa.Table.from_pylist(hits, pa.schema([*fields, ("score", pa.float32())]))
 
@@ -184,10 +188,13 @@ def open_warehouse(path: str | Path = "warehouse", storage_options: dict[str, st
 
     Args:
         path: its folder or URI.
-        storage_options: options of delta-rs for the object store.
+        storage_options: options of delta-rs for the object store, where the environment does not name credentials, address and region. Of an S3
+            store the published files are opened with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_ENDPOINT_URL` and
+            `AWS_REGION` among them.
 
     Raises:
         WarehouseError: there is no warehouse at `path`.
+        StoreError: the object store does not answer, refuses the credentials, or its client is not installed.
 
     Examples:
         >>> import tgq

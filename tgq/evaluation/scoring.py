@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from tgq.index.pool import Pool, gather_vectors, read_blocks
 from tgq.metrics.metrics import Metric, query_metrics
 from tgq.metrics.ranks import count_above, listed_above
 from tgq.retrieval.exact import Block, Exclude
+from tgq.storage.stores import file_system
 
 NEVER = 2**40  # rank of positives that cannot be found: beyond every cutoff, and 1 / rank is about 0
 DIFFERENCES = (Metric("hit_rate", 1), Metric("hit_rate", 10), Metric("mrr", None))
@@ -88,7 +88,7 @@ def metric_columns(cutoffs: tuple[int, ...]) -> tuple[Metric, ...]:
 
 def read_positions(path: str) -> np.ndarray:
     """int64, sorted: the column `position` of a folder of Parquet files."""
-    system, inner = fsspec.core.url_to_fs(path)
+    system, inner = file_system(path)
     return np.sort(pq.read_table(inner, filesystem=system, columns=["position"])["position"].to_numpy())
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import fsspec
 
 from tgq.errors import SourceError
+from tgq.storage.stores import file_system
 
 FORMATS = {
     ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv", ".tab": "csv",
@@ -103,7 +104,7 @@ def _system(uri: str) -> tuple[Any, str]:
         uri = "/" + uri[5:].lstrip("/")
     if "://" not in uri:
         return fsspec.filesystem("file"), uri  # a path may hold '::' or '#', which mean something in a URL
-    return fsspec.core.url_to_fs(uri)
+    return file_system(uri)
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-import fsspec
-
+from tgq.errors import StoreError
 from tgq.images.decode import ImageError, one_line
 from tgq.images.permitted import FetchOptions, Transient, from_os_error, within_limit
+from tgq.storage.stores import file_system
 
 
 class ObjectStores:
@@ -38,13 +38,11 @@ class ObjectStores:
         if "::" in uri:
             raise ImageError("unsupported_scheme", f"{uri} chains several file systems")
         try:
-            yield fsspec.core.url_to_fs(uri)
+            yield file_system(uri)
         except (ImageError, Transient):
             raise
-        except ImportError as error:
-            raise ImageError(
-                "unsupported_scheme", f"{uri} needs a package that is not installed: {error}"
-            ) from None
+        except StoreError as error:
+            raise ImageError("unsupported_scheme", str(error)) from None
         except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
             raise from_os_error(uri, error) from None
         except TimeoutError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import fsspec
 import pyarrow.parquet as pq
 from PIL import Image
 from pyspark.sql import DataFrame
@@ -16,6 +15,7 @@ from tgq.images.fetch import Fetcher
 from tgq.images.permitted import FetchOptions
 from tgq.nuisances import Item
 from tgq.nuisances.draws import seeded
+from tgq.storage.stores import file_system
 
 COLUMNS = ("item_id", "title", "brand", "category", "attributes", "group_id", "image_uri", "image_bytes")  # of catalog_items
 CLEAN = "clean"  # name of the undisturbed view
@@ -77,7 +77,7 @@ def write_donors(items: DataFrame, path: str, seed: int) -> None:
 @functools.lru_cache(maxsize=1)
 def _donors(path: str) -> list[dict[str, Any]]:
     """The donors, sorted by id. Read once per process."""
-    system, inner = fsspec.core.url_to_fs(path)
+    system, inner = file_system(path)
     return sorted(pq.read_table(inner, filesystem=system, columns=list(COLUMNS)).to_pylist(), key=lambda row: row["item_id"])
 
 

@@ -1,4 +1,4 @@
-"""Java and the Delta JARs: finds Java, and downloads the JARs once into a local folder."""
+"""Java, the Delta JARs and Hadoop's client of s3a://: finds Java, and downloads the JARs once into a local folder."""
 
 from __future__ import annotations
 
@@ -74,20 +74,53 @@ def delta_jars() -> list[Path]:
     Raises:
         MachineError: they could not be downloaded.
     """
+    from delta import configure_spark_with_delta_pip
+
     folder = jars_folder()
     if not folder.is_dir():
         java_version()
-        _resolve(folder)
+        _resolve(configure_spark_with_delta_pip(SparkSession.builder)._options["spark.jars.packages"], folder)
     return sorted(folder.glob("*.jar"))
 
 
-def _resolve(folder: Path) -> None:
-    from delta import configure_spark_with_delta_pip
+def hadoop_version() -> str:
+    """The version of the Hadoop that pyspark brings; a client of an object store must have the same.
 
+    Raises:
+        MachineError: pyspark brings none.
+    """
+    for jar in (Path(pyspark.__file__).parent / "jars").glob("hadoop-client-api-*.jar"):
+        return jar.stem.removeprefix("hadoop-client-api-")
+    raise MachineError("this pyspark brings no Hadoop", "install pyspark from its wheel, or give spark.jars.packages the client of the object store")
+
+
+def s3a_package() -> str:
+    """The Maven coordinates of Hadoop's client of s3a://."""
+    return f"org.apache.hadoop:hadoop-aws:{hadoop_version()}"
+
+
+def s3a_folder() -> Path:
+    """The folder of the JARs of Hadoop's client of s3a://. If it exists, it is complete."""
+    return cache_folder() / f"jars-hadoop-aws{hadoop_version()}"
+
+
+def s3a_jars() -> list[Path]:
+    """The JARs of Hadoop's client of s3a://, downloaded from Maven Central on the first call: 690 MB, as Amazon's library is one file.
+
+    Raises:
+        MachineError: they could not be downloaded.
+    """
+    folder = s3a_folder()
+    if not folder.is_dir():
+        java_version()
+        _resolve(s3a_package(), folder)
+    return sorted(folder.glob("*.jar"))
+
+
+def _resolve(package: str, folder: Path) -> None:
+    """Download a package with all its dependencies into a new folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        builder = configure_spark_with_delta_pip(SparkSession.builder)
-        package = builder._options["spark.jars.packages"]
         script = f"""
 import sys
 from pyspark.sql import SparkSession

@@ -6,7 +6,10 @@ import locale
 import os
 import re
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
+import pyspark
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
@@ -14,7 +17,8 @@ from pyspark.sql import SparkSession
 from tgq.errors import MachineError
 from tgq.settings.sections import Settings
 from tgq.spark.class_archive import archive_options
-from tgq.spark.jars import delta_jars, java_version
+from tgq.spark.jars import delta_jars, java_version, s3a_jars, s3a_package
+from tgq.spark.object_stores import s3a_conf, schemes
 from tgq.spark.sizing import CONF, JVM, is_small
 
 DELTA_CLASS = "io.delta.sql.DeltaSparkSessionExtension"
@@ -31,6 +35,24 @@ def _need_delta() -> None:
         raise MachineError(
             "the Delta JARs are not on the class path of this spark-submit", 'submit with --jars "$(tgq jars)", or with --packages'
         ) from None
+
+
+def _brings_s3a(conf: Mapping[str, str]) -> bool:
+    """Whether the settings or this pyspark name Hadoop's client of s3a:// themselves."""
+    named = " ".join(str(value) for key, value in conf.items() if key.startswith("spark.jars") or key.endswith("extraClassPath"))
+    return "hadoop-aws" in named or "hadoop-cloud" in named or any((Path(pyspark.__file__).parent / "jars").glob("hadoop-aws-*.jar"))
+
+
+def _need_clients(session: SparkSession, settings: Settings) -> None:
+    """Check that Hadoop has a client for each kind of store that the settings name."""
+    assert session._jvm is not None  # an open session has one
+    for scheme in schemes(settings):
+        try:
+            session._jvm.org.apache.hadoop.fs.FileSystem.getFileSystemClass(scheme, session._jsc.hadoopConfiguration())
+        except Py4JJavaError:
+            session.stop()
+            client = f"name {s3a_package() if scheme == 's3a' else 'one for its Hadoop'} in spark.jars.packages, or give its JARs"
+            raise MachineError(f"Spark has no client for {scheme}:// addresses", "write s3a:// in place of s3://" if scheme == "s3" else client) from None
 
 
 def _speak_utf8() -> None:
@@ -51,8 +73,9 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         extra: further Spark options.
 
     Raises:
-        MachineError: Java or the Delta JARs are missing.
+        MachineError: Java, the Delta JARs, or Hadoop's client of an object store that the settings name are missing.
     """
+    uses_s3a = "s3a" in schemes(settings)
     metastore, spark, small = settings.warehouse.metastore_schema is not None, settings.spark, is_small(settings)
     java_version()
     _speak_utf8()
@@ -60,7 +83,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(spark.app_name)
     local = re.fullmatch(r"local(\[.*\])?", spark.master or "") is not None  # local-cluster has JVMs of its own
-    jars = [str(jar) for jar in delta_jars()]
+    jars = [str(jar) for jar in [*delta_jars(), *(s3a_jars() if local and uses_s3a and not _brings_s3a(spark.conf) else ())]]
     if local:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # spark-submit started the JVM, so master and memory are fixed
@@ -81,7 +104,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
         "spark.driver.extraJavaOptions": " ".join(filter(None, ("-XX:+UseParallelGC", JVM if small else "", archive_options() if local else ""))),
         "spark.sql.catalogImplementation": "hive" if metastore else "in-memory",
-    } | (CONF if small else {})
+    } | (CONF if small else {}) | (s3a_conf() if uses_s3a else {})
     if submitted:
         _need_delta()
     else:
@@ -95,6 +118,7 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    _need_clients(session, settings)
     partitions = spark.shuffle_partitions or 2 * session.sparkContext.defaultParallelism
     session.conf.set("spark.sql.shuffle.partitions", partitions)
     return session

@@ -6,11 +6,11 @@ import json
 import os
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from tgq.storage.files import Files
+from tgq.storage.stores import asked, file_system
 
 
 def exists(path: str) -> bool:
@@ -69,6 +69,7 @@ def _split(path: str) -> tuple[Files, str]:
 
 def remove_folder(path: str) -> None:
     """Delete a folder and its contents, if it exists."""
-    system, inner = fsspec.core.url_to_fs(path)
-    if system.exists(inner):
-        system.rm(inner, recursive=True)
+    system, inner = file_system(path)
+    with asked(path):
+        if system.exists(inner):
+            system.rm(inner, recursive=True)

@@ -10,20 +10,27 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tgq.errors import WarehouseError
+from tgq.storage.stores import asked, file_system, store_error
 
 TEMPORARY = ".tmp-"
 CREATE_TRIES = 3
 
 
 class Files:
-    """Files under a root folder or URI. Paths are relative to it, with forward slashes."""
+    """Files under a root folder or URI. Paths are relative to it, with forward slashes.
+
+    Every method raises StoreError if an object store does not answer, refuses the credentials or fails.
+
+    Raises:
+        StoreError: the package for this kind of store is not installed.
+    """
 
     def __init__(self, root: str | Path):
-        self.fs, self.root = fsspec.core.url_to_fs(str(root))
+        self._uri = str(root)
+        self.fs, self.root = file_system(self._uri)
 
     def resolve(self, path: str) -> str:
         """The full path.
@@ -44,7 +51,8 @@ class Files:
         Raises:
             FileNotFoundError: it does not exist.
         """
-        content: bytes = self.fs.cat_file(self.resolve(path))
+        with asked(self._uri):
+            content: bytes = self.fs.cat_file(self.resolve(path))
         return content
 
     def write(self, path: str, data: bytes | memoryview) -> None:
@@ -57,7 +65,8 @@ class Files:
         if isinstance(self.fs, LocalFileSystem):
             _place(target, data, os.replace)
         else:
-            self.fs.pipe_file(target, bytes(data))
+            with asked(self._uri, missing=False):
+                self.fs.pipe_file(target, bytes(data))
 
     def create(self, path: str, data: bytes | memoryview) -> bool:
         """Write a file atomically if there is none; of several processes that create it at once, one does. Returns whether this one did.
@@ -80,35 +89,35 @@ class Files:
                 self.fs.pipe_file(target, bytes(data), mode="create")
                 return True
             except OSError as error:  # stores word a condition that was not met in different ways, and a conflict of two writers in others
-                self.fs.invalidate_cache()
                 if isinstance(error, FileExistsError) or self.size(path) is not None:
                     return False
                 if attempt == CREATE_TRIES - 1:
-                    raise
+                    raise store_error(self._uri, error) from error
+            except Exception as error:  # without credentials, for example
+                raise store_error(self._uri, error) from error
         raise AssertionError("the last try returns or raises")
 
     def size(self, path: str) -> int | None:
         """Size in bytes; None if the file does not exist."""
         try:
-            return int(self.fs.info(self.resolve(path))["size"])
+            with asked(self._uri):
+                return int(self.fs.info(self.resolve(path))["size"])
         except FileNotFoundError:
             return None
 
     def list(self, folder: str) -> list[str]:
         """The sorted names directly in `folder`; empty if it does not exist."""
         try:
-            self.fs.invalidate_cache()
-            return sorted(
-                str(path).rstrip("/").rsplit("/", 1)[-1]
-                for path in self.fs.ls(self.resolve(folder), detail=False)
-            )
+            with asked(self._uri):
+                return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.resolve(folder), detail=False))
         except FileNotFoundError:
             return []
 
     def remove(self, path: str) -> None:
         """Remove a file or folder, if it exists."""
         try:
-            self.fs.rm(self.resolve(path), recursive=True)
+            with asked(self._uri):
+                self.fs.rm(self.resolve(path), recursive=True)
         except FileNotFoundError:
             pass
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 from tgq.errors import WarehouseError
 
 
 def ensure_writable(root: str) -> None:
-    """Create the folder and check that it is writable. URIs are not checked.
+    """Create the folder and check that it is writable; in an object store, write an object and remove it.
 
     Raises:
         WarehouseError: it is not writable.
+        StoreError: the object store does not answer, refuses the credentials, or has no such bucket.
     """
     if "://" in root:
-        return  # the first table shows it
+        from tgq.storage.files import Files
+
+        store, name = Files(root), f".writable-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        store.write(name, b"")
+        store.remove(name)
+        return
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         probe = Path(root) / f".writable-{os.getpid()}"

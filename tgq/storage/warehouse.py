@@ -261,7 +261,7 @@ class Warehouse:
 
 
 def _condition(where: small_tables.Where) -> Column:
-    return functools.reduce(lambda a, b: a & b, (F.col(c).isin(v if isinstance(v, list | tuple) else [v]) for c, v in where.items()), F.lit(True))
+    return functools.reduce(lambda a, b: a & b, (F.col(c).isin([v] if isinstance(v, str | int) else [*v]) for c, v in where.items()), F.lit(True))
 
 
 def ddl(name: str) -> str:

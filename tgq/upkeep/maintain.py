@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
-import fsspec
 from pyspark.sql import SparkSession
 
 from tgq.run.night import Night, StepResult
@@ -13,6 +12,7 @@ from tgq.run.opening import new_run_id
 from tgq.run.progress import Progress
 from tgq.run.records import run_step
 from tgq.settings.sections import Settings
+from tgq.storage.stores import file_system
 from tgq.storage.warehouse import Warehouse
 from tgq.upkeep.needed import needed
 from tgq.upkeep.tasks import tasks
@@ -62,6 +62,5 @@ def maintain(spark: SparkSession, settings: Settings, dry_run: bool, progress: P
 
 def bytes_of(root: str) -> int:
     """Bytes of all files under a folder or URI."""
-    system, inner = fsspec.core.url_to_fs(root)
-    system.invalidate_cache()
+    system, inner = file_system(root)
     return int(system.du(inner))

@@ -43,15 +43,20 @@ def need_machine(settings: Settings) -> None:
 @commands.command()
 def setup(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Optional bundled models to prepare too.")] = None,
+    s3: Annotated[bool, typer.Option("--s3", help="Prepare Hadoop's client of s3a:// too, 690 MB.")] = False,
 ) -> None:  # fmt: skip
     """Prepare the Delta JARs, the JVM's class archive and the default towers' weights in the local cache. Needed once per machine.
 
     Example: tgq setup smollm2-135m-instruct
+
+    Example: tgq setup --s3
     """
     from tgq.encoder.towers.hub import prepare_models
     from tgq.spark.class_archive import record_archive
-    from tgq.spark.jars import delta_jars
+    from tgq.spark.jars import delta_jars, s3a_jars
 
+    if s3:
+        out.print(f"{len(s3a_jars())} JARs for s3a://")
     jars, prepared, problem = delta_jars(), prepare_models(models or ()), record_archive()
     out.print(f"{len(jars)} JARs, models: {', '.join(sorted(prepared))}", soft_wrap=True)
     if problem:
