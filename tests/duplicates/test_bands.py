@@ -61,8 +61,9 @@ def test_bands_find_the_pairs_of_brute_force_each_once(hashes, most, width, larg
 @given(skewed(), st.integers(0, 32))
 def test_links_are_near_pairs_that_connect_what_all_near_pairs_connect(hashes, most):
     one = np.array([0], np.int64)  # a mask without bits: everything is one bucket
-    found = {(int(a), int(b)) for a, b in links(hashes, most, (one, 0))}
-    wanted = brute(hashes, most)
+    colours = (hashes & 3) * 0x000B00 + (hashes & 12) * 0x010000  # greens of 0 to 33, reds of 0 to 12
+    found = {tuple(sorted((int(hashes[i]), int(hashes[j])))) for i, j in links(hashes, colours, (most, 11), (one, 0))}
+    wanted = {(a, b) for a, b in brute(hashes, most) if abs((a & 3) - (b & 3)) <= 1 and abs((a & 12) - (b & 12)) <= 11}
     assert found <= wanted and components(hashes, found) == components(hashes, wanted)
     assert len(found) == len(hashes) - len(components(hashes, wanted)), "no link too many"
 
@@ -77,7 +78,8 @@ def components(hashes: np.ndarray, pairs: set[tuple[int, int]]) -> set[frozenset
 
 def test_hashes_that_are_all_alike_give_few_links():
     ball = np.array(sorted({(1 << a) | (1 << b) for a in range(64) for b in range(a + 1)}), np.uint64).view(np.int64)
-    assert len(links(ball, 4, (bands(4), 0))) < len(ball) == 2080, "of two million near pairs"
+    grey = np.full(len(ball), 0x808080)
+    assert len(links(ball, grey, (4, 0), (bands(4), 0))) < len(ball) == 2080, "of two million near pairs"
 
 
 def test_bands_cover_all_bits_and_other_distances_are_errors():

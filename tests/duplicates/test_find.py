@@ -26,24 +26,24 @@ def sha(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def clusters_of(spark, hashes: np.ndarray, most: int, large: int) -> set[frozenset[int]]:
-    frame = spark.createDataFrame([(int(h),) for h in hashes], "hash long")
-    rows = connected(linked(frame, len(hashes), most, large)).collect()
-    assert len({row.hash for row in rows}) == len(rows)
-    found: dict[int, set[int]] = {}
+def clusters_of(spark, codes: np.ndarray, most: int, large: int) -> set[frozenset[tuple[int, int]]]:
+    frame = spark.createDataFrame(codes.tolist(), "hash long, colour int")
+    rows = connected(linked(frame, len(codes), (most, 8), large)).collect()
+    assert len({(row.hash, row.colour) for row in rows}) == len(rows)
+    found: dict[tuple[int, int], set[tuple[int, int]]] = {}
     for row in rows:
-        found.setdefault(row.root, set()).add(row.hash)
+        found.setdefault((row.root, row.root_colour), set()).add((row.hash, row.colour))
     assert all(root == min(members) for root, members in found.items())
     return {frozenset(members) for members in found.values()}
 
 
-def brute(hashes: np.ndarray, most: int) -> set[frozenset[int]]:
-    codes = hashes.view(np.uint64)
-    near = np.bitwise_count(codes[:, None] ^ codes[None]) <= most
-    label = np.arange(len(hashes))
+def brute(codes: np.ndarray, most: int) -> set[frozenset[tuple[int, int]]]:
+    hashes, colours = np.ascontiguousarray(codes[:, 0]).view(np.uint64), codes[:, 1]
+    near = (np.bitwise_count(hashes[:, None] ^ hashes[None]) <= most) & (np.abs(colours[:, None] - colours[None]) <= 8)  # shades of blue
+    label = np.arange(len(codes))
     while (least := np.where(near, label[None], len(label)).min(axis=1)).tolist() != label.tolist():
         label = least
-    groups = [frozenset(hashes[label == one].tolist()) for one in np.unique(label)]
+    groups = [frozenset(map(tuple, codes[label == one].tolist())) for one in np.unique(label)]
     return {group for group in groups if len(group) > 1}
 
 
@@ -53,12 +53,15 @@ def test_clusters_are_those_of_brute_force_also_where_buckets_are_cut_again(spar
     free, alike = (rng.integers(0, 2**64, n, dtype=np.uint64) for n in (150, 4))
     copies = [int(h) ^ sum(1 << int(b) for b in rng.choice(64, rng.integers(1, 8), replace=False)) for h in rng.choice(free, 80)]
     skewed = [int(h) ^ sum(1 << int(b) for b in rng.choice(range(0, 64, 2), rng.integers(1, 9), replace=False)) for h in rng.choice(alike, 250)]
-    hashes = np.unique(np.array([*free.tolist(), *copies, *skewed], np.uint64)).view(np.int64)
-    assert clusters_of(spark, hashes, most, large) == brute(hashes, most)
+    hashes = np.array([*free.tolist(), *copies, *skewed], np.uint64).view(np.int64)
+    codes = np.unique(np.stack([hashes, rng.choice([0, 5, 200], len(hashes), p=[0.6, 0.3, 0.1])], axis=1), axis=0)
+    assert clusters_of(spark, codes, most, large) == brute(codes, most)
 
 
-def hashed(night, rows: dict[str, int]) -> None:
-    append(night, "picture_hashes", [dict(image_hash=picture, perceptual_hash=code, run_id=night.run_id) for picture, code in rows.items()])
+def hashed(night, rows: dict[str, int], colours: dict[str, int] | None = None) -> None:
+    append(night, "picture_hashes", [
+        dict(image_hash=picture, perceptual_hash=code, colour=(colours or {}).get(picture, 0xFF0000), run_id=night.run_id) for picture, code in rows.items()
+    ])  # fmt: skip
 
 
 def rows_of(night) -> dict[str, tuple]:
@@ -67,7 +70,8 @@ def rows_of(night) -> dict[str, tuple]:
 
 @pytest.fixture
 def shop(make_night, items):
-    """A night whose items 4 to 8 have near-duplicates: 4 and 5 share a hash, 6 and 7 are 2 and 4 bits away, 8 is unlike them, and 9, 10 are plain."""
+    """A night whose items 4 to 8 have near-duplicates: 4 and 5 share a hash, 6 and 7 are 2 and 4 bits away, 8 is unlike them, 9 and 10 are plain, and 11 is
+    what 4 is in another colour."""
 
     def make(run_id="night-1", **sections):
         night = make_night(run_id, **({"duplicates": ON} | sections))
@@ -75,8 +79,8 @@ def shop(make_night, items):
 
     night, data = make(), items(n=60, styles=6)
     data.write(night)
-    codes = {4: 0b1111 << 20, 5: 0b1111 << 20, 6: 0b111111 << 20, 7: (0b111111 << 20) | 0b11 << 50, 8: -1, 9: PLAIN, 10: PLAIN}
-    hashed(night, {data.image_hash[i]: code for i, code in codes.items()})
+    codes = {4: 0b1111 << 20, 5: 0b1111 << 20, 6: 0b111111 << 20, 7: (0b111111 << 20) | 0b11 << 50, 8: -1, 9: PLAIN, 10: PLAIN, 11: 0b1111 << 20}
+    hashed(night, {data.image_hash[i]: code for i, code in codes.items()}, {data.image_hash[11]: 0x0000FF})
     return make, night, data, {data.image_hash[i]: code for i, code in codes.items()}
 
 
@@ -86,7 +90,7 @@ def test_a_night_without_new_pictures_makes_nothing_again(shop):
     alike = [data.image_hash[i] for i in (4, 5, 6, 7)]
     assert rows_of(night) == {picture: (min(alike), (codes[picture] ^ codes[min(alike)]).bit_count(), 4) for picture in alike}
     assert {k: figures[k] for k in ("pictures", "unknown", "plain", "clusters", "in_clusters", "largest", "carried")} == {
-        "pictures": 7, "unknown": 51, "plain": 2, "clusters": 1, "in_clusters": 4, "largest": 4, "carried": False}  # fmt: skip
+        "pictures": 8, "unknown": 50, "plain": 2, "clusters": 1, "in_clusters": 4, "largest": 4, "carried": False}  # fmt: skip
 
     night.spark.sql("UPDATE tgq.catalog_items SET title = 'another', last_run_id = 'x'")
     version = night.warehouse.version("picture_clusters")
@@ -95,6 +99,7 @@ def test_a_night_without_new_pictures_makes_nothing_again(shop):
     assert not find_duplicates(make("night-3"))["carried"]
     assert {p for p in rows_of(night)} == {data.image_hash[4], data.image_hash[5]}, "without the picture between them, 7 is too far away"
     assert find_duplicates(make("night-4", duplicates=ON | {"max_distance": 4}))["in_clusters"] == 3
+    assert find_duplicates(make("night-5", duplicates=ON | {"max_colour_difference": 255}))["in_clusters"] == 3, "4, 5 and 11"
 
 
 def test_a_hash_that_many_pictures_share_is_compared_once(make_night):
@@ -177,7 +182,7 @@ def test_upkeep_removes_hashes_of_pictures_that_no_item_has(shop):
     assert task.found == 1
     task.remove()
     left = {row.image_hash for row in night.warehouse.read("picture_hashes").collect()}
-    assert left == {data.image_hash[i] for i in range(4, 11)}, "inactive items may come back"
+    assert left == {data.image_hash[i] for i in range(4, 12)}, "inactive items may come back"
 
 
 def test_near_duplicates_that_are_not_looked_for_cannot_be_excluded():

@@ -7,7 +7,7 @@ from tgq.embedding import committer
 from tgq.embedding import embed as step
 from tgq.encoder.tiny import write_tiny_encoder
 from tgq.images.decode import decode_image
-from tgq.images.phash import perceptual_hash
+from tgq.images.phash import fingerprint
 
 ON = "duplicates.enabled=true"
 
@@ -24,10 +24,10 @@ def catalog(tmp_path, empty_tables):
     return folder
 
 
-def hashes(night) -> dict[str, int]:
+def hashes(night) -> dict[str, tuple[int, int]]:
     rows = night.warehouse.read("picture_hashes").collect()
     assert len({row.image_hash for row in rows}) == len(rows), "a picture occurs twice"
-    return {row.image_hash: row.perceptual_hash for row in rows}
+    return {row.image_hash: (row.perceptual_hash, row.colour) for row in rows}
 
 
 def test_each_decoded_picture_is_hashed_once_and_a_kill_changes_nothing(spark, tmp_path, model, catalog, monkeypatch):
@@ -59,7 +59,7 @@ def test_each_decoded_picture_is_hashed_once_and_a_kill_changes_nothing(spark, t
     resumed = begin(spark, tmp_path, model, catalog, ON, "embed.slice_items=18")
     done = step.embed(resumed)
     size = 32  # of the tiny encoder's input
-    assert hashes(resumed) == {sha(data): perceptual_hash(decode_image(data, target=size)) for data in pictures}
+    assert hashes(resumed) == {sha(data): fingerprint(decode_image(data, target=size)) for data in pictures}
     figures = done.figures["duplicates"]
     assert (figures["pictures"], figures["unknown"]) == (30, 1), "the picture that cannot be decoded has no hash"
     assert done.versions_written["picture_hashes"] == resumed.warehouse.version("picture_hashes")

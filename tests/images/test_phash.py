@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.fft import dctn
 
-from tgq.images.phash import PLAIN, distance, perceptual_hash
+from tgq.images.phash import PLAIN, colour_difference, distance, fingerprint, perceptual_hash
 
 
 def picture(seed: int, side: int = 400) -> Image.Image:
@@ -35,19 +35,33 @@ def test_the_bits_are_those_of_the_named_formula():
 @pytest.mark.parametrize("seed", range(5))
 def test_copies_of_a_picture_are_near_and_other_pictures_are_far(seed):
     image = picture(seed)
-    code = perceptual_hash(image)
+    code, colour = fingerprint(image)
     copies = [saved(image, format="JPEG", quality=50), saved(image, format="WEBP", quality=60), saved(image, format="PNG"), image.resize((130, 130)),
-              image.convert("RGBA"), image.point(lambda level: level * 0.8)]  # fmt: skip
-    assert max(distance(code, perceptual_hash(copy)) for copy in copies) <= 4
-    assert distance(code, perceptual_hash(saved(image, format="PNG"))) == 0
-    assert min(distance(code, perceptual_hash(picture(other))) for other in range(5, 30)) > 12
+              image.convert("RGBA")]  # fmt: skip
+    assert max(distance(code, fingerprint(copy)[0]) for copy in copies) <= 4
+    assert max(colour_difference(colour, fingerprint(copy)[1]) for copy in copies) <= 2
+    assert fingerprint(saved(image, format="PNG")) == (code, colour)
+    assert min(distance(code, fingerprint(picture(other))[0]) for other in range(5, 30)) > 12
+
+
+def test_two_colours_of_one_product_have_one_hash_and_differ_in_colour():
+    def shirt(*colour: int) -> Image.Image:
+        image = Image.new("RGB", (400, 400), "white")
+        image.paste(colour, (120, 80, 280, 340))
+        image.paste(colour, (60, 80, 340, 150))
+        return image
+
+    (one, red), (other, blue), (again, dark) = (fingerprint(shirt(*colour)) for colour in ((200, 30, 40), (30, 40, 200), (190, 30, 40)))
+    assert distance(one, other) <= 2 and distance(one, again) == 0
+    assert colour_difference(red, blue) > 100 and 5 < colour_difference(red, dark) <= 10
+    assert colour_difference(red, 200 << 16 | 30 << 8 | 40) <= 40, "the mean is of the shirt and not of the white around it"
 
 
 def test_a_picture_without_structure_has_the_hash_that_is_like_no_other():
     grain = np.random.default_rng(0).integers(250, 256, (300, 300), dtype=np.uint8)
     for plain in (Image.new("RGB", (500, 500), "red"), Image.new("L", (1, 1)), Image.fromarray(grain)):
-        assert perceptual_hash(plain) == PLAIN
-    assert perceptual_hash(picture(0)) != PLAIN
+        assert fingerprint(plain)[0] == PLAIN
+    assert fingerprint(picture(0))[0] != PLAIN
 
 
 @given(st.lists(st.tuples(*[st.integers(-(2**63), 2**63 - 1)] * 2), min_size=1, max_size=20))

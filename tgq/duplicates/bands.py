@@ -15,6 +15,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
+from tgq.images.phash import colour_difference
+
 BITS = 64
 MOST = 32  # largest distance; beyond it a band has one bit, and unrelated pictures are near each other
 BUCKET = 256  # hashes of a bucket, on average, that are worth their own comparison
@@ -73,13 +75,17 @@ def belongs(a: np.ndarray, b: np.ndarray, masks: np.ndarray, place: int) -> np.n
     return np.asarray(~earlier)
 
 
-def links(hashes: np.ndarray, most: int, first: tuple[np.ndarray, int], second: tuple[np.ndarray, int] | None = None) -> np.ndarray:
-    """Pairs of near hashes of one bucket, as many as it takes to connect those that are connected: int64 [m, 2], m < n, the smaller first.
+def links(
+    hashes: np.ndarray, colours: np.ndarray, limits: tuple[int, int], first: tuple[np.ndarray, int], second: tuple[np.ndarray, int] | None = None
+) -> np.ndarray:
+    """Pairs of near pictures of one bucket, as many as it takes to connect those that are connected: places int64 [m, 2], m < n.
 
-    However many hashes are alike, the links are fewer than the hashes. Together the links of all buckets connect what all near pairs connect.
+    However many pictures are alike, the links are fewer than the pictures. Together the links of all buckets connect what all near pairs connect.
 
     Args:
-        hashes: int64 [n], distinct.
+        hashes: int64 [n].
+        colours: int [n], as `front_colour` gives them.
+        limits: the largest distance of hashes, and the largest difference of colours.
         first: the masks of `bands` and the place of the bucket's among them.
         second: likewise of the cut within that band's bucket; None: it was not cut again.
 
@@ -87,17 +93,18 @@ def links(hashes: np.ndarray, most: int, first: tuple[np.ndarray, int], second: 
     """
     tree = np.arange(len(hashes))  # a component's number for each hash
     kept: list[np.ndarray] = []
-    for i, j in near_pairs(hashes, most):
+    for i, j in near_pairs(hashes, limits[0]):
+        alike = colour_difference(colours[i], colours[j]) <= limits[1]
+        i, j = i[alike], j[alike]
         for level in filter(None, (first, second)):
             mine = belongs(hashes[i], hashes[j], *level)
             i, j = i[mine], j[mine]
         if (apart := tree[i] != tree[j]).any():
             i, j = i[apart], j[apart]
             chosen = _forest(tree[i], tree[j], len(tree))
-            kept.append(np.stack([hashes[i[chosen]], hashes[j[chosen]]], axis=1))
+            kept.append(np.stack([i[chosen], j[chosen]], axis=1))
             tree = _joined(tree, tree[i[chosen]], tree[j[chosen]])
-    found = np.concatenate(kept) if kept else np.zeros((0, 2), np.int64)
-    return np.sort(found, axis=1)
+    return np.concatenate(kept) if kept else np.zeros((0, 2), np.int64)
 
 
 def _forest(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:

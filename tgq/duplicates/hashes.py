@@ -28,5 +28,6 @@ def commit_hashes(night: Night, good: DataFrame, transaction: tuple[str, int]) -
         transaction: (application id, version) of the Delta commit, so that a repeated commit has no effect.
     """
     pictures = good.where("perceptual_hash IS NOT NULL AND image_hash IS NOT NULL").groupBy("image_hash")
-    rows = pictures.agg(F.min("perceptual_hash").alias("perceptual_hash"), F.first("run_id").alias("run_id"))  # min: which row of several does not matter
+    one = F.min(F.struct("perceptual_hash", "colour")).alias("one")  # of rows with the same picture
+    rows = pictures.agg(one, F.first("run_id").alias("run_id")).select("image_hash", "one.*", "run_id")
     night.warehouse.append(rows.select(*night.warehouse.read(TABLE).columns), TABLE, transaction)

@@ -37,6 +37,7 @@ OUTPUT_SCHEMA = pa.schema(
         *((name, pa.binary()) for name in CACHE_COLUMNS),
         ("embedding", pa.list_(pa.float32())),
         ("perceptual_hash", pa.int64()),  # of the whole picture, null unless it is wanted and the picture was decoded
+        ("colour", pa.int32()),  # likewise
         # of a picture that was grounded, otherwise null
         ("box", pa.list_(pa.float64())),  # x0, y0, x1, y1 that the detector found, as shares of the picture
         ("score", pa.float64()),
@@ -151,7 +152,7 @@ def output_batch(rows: list[Row], clock: Clock) -> pa.RecordBatch:
         pa.array(times[1]),
         *(pa.array(column, pa.binary()) for column in (*features, *zip(*packed, strict=True))),
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing)),
-        pa.array([row.perceptual_hash for row in rows], pa.int64()),
+        *(pa.array([row.fingerprint and row.fingerprint[n] for row in rows], kind) for n, kind in enumerate((pa.int64(), pa.int32()))),
         *_grounding_columns(rows),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=OUTPUT_SCHEMA)

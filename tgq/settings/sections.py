@@ -195,6 +195,7 @@ class DuplicateSettings(Section):
 
     enabled: bool = False  # hash pictures, and find clusters of near-duplicates after the embed step
     max_distance: Annotated[int, Field(ge=0, le=32)] = 6  # bits of 64 in which the hashes of two near-duplicates may differ
+    max_colour_difference: Annotated[int, Field(ge=0, le=255)] = 8  # levels by which red, green or blue of their mean colours may; 255: any
 
 
 class FeatureSettings(Section):
