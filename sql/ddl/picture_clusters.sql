@@ -1,5 +1,5 @@
 -- One row is a picture that has near-duplicates among the pictures of active items. Key: image_hash. Pictures without any have no row.
--- Written again whenever these pictures or duplicates.max_distance have changed.
+-- Written again whenever these pictures or the settings of duplicates have changed.
 CREATE TABLE IF NOT EXISTS picture_clusters (
   image_hash     STRING NOT NULL COMMENT 'sha256 of the image bytes',
   canonical_hash STRING NOT NULL COMMENT 'image_hash of the picture that stands for the cluster, the least of the cluster',
