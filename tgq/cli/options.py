@@ -105,6 +105,9 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
                 reasons = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in grounding["kept_whole"].items())
                 whole = f", {sum(grounding['kept_whole'].values())} kept whole ({reasons})" if reasons else ""
                 out.print(f"grounding: {grounding['cropped']} pictures cropped{whole}", soft_wrap=True)
+            if found := report.get("duplicates"):
+                unknown = f", {found['unknown']} not hashed" if found["unknown"] else ""
+                out.print(f"near-duplicates: {found['in_clusters']} of {found['pictures']} pictures in {found['clusters']} clusters{unknown}", soft_wrap=True)
             for label in ("report", "manifest", "mlflow_run"):
                 if report.get(label):
                     out.print(f"{label.replace('_', ' ')}: {report[label]}", soft_wrap=True)

@@ -18,7 +18,7 @@ from tgq.metrics.names import ITEMS
 from tgq.retrieval.manifest import Manifest, load_current
 from tgq.settings.load import data_folder
 from tgq.settings.sections import Settings, WarehouseSettings
-from tgq.storage.added import ADDED_COLUMNS
+from tgq.storage.added import ADDED_COLUMNS, ADDED_TABLES
 from tgq.storage.paths import absolute
 from tgq.storage.stores import delta_options, using
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deltalake import QueryBuilder
 
 TABLES = ("catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_embeddings", "item_features",
-          "item_grounding", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs")  # fmt: skip
+          "item_grounding", "picture_hashes", "picture_clusters", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs")  # fmt: skip
 PUBLISHED = {"published_items": ("catalog_items", "is_active"), "published_embeddings": ("item_embeddings", "model_version = '{model}'"),
              "published_neighbors": ("item_neighbors", "model_version = '{model}'")}  # fmt: skip
 
@@ -149,6 +149,9 @@ class Warehouse:
             try:
                 stored = DeltaTable(f"{self.root}/{name}", storage_options=self._options)
             except TableNotFoundError:
+                if name in ADDED_TABLES:
+                    columns = ", ".join(f"CAST(NULL AS {kind}) AS {column}" for column, kind in ADDED_TABLES[name].items())
+                    _create(session, name, f"SELECT {columns} WHERE false")
                 continue
             there = {field.name for field in stored.schema().fields}
             missing = [column for column in ADDED_COLUMNS.get(name, ()) if column not in there]

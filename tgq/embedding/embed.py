@@ -12,6 +12,10 @@ import time
 from dataclasses import replace
 
 from tgq.catalog.reading.location import folder_of
+from tgq.duplicates.find import TABLE as CLUSTERS
+from tgq.duplicates.find import find_duplicates
+from tgq.duplicates.hashes import TABLE as HASHES
+from tgq.duplicates.hashes import with_wanted
 from tgq.embedding.accounting import account, carry_quarantine, quarantined_by
 from tgq.embedding.committer import Committer
 from tgq.embedding.executor.daemon import start_workers
@@ -69,6 +73,8 @@ def embed(night: Night) -> StepResult:
         waiting = with_grounding(night, waiting, grounding)
     towers = towers_of(night.model_folder)
     marked, counts = mark_cached(night, waiting, towers)
+    if settings.duplicates.enabled:
+        marked = with_wanted(night, marked)
     if sum(counts.values()):
         start_workers(night.spark)  # their imports take as long as the plan; a whole night has started them after ingest
     plan = write_plan(night, marked, counts)
@@ -91,4 +97,7 @@ def embed(night: Night) -> StepResult:
     if grounding:
         done.figures["grounding"] = grounding_figures(night, model_version, grounding)
         done.versions_written = {**done.versions_written, **warehouse.versions("item_grounding")}
+    if settings.duplicates.enabled:
+        done.figures["duplicates"] = find_duplicates(night)
+        done.versions_written = {**done.versions_written, **warehouse.versions(HASHES, CLUSTERS)}
     return done

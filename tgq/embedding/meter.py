@@ -17,6 +17,7 @@ class Counters:
 
     rows: Accumulator[int]
     new_features: Accumulator[int]  # rows with tower features that were not cached
+    hashed: Accumulator[int]  # rows with a perceptual hash
     refused: Accumulator[int]  # rows that were quarantined
     wait_s: Accumulator[float]  # the model waited for pictures
     model_s: Accumulator[float]
@@ -27,7 +28,7 @@ class Meter:
 
     def __init__(self, night: Night):
         make = night.spark.sparkContext.accumulator
-        self.counters = Counters(make(0), make(0), make(0), make(0.0), make(0.0))
+        self.counters = Counters(make(0), make(0), make(0), make(0), make(0.0), make(0.0))
         self.progress = night.progress
 
     def shown(self) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from tgq.duplicates.hashes import WANTED
 from tgq.run.night import Night
 from tgq.storage.artifacts import remove_folder
 
@@ -18,6 +19,7 @@ CACHED_FACTOR = 16  # a slice of cached items holds this many times the items of
 PARTS = 4  # the plan cuts `embed.task_items` into this many parts; a task takes one of them or, if that is little work, several
 MOST_PARTS = 8 * PARTS
 GROUNDING = ("phrase", "detector_version", "known")  # what a detector is asked for, the version of the crop, and what was found earlier
+OPTIONAL = (*GROUNDING, WANTED)  # columns of the plan that only some settings need
 TASK_S, LAST_TASK_S = 10.0, 1.0  # seconds of a task, as far as whole parts allow; the last ones of a job are short, as the other cores wait for them
 
 
@@ -109,7 +111,7 @@ def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> 
     the same slice, next to each other. Cached items have slices of their own, which are larger, because each reads the whole cache.
 
     Args:
-        waiting: the items, with the columns `replaces` and `cached`, and those of GROUNDING if their pictures are grounded.
+        waiting: the items, with the columns `replaces` and `cached`, and of OPTIONAL those that the settings need.
         counts: how many of them are not cached (False) and cached (True).
     """
     settings = night.settings.embed
@@ -127,7 +129,7 @@ def write_plan(night: Night, waiting: DataFrame, counts: Mapping[bool, int]) -> 
     group = F.coalesce("image_hash", "item_id")
     hashed = F.xxhash64(group)
     number = F.when(F.col("cached"), uncached + F.pmod(hashed, F.lit(max(1, cached)))).otherwise(F.pmod(hashed, F.lit(max(1, uncached))))
-    sliced = waiting.select(*columns, *(column for column in GROUNDING if column in waiting.columns)).withColumn("slice", number.cast("int"))
+    sliced = waiting.select(*columns, *(column for column in OPTIONAL if column in waiting.columns)).withColumn("slice", number.cast("int"))
     whole = Window.partitionBy("slice")
     cost: Column = F.when(F.col("cached"), 0).otherwise(F.coalesce("image_size", F.lit(0))) + F.lit(ITEM_COST)
     parts = F.greatest(F.lit(1), F.ceil(F.count("*").over(whole) * PARTS / F.lit(settings.task_items))).cast("int")

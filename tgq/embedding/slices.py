@@ -12,12 +12,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from tgq.duplicates.hashes import commit_hashes
 from tgq.embedding.executor.daemon import preloaded
 from tgq.embedding.executor.worker import EmbedWorker
 from tgq.embedding.feature_cache import with_cached_features
 from tgq.embedding.grounding import commit_grounding
 from tgq.embedding.meter import Meter
-from tgq.embedding.plan import GROUNDING, Grouping, Plan, Slice
+from tgq.embedding.plan import OPTIONAL, Grouping, Plan, Slice
 from tgq.registry.loading import Towers
 from tgq.run.night import Night
 
@@ -28,6 +29,7 @@ class Staged:
 
     batch: Sequence[Slice]
     new_features: bool  # some rows have tower features that are not cached
+    hashed: bool  # some pictures have a perceptual hash that is to be kept
     refused: bool  # some rows are quarantined
 
 
@@ -44,7 +46,7 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
     within = F.when(F.col("part") < large_parts, F.floor(F.col("part") / grouping.large)).otherwise(short)
     rows = _planned(night, plan, batch).withColumn("task", first_task + within.cast("int"))
     columns = ["task", "item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title"]
-    rows = rows.select(*columns, *(column for column in GROUNDING if column in rows.columns))
+    rows = rows.select(*columns, *(column for column in OPTIONAL if column in rows.columns))
     if batch[0].cached:
         rows = with_cached_features(night, rows.withColumn("image_bytes", F.lit(None).cast("binary")), towers)
     rows = rows.repartitionById(sum(tasks), F.col("task")).drop("task")
@@ -55,16 +57,18 @@ def encode_slices(night: Night, plan: Plan, batch: Sequence[Slice], worker: Embe
             counters.rows.add(batch.num_rows)
             counters.refused.add(batch.num_rows - int(pc.sum(pc.equal(batch["status"], "embedded")).as_py() or 0))
             counters.new_features.add(batch.num_rows - min(batch["image_tokens"].null_count, batch["text_tokens"].null_count))
+            counters.hashed.add(batch.num_rows - batch["perceptual_hash"].null_count)
             counters.wait_s.add(float(pc.sum(batch["decode_wait_s"]).as_py() or 0))
             counters.model_s.add(float(pc.sum(batch["model_s"]).as_py() or 0))
             yield batch
 
-    before_new, before_refused = counters.new_features.value, counters.refused.value
+    watched = (counters.new_features, counters.hashed, counters.refused)
+    before = [counter.value for counter in watched]
     with meter.shown():
         with preloaded(night.spark.sparkContext):
             done = rows.mapInArrow(run, from_arrow_schema(OUTPUT_SCHEMA))
         done.write.mode("overwrite").parquet(_output(night, batch))
-    return Staged(batch, counters.new_features.value > before_new, counters.refused.value > before_refused)
+    return Staged(batch, *(counter.value > value for counter, value in zip(watched, before, strict=True)))
 
 
 def staged(night: Night, plan: Plan, batch: Sequence[Slice]) -> DataFrame:
@@ -101,6 +105,8 @@ def commit_slices(night: Night, plan: Plan, encoded: Staged, model_version: str,
     replaces = any(part.replaced for part in batch)
     if "detector_version" in rows.columns:
         commit_grounding(night, plan, good, batch[0].number, replaces)
+    if encoded.hashed:
+        commit_hashes(night, good, (f"tgq-hashes-{plan.attempt}", batch[0].number))
     for table in ("item_features", "item_embeddings"):
         frame = good.select(*warehouse.read(table).columns)
         if replaces:

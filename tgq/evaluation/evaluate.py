@@ -24,7 +24,7 @@ from tgq.evaluation.recall import shard_recall
 from tgq.evaluation.scoring import DIFFERENCES, Scoring, metric_columns
 from tgq.evaluation.search.measure import measure_search
 from tgq.index.carrying import find_pool
-from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, write_pool
+from tgq.index.pool import FEATURES, MAIN, RIVAL, Pool, excluded_code, write_pool
 from tgq.index.staging import staged_shards
 from tgq.metrics.bootstrap import interval, partial
 from tgq.metrics.metrics import ALL
@@ -113,7 +113,7 @@ def score(night: Night, pool: Pool, totals: Totals) -> tuple[list[Row], dict[str
     slices, small = large_slices(queries, options)
     systems = systems_of(pool, options.baselines)
     hidden, n_hidden = (None, 0) if options.queries_in_pool else _hide_queries(night, queries)
-    scoring = Scoring(pool, tuple(systems), options.ks, options.exclude_same_image, hidden)
+    scoring = Scoring(pool, tuple(systems), options.ks, excluded_code(options), hidden)
     averages = Averages(tuple(systems), metric_columns(options.ks), DIFFERENCES, slices, options.replicates, options.seed, options.level)
     columns = ("position", "category_code", "image_code", "group_key", "positives", "ignored", "memberships")
     with job_progress(night, "evaluate", totals.queries) as done:

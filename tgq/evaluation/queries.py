@@ -3,7 +3,7 @@
 The source is `relevance_pairs` of one split, or the validation part of the training split. An item with at least one positive
 (weight > 0) is a query. Pairs of weight 0 are ignored: neither hit nor miss. A positive that is active but has no embedding can
 never be found and counts as a miss (position -1). A positive that is no longer active is dropped. The query itself, and with
-`exclude_same_image` any item with the query's picture, is neither a positive nor ignored.
+`exclude_same_image` any item with the query's picture, or with `exclude_duplicates` a near-duplicate of it, is neither a positive nor ignored.
 
 Cost: joins of the pairs with the ids of the catalog. The driver gets one row of totals.
 """
@@ -17,7 +17,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tgq.catalog.pairs import split_of
-from tgq.index.pool import NO_CATEGORY, Pool, item_frame
+from tgq.index.pool import IMAGE_CODE, NO_CATEGORY, Pool, excluded_code, item_frame
 from tgq.metrics.metrics import ALL
 from tgq.run.night import Night
 from tgq.settings.sections import EvaluateSettings
@@ -55,19 +55,20 @@ def validation_pairs(night: Night) -> DataFrame:
 
 
 def write_queries(night: Night, pool: Pool, pairs: DataFrame, path: str) -> Totals:
-    """Write the queries as Parquet, a row each: position, category_code, group_key, `positives` and `ignored` as lists of
+    """Write the queries as Parquet, a row each: position, category_code, group_key, `image_code` (of `excluded_code`), `positives` and `ignored` as lists of
     (position, category_code, weight), and the columns that slices are made of."""
     options = night.settings.evaluate
     pairs = pairs.groupBy("query_item_id", "positive_item_id").agg(F.max("weight").alias("weight"), F.min("group_id").alias("group_id"))
     active = night.warehouse.read("catalog_items", pool.versions["catalog_items"]).where("is_active").select("item_id")
-    known = active.join(item_frame(night, pool), "item_id", "left")
+    code = excluded_code(options)
+    known = active.join(item_frame(night, pool), "item_id", "left").withColumn(IMAGE_CODE, F.col(code or IMAGE_CODE)).drop("duplicate_code")
     query_items = known.withColumnsRenamed({"item_id": "query_item_id"})
     found = known.select(
         F.col("item_id").alias("positive_item_id"), F.coalesce("position", F.lit(-1)).alias("p_position"),
         F.coalesce("image_code", F.lit(0)).alias("p_image"), F.coalesce("category_code", F.lit(0)).alias("p_category"),
     )  # fmt: skip
     same = F.col("query_item_id") == F.col("positive_item_id")
-    if options.exclude_same_image:
+    if code:
         same |= (F.col("image_code") == F.col("p_image")) & (F.col("p_image") != 0)
     joined = pairs.join(query_items, "query_item_id").join(found, "positive_item_id").where(~F.coalesce(same, F.lit(False)))
     one = F.struct(F.col("p_position").alias("position"), F.col("p_category").alias("category_code"), "weight")

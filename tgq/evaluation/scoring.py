@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tgq.evaluation.averages import Part
 from tgq.evaluation.ragged import passes, ragged
-from tgq.index.pool import Pool, gather_vectors, read_blocks
+from tgq.index.pool import IMAGE_CODE, Pool, gather_vectors, read_blocks
 from tgq.metrics.metrics import Metric, query_metrics
 from tgq.metrics.ranks import count_above, listed_above
 from tgq.retrieval.exact import Block, Exclude
@@ -28,12 +28,13 @@ DIFFERENCES = (Metric("hit_rate", 1), Metric("hit_rate", 10), Metric("mrr", None
 
 @dataclass(frozen=True)
 class Scoring:
-    """The parameters of a task. `hidden_path`: folder of the positions that are removed from the pool; None: none."""
+    """The parameters of a task. `code`: codes of pictures (`excluded_code`) whose equality keeps an item from a query, which has its own in the column
+    `image_code`; None: no item is kept from it. `hidden_path`: folder of the positions that are removed from the pool; None: none."""
 
     pool: Pool
     systems: tuple[str, ...]  # kinds of vectors, MAIN first
     cutoffs: tuple[int, ...]
-    exclude_same_image: bool
+    code: str | None
     hidden_path: str | None = None
 
     def parts(self, batches: Iterator[pa.RecordBatch]) -> Iterator[Part]:
@@ -51,7 +52,7 @@ class Scoring:
         if self.hidden_path is not None:
             ignored = ignored.where(~np.isin(ignored["position"], read_positions(self.hidden_path)))
         images = None
-        if self.exclude_same_image:
+        if self.code:
             images = queries["image_code"].to_numpy().view(np.uint64)
         in_pool = positives["position"] >= 0
         found = positives.where(in_pool)
@@ -73,7 +74,7 @@ class Scoring:
         return np.concatenate(out, axis=1), columns
 
     def _blocks(self, system: str) -> Iterator[Block]:
-        blocks = read_blocks(self.pool, system)
+        blocks = read_blocks(self.pool, system, code=self.code or IMAGE_CODE)
         if self.hidden_path is None:
             return blocks
         hidden = read_positions(self.hidden_path)

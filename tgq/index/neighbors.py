@@ -19,7 +19,7 @@ import pyarrow as pa
 from tgq.embedding.executor.daemon import preloaded
 from tgq.errors import UsageError
 from tgq.index.carrying import find_pool
-from tgq.index.pool import MAIN, Pool, gather_items, read_block, read_blocks, write_pool
+from tgq.index.pool import IMAGE_CODE, MAIN, Pool, excluded_code, gather_items, read_block, read_blocks, write_pool
 from tgq.retrieval.exact import Exclude, search_blocks
 from tgq.retrieval.product import MUCH, operations
 from tgq.run.job_progress import job_progress
@@ -29,14 +29,14 @@ from tgq.storage.warehouse import Warehouse
 
 SCHEMA = "item_id string, model_version string, rank int, neighbor_id string, score float"
 LEAST_ROWS = 256  # fewest queries of a task
-FORMAT = 1  # to be raised when the same pool and options give other rows
+FORMAT = 2  # to be raised when the same pool and options give other rows
 
 
 def build_neighbors(night: Night) -> StepResult:
     """Search the pool and stage the neighbours as Parquet, unless the table already holds the result of the same search."""
     clock = time.perf_counter()
     pool, options = find_pool(night), night.settings.neighbors
-    key = search_key(pool, options.k, options.exclude_same_image)
+    key = search_key(pool, options.k, excluded_code(options))
     staged = _staged(night)
     if staged is None or staged["key"] != key:
         carried = table_key(night.warehouse) == key
@@ -78,9 +78,9 @@ def staged_neighbors(night: Night) -> dict:
     return staged
 
 
-def search_key(pool: Pool, k: int, exclude_same_image: bool) -> str:
+def search_key(pool: Pool, k: int, code: str | None) -> str:
     """Key of a search, 16 hex digits: a hash of all that decides the neighbours."""
-    parts = [FORMAT, pool.model_version, pool.digest, k, exclude_same_image]
+    parts = [FORMAT, pool.model_version, pool.digest, k, code]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -107,6 +107,7 @@ def query_ranges(pool: Pool, parallelism: int) -> list[tuple[int, int, int]]:
 
 def _search(night: Night, pool: Pool) -> None:
     options = night.settings.neighbors
+    code = excluded_code(options)
     ranges = query_ranges(pool, night.spark.sparkContext.defaultParallelism)
     tasks = night.spark.range(0, len(ranges), 1, max(1, len(ranges)))
     with job_progress(night, "neighbors", pool.rows) as done:
@@ -115,7 +116,7 @@ def _search(night: Night, pool: Pool) -> None:
             for batch in batches:
                 for number in batch["id"].to_pylist():
                     block, first, last = ranges[number]
-                    yield from neighbor_rows(pool, block, slice(first, last), options.k, options.exclude_same_image)
+                    yield from neighbor_rows(pool, block, slice(first, last), options.k, code)
                     done.add(last - first)
 
         with preloaded(night.spark.sparkContext, operations(pool.rows, pool.rows, pool.widths.get(MAIN, 0)) >= MUCH):
@@ -123,12 +124,12 @@ def _search(night: Night, pool: Pool) -> None:
         found.write.mode("overwrite").parquet(night.staging("neighbors"))
 
 
-def neighbor_rows(pool: Pool, number: int, rows: slice, k: int, exclude_same_image: bool) -> list[pa.RecordBatch]:
-    """The neighbours of some rows of one block, as rows of `item_neighbors`."""
-    own = read_block(pool, pool.blocks[number])
+def neighbor_rows(pool: Pool, number: int, rows: slice, k: int, code: str | None) -> list[pa.RecordBatch]:
+    """The neighbours of some rows of one block, as rows of `item_neighbors`. Items of the same `code` (`excluded_code`) are none."""
+    own = read_block(pool, pool.blocks[number], code=code or IMAGE_CODE)
     assert own.images is not None  # a pool block has them
-    exclude = Exclude(own.positions[rows], own.images[rows] if exclude_same_image else None)
-    scores, found = search_blocks(own.vectors[rows], read_blocks(pool), k, exclude)
+    exclude = Exclude(own.positions[rows], own.images[rows] if code else None)
+    scores, found = search_blocks(own.vectors[rows], read_blocks(pool, code=code or IMAGE_CODE), k, exclude)
     query, rank = np.nonzero(found >= 0)
     found_positions, which = np.unique(found[query, rank], return_inverse=True)
     names = gather_items(pool, ("item_id",), found_positions)["item_id"]

@@ -24,11 +24,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.catalog.enriched import as_read
+from tgq.duplicates.find import TABLE as CLUSTERS
 from tgq.errors import WarehouseError
 from tgq.metrics.metrics import coverage
 from tgq.registry.loading import versions_of
 from tgq.retrieval.exact import Block
 from tgq.run.night import Night
+from tgq.settings.sections import EvaluateSettings, NeighborSettings
 from tgq.storage import artifacts
 
 MAIN = "embedding"
@@ -36,6 +38,7 @@ RIVAL = "rival"  # another model's vectors of the same items
 FEATURES = ("image", "text")  # frozen towers' pooled features
 NO_CATEGORY = "(none)"
 TABLES = ("catalog_items", "item_embeddings", "item_features")
+IMAGE_CODE, DUPLICATE_CODE = "image_code", "duplicate_code"  # of an item's picture, and of the canonical picture of its cluster
 FILL = 0.95  # share of block_rows that a block has on average; hashing makes some fuller
 
 
@@ -61,7 +64,7 @@ class Pool:
     rows: int
     active: int  # active items, with or without an embedding
     widths: dict[str, int]  # of the kinds of vectors that it holds
-    digest: str  # over (item_id, content_hash, image) in pool order
+    digest: str  # over (item_id, content_hash, image and, where near-duplicates are excluded, canonical image) in pool order
     blocks: tuple[PoolBlock, ...] = field(default=())
     rival: str | None = None  # the second model's version, if the pool holds its vectors too
 
@@ -87,7 +90,10 @@ def source_of(night: Night, rival: str | None = None, published: Mapping[str, in
     model_version, tower_version = versions_of(night.model_folder)
     versions = night.warehouse.versions(*TABLES)
     versions |= {name: version for name, version in (published or {}).items() if name in TABLES}
-    block_rows = night.settings.neighbors.block_rows
+    settings = night.settings
+    block_rows = settings.neighbors.block_rows
+    if settings.neighbors.exclude_duplicates or settings.evaluate.exclude_duplicates:
+        versions |= night.warehouse.versions(CLUSTERS)
     return dict(model_version=model_version, tower_version=tower_version, versions=versions, block_rows=block_rows, rival=rival)
 
 
@@ -150,7 +156,15 @@ def pool_members(night: Night, versions: dict[str, int], model_version: str) -> 
         (F.length(F.trim(F.coalesce("brand", F.lit("")))) > 0).alias("has_brand"),
         (F.coalesce(F.size("attributes"), F.lit(0)) > 0).alias("has_attributes"),
     )  # fmt: skip
+    if CLUSTERS in versions:
+        clusters = night.warehouse.read(CLUSTERS, versions[CLUSTERS]).select("image_hash", "canonical_hash")
+        items = items.join(clusters, "image_hash", "left")
     return items.join(embeddings.select("item_id", "content_hash", "agreement", "embedding"), ["item_id", "content_hash"])
+
+
+def excluded_code(options: NeighborSettings | EvaluateSettings) -> str | None:
+    """The column of codes that tells which items a query must not find, because they have its picture; None: it may find all others."""
+    return DUPLICATE_CODE if options.exclude_duplicates else IMAGE_CODE if options.exclude_same_image else None
 
 
 def written_pool(night: Night, source: Mapping[str, Any]) -> Pool | None:
@@ -210,13 +224,15 @@ def _write_block(batches: list[pa.RecordBatch], folder: str) -> pa.RecordBatch:
             if matrix.shape[1]:
                 artifacts.write_table(f"{folder}/{name}.{kind}.arrow", pa.table({kind: artifacts.matrix_column(matrix)}))
     hashes = table["image_hash"].to_pylist()
-    codes = np.array([int(h[:16], 16) if h else 0 for h in hashes], np.uint64)
+    canonical = table["canonical_hash"].to_pylist() if "canonical_hash" in table.column_names else [None] * len(hashes)
+    codes, shared = (pa.array([int(h[:16], 16) if h else 0 for h in column], pa.uint64())
+                     for column in (hashes, [c or h for c, h in zip(canonical, hashes, strict=True)]))  # fmt: skip
     scalars = ("item_id", "category", "category_code", "has_brand", "has_attributes", "agreement", "slices")
-    items = table.select(scalars).append_column("image_code", pa.array(codes))
+    items = table.select(scalars).append_column(IMAGE_CODE, codes).append_column(DUPLICATE_CODE, shared)
     artifacts.write_table(f"{folder}/{name}.items.arrow", items)
     digest = hashlib.sha256()
-    for item_id, content_hash, image_hash in zip(table["item_id"].to_pylist(), table["content_hash"].to_pylist(), hashes, strict=True):
-        digest.update(f"{item_id}\0{content_hash}\0{image_hash}\n".encode())
+    for *parts, other in zip(table["item_id"].to_pylist(), table["content_hash"].to_pylist(), hashes, canonical, strict=True):
+        digest.update(("\0".join(map(str, parts + [other] if other else parts)) + "\n").encode())
     return pa.RecordBatch.from_pydict(
         {
             "name": [name], "rows": [table.num_rows], "digest": [digest.hexdigest()],
@@ -248,23 +264,24 @@ def half_matrix(column: pa.ChunkedArray) -> np.ndarray:
     return np.frombuffer(b"".join(v or bytes(width) for v in values), "<f2").reshape(len(values), width // 2)
 
 
-def read_block(pool: Pool, block: PoolBlock, kind: str = MAIN) -> Block:
+def read_block(pool: Pool, block: PoolBlock, kind: str = MAIN, code: str = IMAGE_CODE) -> Block:
     """One block for exact search: unit vectors (zeros stay zeros), positions, image and category codes.
 
     kind: embedding, rival, image, text, or concat: unit image and unit text side by side, so a score is the mean of the two cosines.
+    code: which codes of pictures the block has, IMAGE_CODE or DUPLICATE_CODE.
     """
     items = artifacts.read_table(pool.file(block, "items"))
     return Block(
         _vectors(pool, block, kind, None),
         np.arange(block.start, block.start + block.rows),
-        items["image_code"].to_numpy(),
+        items[code].to_numpy(),
         items["category_code"].to_numpy(),
     )
 
 
-def read_blocks(pool: Pool, kind: str = MAIN, blocks: Iterable[PoolBlock] | None = None) -> Iterator[Block]:
+def read_blocks(pool: Pool, kind: str = MAIN, blocks: Iterable[PoolBlock] | None = None, code: str = IMAGE_CODE) -> Iterator[Block]:
     """The blocks of the pool, or the given ones, one at a time."""
-    return (read_block(pool, block, kind) for block in (pool.blocks if blocks is None else blocks))
+    return (read_block(pool, block, kind, code) for block in (pool.blocks if blocks is None else blocks))
 
 
 def gather_vectors(pool: Pool, kind: str, positions: np.ndarray) -> np.ndarray:
@@ -306,14 +323,14 @@ def item_frame(night: Night, pool: Pool) -> DataFrame:
                 block = pool.blocks[number]
                 items = artifacts.read_table(pool.file(block, "items"))
                 positions = pa.array(np.arange(block.start, block.start + block.rows))
-                # Spark has no unsigned integers
-                image = items["image_code"].to_numpy().view(np.int64)
-                items = items.drop_columns("image_code").append_column("image_code", pa.array(image))
+                for code in (IMAGE_CODE, DUPLICATE_CODE):  # Spark has no unsigned integers
+                    signed = items[code].to_numpy().view(np.int64)
+                    items = items.drop_columns(code).append_column(code, pa.array(signed))
                 yield from items.append_column("position", positions).to_batches(max_chunksize=10_000)
 
     schema = (
         "item_id string, category string, category_code long, has_brand boolean, has_attributes boolean, agreement float, "
-        "slices map<string,string>, image_code long, position long"
+        "slices map<string,string>, image_code long, duplicate_code long, position long"
     )
     return _tasks(night, len(pool.blocks)).mapInArrow(rows, schema)
 

@@ -34,6 +34,8 @@ class Row:
     known: tuple[Found | None] | None = None  # what it found earlier, so that it is not asked again
     cached_image: tuple[bytes, bytes] | None = None  # cached tower features, packed: tokens, pooled
     cached_text: tuple[bytes, bytes, bytes, bytes] | None = None  # likewise: tokens, mask, pooled, title
+    hash_wanted: bool = False  # perceptual hash and colour of its picture are wanted, if the picture is decoded
+    fingerprint: tuple[int, int] | None = None  # perceptual hash and colour
     grounding: Grounding | None = None  # what is embedded of the picture; None: the whole of it, undecided
     failure: ImageError | None = None
     result: tuple | None = None  # this row of EncoderOutput's embedding, image and text, and its three scalars
@@ -58,6 +60,7 @@ class Decoded:
     pixels: np.ndarray | None  # float32 [3, H, W]
     picture: Image.Image | None = None
     grounding: Grounding | None = None  # what the pixels show
+    fingerprint: tuple[int, int] | None = None  # perceptual hash and colour of the whole picture, if they are wanted
 
 
 @dataclass

@@ -28,6 +28,7 @@ from tgq.encoder.features import Features
 from tgq.encoder.packing import CachedImage, half, pack, pack_mask, pack_tokens
 from tgq.grounding.box import FAILED, NO_PHRASE, Grounding, cropped, kept_whole
 from tgq.images.decode import ImageError, ImageLimits, decode_image, one_line
+from tgq.images.phash import fingerprint
 from tgq.inference.batching import Batch, Decoded, Group, Row, Window
 from tgq.inference.clock import Clock
 from tgq.inference.grounder import Grounder, decode_for_crop
@@ -130,13 +131,15 @@ class EmbeddingEngine:
             else:
                 data = image_bytes.as_py()
             size = self.encoder.vision.input_size
-            if self.grounder is None or row.phrase is None:
-                return Decoded(self._pixels(decode_image(data, self.options.limits, target=size)))
-            image = decode_for_crop(data, self.options.limits, size)
+            whole = self.grounder is None or row.phrase is None
+            image = decode_image(data, self.options.limits, target=size) if whole else decode_for_crop(data, self.options.limits, size)
+            code = fingerprint(image) if row.hash_wanted else None
+            if self.grounder is None or whole:
+                return Decoded(self._pixels(image), fingerprint=code)
             if row.known is None:
-                return Decoded(None, image)
+                return Decoded(None, image, fingerprint=code)
             grounding = self.grounder.decide(*row.known)
-            return Decoded(self._pixels(cropped(image, grounding.crop)), None, grounding)
+            return Decoded(self._pixels(cropped(image, grounding.crop)), None, grounding, code)
         except ImageError as error:
             return error
         except MemoryError:
@@ -180,6 +183,7 @@ class EmbeddingEngine:
                         if image.picture is not None:
                             undecided[number] = image.picture
                 row.grounding = self._grounding(row, image)
+                row.fingerprint = image.fingerprint if isinstance(image, Decoded) else None
                 rows.append(row)
                 index.append(number)
         pixels = None

@@ -36,6 +36,8 @@ OUTPUT_SCHEMA = pa.schema(
         ("text_features", pa.binary()),  # f_txt, float16 little-endian; null without metadata
         *((name, pa.binary()) for name in CACHE_COLUMNS),
         ("embedding", pa.list_(pa.float32())),
+        ("perceptual_hash", pa.int64()),  # of the whole picture, null unless it is wanted and the picture was decoded
+        ("colour", pa.int32()),  # likewise
         # of a picture that was grounded, otherwise null
         ("box", pa.list_(pa.float64())),  # x0, y0, x1, y1 that the detector found, as shares of the picture
         ("score", pa.float64()),
@@ -48,6 +50,7 @@ OUTPUT_SCHEMA = pa.schema(
 INPUT_COLUMNS = ("item_id", "image_uri", "image_bytes", "image_hash", "metadata_text", "encoder_title")
 # optional: what a detector looks for, the version of the crop, and what the detector found earlier as {"box", "score"}
 GROUNDING_COLUMNS = ("phrase", "detector_version", "known")
+HASH_COLUMN = "hash_wanted"  # optional: whether the perceptual hash of a decoded picture is wanted
 CACHED_COLUMNS = ("image_tokens", "image_features", "text_tokens", "text_mask", "text_features", "title_features")  # cached tower features; optional
 
 
@@ -56,7 +59,7 @@ def input_rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) 
     for source in batches:
         if not source.num_rows:
             continue
-        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *GROUNDING_COLUMNS, *CACHED_COLUMNS) if name in source.schema.names}
+        columns = {name: source.column(name) for name in (*INPUT_COLUMNS, *GROUNDING_COLUMNS, HASH_COLUMN, *CACHED_COLUMNS) if name in source.schema.names}
         nulls = [None] * source.num_rows
         bytes_given = columns.pop("image_bytes").is_valid().to_pylist() if "image_bytes" in columns else nulls
         values = {name: column.to_pylist() for name, column in columns.items()}
@@ -77,12 +80,13 @@ def input_rows(batches: Iterable[pa.RecordBatch], unfinished: deque[list[Row]]) 
                 title=title or "",
                 phrase=phrase,
                 known=(_found(known),) if known else None,
+                hash_wanted=bool(wanted),
                 cached_image=cached_image,
                 cached_text=cached_text,
             )
-            for i, (item_id, uri, has_bytes, image_hash, metadata, title, phrase, version, known, cached_image, cached_text) in enumerate(
+            for i, (item_id, uri, has_bytes, image_hash, metadata, title, phrase, version, known, wanted, cached_image, cached_text) in enumerate(
                 zip(column("item_id"), column("image_uri"), bytes_given, column("image_hash"), column("metadata_text"), column("encoder_title"),
-                    *map(column, GROUNDING_COLUMNS), cached_images, cached_texts, strict=True)
+                    *map(column, GROUNDING_COLUMNS), column(HASH_COLUMN), cached_images, cached_texts, strict=True)
             )
         ]
         unfinished.append(rows)
@@ -148,6 +152,7 @@ def output_batch(rows: list[Row], clock: Clock) -> pa.RecordBatch:
         pa.array(times[1]),
         *(pa.array(column, pa.binary()) for column in (*features, *zip(*packed, strict=True))),
         pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing)),
+        *(pa.array([row.fingerprint and row.fingerprint[n] for row in rows], kind) for n, kind in enumerate((pa.int64(), pa.int32()))),
         *_grounding_columns(rows),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=OUTPUT_SCHEMA)

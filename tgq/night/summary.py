@@ -23,7 +23,7 @@ def summary_of(night: Night) -> dict[str, Any]:
             "inactive": detail.pop("inactive", None), "versions_read": row["versions_read"],
             "versions_written": row["versions_written"], "figures": detail,
         }  # fmt: skip
-    grounding = steps.get("embed", {}).get("figures", {}).get("grounding")
+    about_pictures = {name: found for name in ("grounding", "duplicates") if (found := steps.get("embed", {}).get("figures", {}).get(name))}
     gate, measured = steps.get("evaluate", {}).get("figures", {}).get("gate"), metrics_of(night)
     return {
         "run_id": night.run_id,
@@ -31,7 +31,7 @@ def summary_of(night: Night) -> dict[str, Any]:
         "published": steps.get("publish", {}).get("status") == "done",
         "gate": gate,
         "rows": totals(steps),
-        **({"grounding": grounding} if grounding else {}),
+        **about_pictures,
         "steps": steps,
         "metrics": measured[ITEMS],
         "query_metrics": measured[SEARCH],

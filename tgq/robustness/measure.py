@@ -30,7 +30,7 @@ from tgq.errors import SourceError, UsageError, WarehouseError
 from tgq.evaluation.queries import evaluated_pairs, write_queries
 from tgq.evaluation.ragged import QUERIES, passes
 from tgq.evaluation.scoring import Scoring
-from tgq.index.pool import MAIN, Pool, gather_vectors, item_frame, list_matrix, write_pool
+from tgq.index.pool import IMAGE_CODE, MAIN, Pool, excluded_code, gather_vectors, item_frame, list_matrix, write_pool
 from tgq.index.search import need_encoder, need_published
 from tgq.metrics.bootstrap import interval, partial
 from tgq.metrics.metrics import Metric
@@ -142,7 +142,8 @@ def write_sample(night: Night, plan: Plan, pool: Pool) -> DataFrame:
     queries, folder = night.staging("queries"), night.staging("sample")
     write_queries(night, pool, evaluated_pairs(night), queries)
     asked = night.spark.read.parquet(queries).selectExpr("query_item_id AS item_id", "group_key", "positives", "ignored")
-    places = item_frame(night, pool).selectExpr("item_id", "position AS place", "image_code", "category_code")
+    code = excluded_code(night.settings.evaluate) or IMAGE_CODE
+    places = item_frame(night, pool).selectExpr("item_id", "position AS place", f"{code} AS image_code", "category_code")
     items = as_read(night.warehouse.read("catalog_items", version)).where("is_active").select(*COLUMNS)
     has_picture = F.col("image_uri").isNotNull() | F.col("image_bytes").isNotNull()
 
@@ -198,8 +199,7 @@ def rank(night: Night, pool: Pool, sample: DataFrame, views: DataFrame) -> pa.Ta
     embedded = views.where("embedding IS NOT NULL").select("item_id", "view", "embedding")
     clean = embedded.where(F.col("view") == CLEAN).select("item_id", F.col("embedding").alias("clean"))
     all_queries = pairs.unionByName(itself).join(embedded.join(clean, "item_id"), "item_id")
-    options = night.settings.evaluate
-    scoring = Scoring(pool, (MAIN,), CUTOFFS, options.exclude_same_image)
+    scoring = Scoring(pool, (MAIN,), CUTOFFS, excluded_code(night.settings.evaluate))
 
     def ranks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for queries in passes(batches):

@@ -190,6 +190,14 @@ class EmbedSettings(Section):
     retry_quarantined: bool = False  # read quarantined inputs again even if they have not changed
 
 
+class DuplicateSettings(Section):
+    """Near-duplicate pictures, by a perceptual hash of every picture that the embed step decodes."""
+
+    enabled: bool = False  # hash pictures, and find clusters of near-duplicates after the embed step
+    max_distance: Annotated[int, Field(ge=0, le=32)] = 6  # bits of 64 in which the hashes of two near-duplicates may differ
+    max_colour_difference: Annotated[int, Field(ge=0, le=255)] = 8  # levels by which red, green or blue of their mean colours may; 255: any
+
+
 class FeatureSettings(Section):
     """The feature cache: outputs of the frozen towers, from which a new connector embeds the catalog."""
 
@@ -212,6 +220,7 @@ class NeighborSettings(Section):
 
     k: Positive = 20  # neighbours per item
     exclude_same_image: bool = True  # an item with the same picture is no neighbour
+    exclude_duplicates: bool = False  # nor one with a near-duplicate of it; needs duplicates.enabled
     block_rows: Positive = 16_384  # rows per block of the candidate pool
 
 
@@ -225,6 +234,7 @@ class EvaluateSettings(Section):
     split: Literal["test", "train", "all"] = "test"  # relevance pairs that give the queries, and search queries
     queries_in_pool: bool = True  # false: a query that is no positive of another query is no candidate
     exclude_same_image: bool = True  # an item with the query's picture is no candidate
+    exclude_duplicates: bool = False  # nor one with a near-duplicate of it; needs duplicates.enabled
     baselines: bool = True  # evaluate the features of the frozen towers too
     bm25: bool = True  # evaluate BM25 too, with search queries over the metadata that the encoder reads
     replicates: Positive = 1000  # number of bootstrap replicates
@@ -308,6 +318,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     enrich: EnrichSettings = EnrichSettings()
     embed: EmbedSettings = EmbedSettings()
+    duplicates: DuplicateSettings = DuplicateSettings()
     features: FeatureSettings = FeatureSettings()
     index: IndexSettings = IndexSettings()
     neighbors: NeighborSettings = NeighborSettings()
@@ -351,6 +362,9 @@ class Settings(Section):
                 if name not in known:
                     raise ValueError(f"gate.{section}: '{name}' is not measured with these evaluate.ks and index.recall_k; "
                                      f"the metrics are {', '.join(sorted(known))}")  # fmt: skip
+        for section in ("neighbors", "evaluate"):
+            if getattr(self, section).exclude_duplicates and not self.duplicates.enabled:
+                raise ValueError(f"{section}.exclude_duplicates: true, but duplicates.enabled is false, so near-duplicates are not known")
         unknown = [f for f in self.catalog.optional_columns if f not in ColumnMapping.model_fields]
         if unknown:
             raise ValueError(f"catalog.optional_columns: unknown fields {unknown}; the fields are {list(ColumnMapping.model_fields)}")

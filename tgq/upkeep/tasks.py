@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tgq.registry.tracking import open_tracker
@@ -54,7 +54,7 @@ def tasks(store: Warehouse, settings: Settings, keep: Needed, say: Callable[[str
 
 
 def _rows(store: Warehouse, keep: Needed) -> Iterator[Task]:
-    """Vectors, neighbours and features of models that no kept generation and no next night uses."""
+    """Vectors, neighbours and features of models that no kept generation and no next night uses, and hashes of pictures that no item has."""
     wanted: dict[str, tuple[str, frozenset[str] | None]] = {
         "item_embeddings": ("model_version", keep.models), "item_neighbors": ("model_version", keep.models), "item_features": ("tower_version", keep.towers),
     }  # fmt: skip
@@ -64,6 +64,9 @@ def _rows(store: Warehouse, keep: Needed) -> Iterator[Task]:
         outdated = ~F.col(column).isin(sorted(versions))
         found = store.read(table).where(outdated).count()
         yield Task(f"{table}: rows of other models", found, partial(_delete, store, table, outdated))
+    pictures = store.read("catalog_items").where("image_hash IS NOT NULL").select("image_hash").distinct()
+    found = store.read("picture_hashes").join(pictures, "image_hash", "left_anti").count()
+    yield Task("picture_hashes: rows of pictures that no item has", found, partial(_keep_only, store, "picture_hashes", pictures, "image_hash"))
     gone = ~F.col("generation").isin(list(keep.generations))
     found = store.read("index_shards").where(gone).count() if keep.generations else 0
     yield Task("index_shards: rows of removed generations", found, partial(_delete, store, "index_shards", gone))
@@ -117,6 +120,11 @@ def _tables(store: Warehouse, settings: Settings, keep: Needed, say: Callable[[s
 
 def _delete(store: Warehouse, table: str, rows: Column) -> None:
     store.delta(table).delete(rows)
+
+
+def _keep_only(store: Warehouse, table: str, wanted: DataFrame, key: str) -> None:
+    merge = store.delta(table).alias("t").merge(wanted.alias("s"), f"t.{key} = s.{key}")
+    merge.whenNotMatchedBySourceDelete().execute()
 
 
 def _join(store: Warehouse, table: str) -> None:
