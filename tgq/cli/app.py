@@ -6,16 +6,15 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 refused by the quality
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 
 import typer
 
 from tgq.cli.commands import explore, index, machine, maintain, models, multiply, nightly, queries
+from tgq.cli.failures import known_error
 from tgq.cli.options import err
 from tgq.errors import GateError, TgqError
-from tgq.messages import presentable
 
 app = typer.Typer(
     name="tgq", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             code = 2
         elif type(e).__name__ in ("Abort",):
             code = 130
-        elif line := _known_error(e):
+        elif line := known_error(e):
             err.print(f"tgq: {line}", style="red", markup=False, soft_wrap=True)
             code = 1
         else:
@@ -57,26 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         code = 130
     sys.stdout.flush()
     sys.exit(code or 0)
-
-
-def _known_error(error: Exception) -> str | None:
-    """The one-line message of an operating system error, or of a TgqError that was raised in a Spark task; None for other errors."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'the system'}: {error.strerror}: check the path, its permissions and the free space"
-    if type(error).__module__.startswith(("pyspark.", "py4j.")):
-        names = "|".join(kind.__name__ for kind in TgqError.__subclasses__())
-        found = re.search(rf"^\s*tgq\.errors\.(?:{names}): (.+)$", str(error), re.MULTILINE)
-        return found[1] if found else _store_error(str(error))
-    return None
-
-
-def _store_error(text: str) -> str | None:
-    """One line about an object store that failed in the JVM, from Hadoop's stack trace; None if it was something else."""
-    if "org.apache.hadoop.fs.s3a." not in text:
-        return None
-    said = re.findall(r"^(?:Caused by: )?[\w.]+(?:Exception|Error): (.+)$", text, re.MULTILINE)
-    reason = presentable(said[-1])[:300] if said else "no reason given"
-    return f"the object store failed ({reason}): check it and its credentials, and run the same command again"
 
 
 if __name__ == "__main__":
