@@ -14,7 +14,7 @@ OPTIONS ?=
 WORKERS ?= 2
 TGQ := $(VENV)/bin/tgq
 
-.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow test-s3 airflow-demo bench-peers setup java clean doctor
+.PHONY: nightly test test-fast test-docs docs lint audit test-wheel test-airflow test-s3 airflow-demo bench-peers test-chaos setup java clean doctor
 
 nightly: setup $(if $(filter demo,$(CATALOG)),demo/catalog.parquet)
 	@$(TGQ) nightly $(addprefix --conf ,$(CONF)) --catalog "$(CATALOG)" --warehouse "$(WAREHOUSE)" $(OPTIONS)
@@ -27,6 +27,11 @@ test: setup
 FAST := tests/encoder tests/grounding tests/inference tests/images tests/retrieval tests/metrics tests/training tests/nuisances tests/multiply/test_variants.py tests/report tests/settings tests/test_architecture.py
 test-fast: $(VENV)/.installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(FAST) $(OPTIONS)
+
+# nights that are killed, raced and starved, two hours; writes benchmarks/results/chaos.json
+test-chaos: setup
+	@CHAOS_FULL=1 CHAOS_RESULTS="$(CURDIR)/benchmarks/results/chaos.json" $(VENV)/bin/python -m pytest tests/chaos $(OPTIONS); code=$$?; \
+	$(VENV)/bin/python -m tests.chaos.table benchmarks/results/chaos.json; exit $$code
 
 setup: java $(VENV)/.installed $(VENV)/.prepared
 

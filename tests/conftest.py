@@ -21,7 +21,8 @@ SMALL = {
 
 
 # The files that take longest come first, so that no process is left alone with one of them at the end.
-LONG = ("enrichment/", "embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/", "catalog/")
+LONG = ("chaos/", "enrichment/", "embedding/", "training_job/", "client/", "evaluation/", "docs/test_examples.py", "night/", "upkeep/", "robustness/",
+        "catalog/")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

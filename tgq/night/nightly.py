@@ -30,6 +30,7 @@ from tgq.registry.tracking import Tracker, import_mlflow
 from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.records import error_line, record, run_step
 from tgq.settings.sections import Settings
+from tgq.spark.session import is_alive, open_session
 from tgq.storage.artifacts import remove_folder
 from tgq.validation.catalog import validate_catalog
 from tgq.validation.embeddings import validate_embeddings
@@ -108,7 +109,7 @@ class Nightly:
             if tracker:
                 self._close(tracker)
         except Exception as e:
-            if tracker and whole:
+            if tracker and whole and is_alive(self.night.spark):  # without its JVM a run was interrupted: the next command continues it
                 self._fail(tracker, e)
             raise
         if refused:
@@ -157,7 +158,6 @@ def dry_run(settings: Settings) -> Iterator[str]:
         ModelError, ConfigError: enrichment lacks something; see `need_enrichment`.
     """
     from tgq.catalog.preview import preview
-    from tgq.spark.session import open_session
 
     need_enrichment(settings)
     spark = open_session(settings)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from tgq.errors import UsageError
+from tgq.errors import MachineError, UsageError
 from tgq.messages import STARS, masked
 from tgq.registry.champion import CHAMPION, DEFAULT
 from tgq.registry.selection import champion_of, with_encoder
@@ -21,7 +21,7 @@ from tgq.run.night import RUN_STEP, Night, StepResult
 from tgq.run.progress import Progress, Silent
 from tgq.run.records import config_digest, record
 from tgq.settings.sections import Settings
-from tgq.spark.session import open_session
+from tgq.spark.session import is_alive, open_session
 from tgq.storage.artifacts import remove_folder
 from tgq.storage.files import Files
 from tgq.storage.lock import Kept, Lock, warehouse_lock
@@ -130,6 +130,7 @@ def held_night(
     Raises:
         LockedError: another process has locked the warehouse.
         WarehouseError: the warehouse is not writable.
+        MachineError: the JVM ended in the middle of the block.
     """
     check_run_id(run_id)
     root = absolute(settings.warehouse.path)
@@ -139,5 +140,10 @@ def held_night(
             spark = open_session(settings)
         try:
             yield open_night(spark, settings, run_id, progress, begins, lock)
+        except Exception as error:
+            if is_alive(spark):
+                raise
+            raise MachineError("Spark's JVM has ended, killed or for lack of memory", "run the same command again, which continues this run") from error
         finally:
-            spark.stop()
+            with contextlib.suppress(Exception):  # of a JVM that is gone
+                spark.stop()

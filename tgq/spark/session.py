@@ -122,3 +122,11 @@ def open_session(settings: Settings, extra: dict[str, str] | None = None) -> Spa
     partitions = spark.shuffle_partitions or 2 * session.sparkContext.defaultParallelism
     session.conf.set("spark.sql.shuffle.partitions", partitions)
     return session
+
+
+def is_alive(spark: SparkSession) -> bool:
+    """Whether the session can still run jobs: its JVM answers, and its context was not stopped, as a cluster does with an application that it ends."""
+    try:
+        return not spark.sparkContext._jsc.sc().isStopped()
+    except Exception:  # py4j raises several kinds for a JVM that is gone
+        return False
