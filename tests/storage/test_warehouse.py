@@ -151,3 +151,17 @@ def test_short_questions_are_answered_alike_by_both_engines(spark, warehouse, sc
     assert store.sums("tower_features", "fingerprint", "bytes") == {"a": 4_000_000_001}
     assert store.has_rows("tower_features", {"fingerprint": ("b", "a"), "run_id": "r"})
     assert not store.has_rows("tower_features", {"fingerprint": "b"}), "the row was deleted"
+
+
+def test_conditions_of_several_values_are_alike_in_a_folder_and_where_spark_reads(spark, warehouse):
+    stores = warehouse, Warehouse(spark, WarehouseSettings(path=f"file://{warehouse.root}"))
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    for run, step in (("r1", "ingest"), ("r1", "embed"), ("r2", "ingest"), ("r3", "index")):
+        warehouse.replace("pipeline_runs", [dict(run_id=run, step=step, status="done", started_at=at)], {"run_id": run, "step": step})
+    conditions = [{"run_id": ("r1", "r2"), "step": ["ingest", "embed"]}, {"run_id": ("none",)}]
+    for where, count in zip(conditions, (3, 0), strict=True):
+        local, read = ([sorted(map(str, store.rows("pipeline_runs", where, "run_id", "step")))] for store in stores)
+        assert local == read and len(local[0]) == count
+        assert [store.has_rows("pipeline_runs", where) for store in stores] == [count > 0] * 2
+    stores[1].replace("pipeline_runs", [], {"run_id": ("r1", "r3")})
+    assert [row["run_id"] for row in warehouse.rows("pipeline_runs", {"run_id": ("r1", "r2", "r3")}, "run_id")] == ["r2"]
