@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -108,14 +108,14 @@ def calibrate(
     if not catalogs and not warehouse:
         raise UsageError("no items to calibrate on were named", "give --warehouse FOLDER, or --catalog FOLDER")
     settings = settings_of(profiles, [*(sets or ()), f"encoder.path={encoder}"], None, warehouse).settings
-    sources = [Source.of_catalog(catalog, out_folder / "work") for catalog in catalogs or ()]
-    sources += [Source.of_warehouse(settings)] if warehouse else []
-    spark = open_session(settings)
-    try:
-        made = calibrate_encoder(spark, out_folder, sources, Path(model_folder(settings)), max_items, seed, ConsoleProgress(err))
-    finally:
-        spark.stop()
-        shutil.rmtree(out_folder / "work", ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="tgq-calibrate-") as cache:
+        sources = [Source.of_catalog(catalog, Path(cache)) for catalog in catalogs or ()]
+        sources += [Source.of_warehouse(settings)] if warehouse else []
+        spark = open_session(settings)
+        try:
+            made = calibrate_encoder(spark, out_folder, sources, Path(model_folder(settings)), max_items, seed, ConsoleProgress(err))
+        finally:
+            spark.stop()
     out.print(f"encoder {made.model_version} in {out_folder}: it tells the metadata of {made.items} items from that of others with AUC {made.auc:.3f}")
     out.print(f"to make it the champion: tgq promote {out_folder} --warehouse ...; to use it once: --set encoder.path={out_folder}", soft_wrap=True)
 
