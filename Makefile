@@ -28,9 +28,10 @@ FAST := tests/encoder tests/grounding tests/inference tests/images tests/retriev
 test-fast: $(VENV)/.installed
 	@$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(FAST) $(OPTIONS)
 
-# nights that are killed, raced and starved, two hours; writes benchmarks/results/chaos.json
+# nights that are killed, raced and starved, two hours in two processes; writes benchmarks/results/chaos.json
 test-chaos: setup
-	@CHAOS_FULL=1 CHAOS_RESULTS="$(CURDIR)/benchmarks/results/chaos.json" $(VENV)/bin/python -m pytest tests/chaos $(OPTIONS); code=$$?; \
+	@rm -f benchmarks/results/chaos.json
+	@CHAOS_FULL=1 CHAOS_RESULTS="$(CURDIR)/benchmarks/results/chaos.json" $(VENV)/bin/python -m pytest -n $(WORKERS) tests/chaos $(OPTIONS); code=$$?; \
 	$(VENV)/bin/python -m tests.chaos.table benchmarks/results/chaos.json; exit $$code
 
 setup: java $(VENV)/.installed $(VENV)/.prepared

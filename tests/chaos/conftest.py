@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import json
 import os
@@ -96,12 +97,15 @@ def undisturbed(catalog: Path, before: Path | None, encoder: Path, root: Path, o
 
 @pytest.fixture(scope="session")
 def table():
-    """table(row): add a row of figures to the file that CHAOS_RESULTS names."""
-    rows: list[dict] = []
+    """table(row): add a row of figures to the file that CHAOS_RESULTS names, which several processes of pytest may share."""
 
     def add(row: dict) -> None:
-        rows.append(row)
         if out := os.environ.get("CHAOS_RESULTS"):
-            Path(out).write_text(json.dumps(rows, indent=1) + "\n")
+            with open(out, "a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                rows = [*json.loads(file.read() or "[]"), row]
+                file.truncate(0)
+                file.write(json.dumps(rows, indent=1) + "\n")
 
     return add
