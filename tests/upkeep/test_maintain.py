@@ -58,7 +58,7 @@ def used(make_night, items, warehouse, mlflow_in):
     """A warehouse after four published nights with changes, an encoder that was tried and left, and an interrupted run."""
     mlflow_in(warehouse.root)
     kept = {"keep_reports": 1, "keep_mlflow_runs": 2, "retain_hours": 0, "small_files": 1}
-    settings = {"index": {"keep_generations": 2}, "maintain": kept}
+    settings = {"index": {"keep_generations": 2}, "maintain": kept, "enrich": {"text": {"refiner": "rules"}}}
     for n in range(4):
         night, data = make_night(f"night-{n}", **settings), items(n=60, styles=6)
         if n == 0:
@@ -78,6 +78,10 @@ def used(make_night, items, warehouse, mlflow_in):
         tracker.finish()
         age(night.spark, warehouse.root, 24 * 12 if n == 1 else 24)
     last = make_night("night-4", **settings)
+    for version in ("earlier rules", needed(last.settings, warehouse.root).refiner):
+        made = "current_timestamp() AS refined_at"
+        row = f"SELECT 'a' AS item_id, '{version}' AS refiner_version, 'h' AS text_hash, 'kept' AS verdict, 0 AS rounds, 0L AS tokens, 'r' AS run_id, {made}"
+        warehouse.append(last.spark.sql(row), "item_texts")
     record(last, RUN_STEP, "running", last.started_at, None, StepResult())
     for run in ("night-4", "dead"):
         write_json(warehouse.path("_staging", run, "pool.json"), {})
@@ -109,6 +113,7 @@ def test_what_nothing_needs_is_removed_and_what_is_kept_still_works(spark, wareh
     assert sorted(p.name for p in (root / "reports").iterdir()) == ["night-2", "night-3"]
     assert [p.name for p in (root / "_staging").iterdir()] == ["night-4"], "the interrupted run can still be continued"
     assert warehouse.read("item_embeddings").where("model_version = 'tried'").count() == 0
+    assert planned["item_texts: rows of other refiners"] == 1 and warehouse.read("item_texts").count() == 1
     assert {r.generation for r in warehouse.read("index_shards").collect()} == set(pinned)
     tracker = open_tracker(settings.tracking, warehouse.root)
     experiment = tracker.client.get_experiment_by_name(settings.tracking.experiment)

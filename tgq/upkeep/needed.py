@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from tgq.enrichment.enrich import is_enabled
+from tgq.enrichment.refiners import RefinerPlan
 from tgq.errors import ModelError
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import versions_of
@@ -25,6 +27,7 @@ class Needed:
         models: versions of the models of their vectors, and of the next night's encoder.
         towers: tower versions of these models; None if one of the encoders cannot be read, so that they are not known.
         since: when the oldest of these generations began; None without any.
+        refiner: version of the refiner that the settings name; None if they name none, which may be for one night only, or it cannot be read.
     """
 
     generations: tuple[str, ...]
@@ -32,6 +35,7 @@ class Needed:
     models: frozenset[str]
     towers: frozenset[str] | None
     since: datetime | None
+    refiner: str | None = None
 
 
 def needed(settings: Settings, root: str) -> Needed:
@@ -45,7 +49,7 @@ def needed(settings: Settings, root: str) -> Needed:
     model, tower = versions_of(model_folder(settings))
     return Needed(
         tuple(made.generation for made in kept), frozenset(made.run_id for made in kept), frozenset({model, *(made.model_version for made in kept)}),
-        _towers(root, kept, tower), min((_began(made) for made in kept), default=None),
+        _towers(root, kept, tower), min((_began(made) for made in kept), default=None), _refiner(settings),
     )  # fmt: skip
 
 
@@ -62,6 +66,13 @@ def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[s
             return None
         found.add(tower)
     return frozenset(found)
+
+
+def _refiner(settings: Settings) -> str | None:
+    try:
+        return RefinerPlan.of(settings).build().version if is_enabled(settings) else None
+    except ModelError:
+        return None
 
 
 def _began(made: Manifest) -> datetime:
