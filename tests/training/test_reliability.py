@@ -94,7 +94,11 @@ def test_an_encoder_without_trust_is_calibrated_to_the_rows_of_another_catalog(f
     right, wrong = gates(made, unseen), gates(made, with_other_metadata(unseen))
     assert area > 0.9 and auc(right, wrong) > 0.9 and right.mean() > 0.85 and wrong.mean() < 0.5
     kept, now = base.own_state(), made.own_state()
-    assert all(torch.equal(value, now[name]) for name, value in kept.items() if not name.startswith("alignment."))
+    fitted = ("alignment.", "head.base.null_")
+    assert all(torch.equal(value, now[name]) for name, value in kept.items() if not name.startswith(fitted))
+    missing = replace(unseen, metadata_index=np.full_like(unseen.metadata_index, unseen.texts.index("")), title_index=np.full(len(unseen), len(rows)))
+    whole, before, after = embed(base, unseen), embed(base, missing), embed(made, missing)
+    assert (whole * after).sum(1).mean() > (whole * before).sum(1).mean() + 0.02, "what the picture makes one expect stands for a missing text"
     assert made.model_version != base.model_version and calibrated(made, learning)[0].model_version == made.model_version
 
 

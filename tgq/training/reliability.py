@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.layers.reliability import Alignment, Reliability
 from tgq.encoder.model import TGQFormer
 from tgq.errors import ModelError, SourceError
@@ -20,6 +21,8 @@ WRONG = 0.3  # share of items whose metadata is another item's, as the calibrati
 LEAST_ROWS = 32  # rows with a picture and a text that a correlation is fitted to
 PENALTY = 1e-3  # on the squared weights of the logistic regression, in items
 STEPS = 50  # of Newton's method
+RANK = 64  # of the maps that estimate a missing side, for an encoder without them
+BATCH = 128
 STRONGEST = 0.97  # correlation; a perfect one would make the evidence infinite
 CLAMP = 30.0  # log odds beyond which probabilities are 0 or 1
 
@@ -66,7 +69,10 @@ def fit_reliability(encoder: TGQFormer, rows: TrainingSet, seed: int) -> float |
 
 
 def calibrated(encoder: TGQFormer, rows: TrainingSet, seed: int = 0) -> tuple[TGQFormer, float]:
-    """A copy of an encoder whose trust in metadata is fitted to these rows; all else but the space of S_title stays.
+    """A copy of an encoder whose trust in metadata, and what stands for a missing or distrusted side, are fitted to these rows.
+
+    All else but the space of S_title stays. Text that is not trusted is replaced by what the picture makes one expect (`Imputation`), which differs
+    from shop to shop as the trust does. Cost: two passes of the connector, and those of `fit_reliability` and `PlainFusion.fit_missing`.
 
     Args:
         encoder: with or without trust in metadata.
@@ -80,7 +86,8 @@ def calibrated(encoder: TGQFormer, rows: TrainingSet, seed: int = 0) -> tuple[TG
         ModelError: the encoder has no light head with gates, so it can have no such trust.
         SourceError: there are too few items with a picture and metadata.
     """
-    made = TGQFormer(dataclasses.replace(encoder.config, reliability=True), encoder.relative_to)
+    config = dataclasses.replace(encoder.config, reliability=True, imputation=encoder.config.imputation or RANK)
+    made = TGQFormer(config, encoder.relative_to)
     if made.reliability is None:
         raise ModelError(f"an encoder with connector {encoder.config.connector} and head {encoder.config.head} has no trust in metadata",
                          "choose one with the light head and gates, such as the bundled one")  # fmt: skip
@@ -91,7 +98,25 @@ def calibrated(encoder: TGQFormer, rows: TrainingSet, seed: int = 0) -> tuple[TG
     if area is None:
         raise SourceError(f"{len(rows)} items have a picture and metadata, which are too few to fit the trust in metadata",
                           f"calibrate on at least {4 * LEAST_ROWS} such items")  # fmt: skip
-    return made.eval(), area
+    made.eval()
+    assert isinstance(made.head, LightHead)  # no other has such a trust
+    guided, unguided = (_shifted_images(made, rows, with_text) for with_text in (True, False))
+    text, weight = rows.text[rows.metadata_index[:, 0]], _catalog_weights(rows)
+    made.head.base.fit_missing(guided, unguided, *(torch.from_numpy(x).to(guided.device) for x in (text, weight)))
+    return made, area
+
+
+@torch.no_grad()
+def _shifted_images(encoder: TGQFormer, rows: TrainingSet, with_text: bool) -> Tensor:
+    """f_img `[R, Dg]` after the encoder's own pooling, which has or has not read the texts."""
+    assert isinstance(encoder.head, LightHead)
+    found, device = [], encoder.null_image.device
+    for first in range(0, len(rows), BATCH):
+        features = rows.features(np.arange(first, min(first + BATCH, len(rows)))).to(device)
+        hidden = torch.full_like(features.has_image, not with_text)
+        features = features.without(torch.zeros_like(hidden), hidden)
+        found.append(encoder.head.shifted_image(features, encoder.streams(features)[0]))
+    return torch.cat(found)
 
 
 def auc(right: np.ndarray, wrong: np.ndarray) -> float:

@@ -130,16 +130,28 @@ class PlainFusion(nn.Module):
         self.text_mean.copy_(statistics.text_mean)
         self.image.copy_(maps[:, : image.shape[1]] * image_weight)
         self.text.copy_(maps[:, image.shape[1]:] * (1 - image_weight))
-        if self.image_expected is not None and self.text_expected is not None:
-            weight = torch.ones_like(text[:, 0])
-            for c in catalog.unique():
-                own = catalog == c
-                weight[own] = len(group[own].unique()) ** 0.5 / own.sum()
-            guided, texts = self._unit_sides(image, text)
-            self.image_expected.fit(texts, F.linear(guided, self.image), weight)
-            self.text_expected.fit(self._unit_sides(image if unguided is None else unguided, text)[0], F.linear(texts, self.text), weight)
-            self.null_image.zero_()
-            self.null_text.zero_()
+        weight = torch.ones_like(text[:, 0])
+        for c in catalog.unique():
+            own = catalog == c
+            weight[own] = len(group[own].unique()) ** 0.5 / own.sum()
+        self.fit_missing(image, image if unguided is None else unguided, text, weight)
+
+    @torch.no_grad()
+    def fit_missing(self, image: Tensor, unguided: Tensor, text: Tensor, weight: Tensor) -> None:
+        """Fit what stands for a missing side to n items that have both; nothing without `imputation`. Needs no groups.
+
+        Args:
+            image: `[n, Dg]`, pooled image features. unguided: `[n, Dg]`, those that the text had no influence on.
+            text: `[n, Dp]`, pooled text features.
+            weight: `[n]` of the items.
+        """
+        if self.image_expected is None or self.text_expected is None:
+            return
+        guided, texts = self._unit_sides(image, text)
+        self.image_expected.fit(texts, F.linear(guided, self.image), weight)
+        self.text_expected.fit(self._unit_sides(unguided, text)[0], F.linear(texts, self.text), weight)
+        self.null_image.zero_()
+        self.null_text.zero_()
 
     @torch.no_grad()
     def fit_and_project(
