@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from tgq.attributes.vocabulary import Vocabulary
@@ -69,15 +70,47 @@ class HeadsConfig:
         Raises:
             ModelError: there is none, or it is not one of this version.
         """
-        file = folder / CONFIG
-        if not file.is_file():
-            raise ModelError(f"{folder} has no {CONFIG}", "name a folder that `tgq train-attributes` wrote")
+        return HeadFiles.read(folder, weights=False).parsed()
+
+
+@dataclass(frozen=True)
+class HeadFiles:
+    """The files of a folder as plain values, which a driver can send to executors that do not reach the folder."""
+
+    folder: str  # for messages
+    config: str
+    weights: bytes
+
+    @classmethod
+    def read(cls, folder: Path, weights: bool = True) -> HeadFiles:
+        """The files; without `weights` the configuration alone.
+
+        Raises:
+            ModelError: one of them is missing or cannot be read.
+        """
+        found = []
+        for name in (CONFIG, *([WEIGHTS] if weights else [])):
+            try:
+                found.append((folder / name).read_bytes())
+            except FileNotFoundError:
+                raise ModelError(f"{folder} has no {name}", "name a folder that `tgq train-attributes` wrote") from None
+            except OSError as error:
+                raise ModelError(f"{folder / name} cannot be read ({error.strerror})", "check its permissions") from None
+        return cls(str(folder), found[0].decode(errors="replace"), found[1] if weights else b"")
+
+    def parsed(self) -> HeadsConfig:
+        """The configuration.
+
+        Raises:
+            ModelError: it is not one of this version.
+        """
+        file = Path(self.folder, CONFIG)
         try:
-            read = json.loads(file.read_text())
+            read = json.loads(self.config)
             if read["format"] != FORMAT:
                 raise ModelError(f"{file} has format {read['format']}, this version reads {FORMAT}", "run `tgq train-attributes` again")
             plain = {name: read[name] for name in ("vision", "text", "image_width", "text_width", "temperatures", "thresholds")}
-            return cls(vocabulary=Vocabulary.from_json(read), **plain)
+            return HeadsConfig(vocabulary=Vocabulary.from_json(read), **plain)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{file} cannot be read ({type(error).__name__}: {error})", "copy the folder again") from None
 
@@ -108,9 +141,9 @@ class AttributeHeads(nn.Module):
         width = config.image_width + config.text_width
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        self.linear = nn.Linear(width + 2, ends[-1])
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear, self.silence = nn.Linear(width + 2, ends[-1]), nn.Linear(width + 2, len(self.keys))
+        for parameter in (*self.linear.parameters(), *self.silence.parameters()):
+            nn.init.zeros_(parameter)
 
     def inputs(self, features: ItemFeatures) -> Tensor:
         """Standardised features `[N, Dg + Dp + 2]`; zeros for a missing side, and last whether the item has a picture and a text."""
@@ -128,8 +161,13 @@ class AttributeHeads(nn.Module):
     @torch.no_grad()
     def logits(self, features: ItemFeatures) -> Tensor:
         """Logits `[N, C]` of items."""
-        parts = [self(self.inputs(features[at : at + CHUNK])) for at in range(0, len(features), CHUNK)]
-        return torch.cat(parts) if parts else torch.zeros(0, self.linear.out_features)
+        return self.scored(features)[0]
+
+    @torch.no_grad()
+    def scored(self, features: ItemFeatures) -> tuple[Tensor, Tensor]:
+        """Logits `[N, C]`, and `[N, K]` the logarithm of the factor by which the thresholds of the keys are higher for an item: 0 unless reinforced."""
+        parts = [self.inputs(features[at : at + CHUNK]) for at in range(0, len(features), CHUNK)] or [torch.zeros(0, self.linear.in_features)]
+        return torch.cat([self(part) for part in parts]), torch.cat([self.silence(part) for part in parts])
 
     def probabilities(self, logits: Tensor, key: str) -> Tensor:
         """Calibrated probabilities `[N, V + 1]` of a key's values and of OTHER, from the logits of all keys."""
@@ -142,15 +180,17 @@ class AttributeHeads(nn.Module):
             asked: keys of the vocabulary, for each item.
             threshold: for all keys in place of their own, also for one that is never said otherwise.
         """
-        logits = self.logits(features)
+        logits, silence = self.scored(features)
         best = {}
         for key in {key for keys in asked for key in keys}:
             score, at = self.probabilities(logits, key)[:, :-1].max(1)
-            best[key] = score.tolist(), at.tolist()
-        return [[self._said(key, best[key][0][row], best[key][1][row], threshold) for key in keys] for row, keys in enumerate(asked)]
+            best[key] = list(zip(score.tolist(), at.tolist(), silence[:, self.keys.index(key)].tolist(), strict=True))
+        return [[self._said(key, best[key][row], threshold) for key in keys] for row, keys in enumerate(asked)]
 
-    def _said(self, key: str, score: float, at: int, threshold: float | None) -> Said:
-        least = self.config.thresholds.get(key) if threshold is None else threshold
+    def _said(self, key: str, best: tuple[float, int, float], threshold: float | None) -> Said:
+        score, at, silence = best
+        own = self.config.thresholds.get(key)
+        least = threshold if threshold is not None else None if own is None else own * math.exp(silence)
         return Said(key, self.config.vocabulary.values[key][at], score, least is not None and score >= least)
 
     def need_towers(self, vision: str, text: str) -> None:
@@ -194,11 +234,17 @@ class AttributeHeads(nn.Module):
         Raises:
             ModelError: the folder is missing, incomplete or broken.
         """
-        made = cls(HeadsConfig.read(folder))
+        return cls.of(HeadFiles.read(folder))
+
+    @classmethod
+    def of(cls, files: HeadFiles) -> AttributeHeads:
+        """Heads from their files. Raises as `load`."""
+        made = cls(files.parsed())
         try:
-            made.load_state_dict(load_file(folder / WEIGHTS))
+            made.load_state_dict(load(files.weights))
         except Exception as error:
-            raise ModelError(f"{folder / WEIGHTS} cannot be read ({' '.join(str(error).split())[:200]})", "copy the folder again") from None
+            found = f"{Path(files.folder, WEIGHTS)} cannot be read ({' '.join(str(error).split())[:200]})"
+            raise ModelError(found, "copy the folder again") from None
         return made.eval()
 
 

@@ -34,8 +34,9 @@ def as_asked(items: DataFrame) -> DataFrame:
 
 def with_head_features(night: Night, items: DataFrame, model_folder: str) -> DataFrame:
     """Rows of `as_asked` with FEATURES, as far as `run_towers` has cached them. Cost: a scan of two columns of the cache, without its tokens."""
-    found = with_cached_features(night, items, towers_of(model_folder))
-    return found.select(*items.columns, *FEATURES)
+    own = items.withColumnRenamed("text_hash", "own_hash")  # the cache has a column of that name
+    found = with_cached_features(night, own, towers_of(model_folder)).select(*own.columns, *FEATURES)
+    return found.withColumnRenamed("own_hash", "text_hash")
 
 
 def features_of(rows: pa.Table | pa.RecordBatch, image_width: int, text_width: int) -> ItemFeatures:
