@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tgq.attributes.heads import AttributeHeads
+from tgq.attributes.reinforce import ReinforceConfig
 from tgq.attributes.training import AttributeTrainConfig
 from tgq.demo.catalog import draw_catalog
 from tgq.enrichment import head_features
@@ -50,6 +51,19 @@ def test_a_catalog_trains_heads_and_its_attributes_never_reach_their_text(spark,
     assert again == made, "the same command gives the same heads, from cached features"
     lines = list(planned(spark, [source], FEW, 1000, Silent()))
     assert lines[0] == f"items with attributes on the train side: {made.items}" and {line.split(":")[0] for line in lines[1:]} == set(heads.keys)
+
+
+def test_reinforced_heads_are_judged_on_groups_that_neither_training_saw(spark, tiny_encoder, demo, tmp_path):
+    source, how = Source.of_catalog(f"{demo}=catalogs/demo", tmp_path / "cache"), ReinforceConfig(steps=4, every=2, items=8, samples=4, lr=1e-3)
+    made = train_attributes(spark, tmp_path / "heads", [source], str(tiny_encoder), FEW, 1000, Silent(), how)
+    record = json.loads((tmp_path / "heads" / "training.json").read_text())["reinforcement"]
+    assert [point["step"] for point in record["curve"]] == [0, 2, 4] and record["k"] == made.k == 1 and record["curve"][0]["reward"] is None
+    assert AttributeHeads.load(tmp_path / "heads").version == made.version == made.reinforced.heads.version
+    assert all(0 <= point.held_out_recall <= 1 and 0 <= point.train_recall <= 1 for point in made.reinforced.curve)
+    whole = train_attributes(spark, tmp_path / "whole", [source], str(tiny_encoder), FEW, 1000, Silent())
+    assert 0.6 * whole.items < made.items < 0.95 * whole.items
+    with pytest.raises(UsageError, match="several sources are to reinforce the heads"):
+        train_attributes(spark, tmp_path / "two", [source, source], str(tiny_encoder), FEW, 1000, Silent(), how)
 
 
 def test_a_shop_whose_attributes_may_not_be_read_has_nothing_to_learn(spark, tiny_encoder, demo, tmp_path):
