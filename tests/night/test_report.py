@@ -172,3 +172,4 @@ def test_the_notes_say_which_attributes_were_generated():
     assert enrichment_notes({"enrich": {"figures": {"text": none, "attributes": found}}}) == [
         "Enrichment: 40 generated attributes of 30 of 50 items (colour 30, fit 10); not sure enough of 7; not used: failed: no picture 1, not asked yet 2; "
         "this run spent 900 tokens"]  # fmt: skip
+    assert enrichment_notes({"enrich": {"figures": {"text": none, "attributes": found | {"source": "none"}}}}) == [], "what was undone is no news"

@@ -113,6 +113,7 @@ def _carried(night: Night, refiner: str | None, source: str | None) -> dict[str,
     found = {name: last[name] for name in (*FRESH, "enriched", "asked") if name in last}
     if last["run_id"] == night.run_id:
         return found
-    if any(found[part]["failed"] or found[part]["waiting"] for part in FRESH if part in found):
+    active = [part for part, version in zip(FRESH, (refiner, source), strict=True) if version is not None]
+    if any(found[part]["failed"] or found[part]["waiting"] for part in active):
         return None
     return {**found, "asked": 0, **{part: found[part] | dict.fromkeys(names, 0) for part, names in FRESH.items() if part in found}}

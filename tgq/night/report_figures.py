@@ -47,8 +47,8 @@ def enrichment_notes(steps: Mapping[str, Any]) -> list[str]:
     """What the enrich step did, and how many items and attributes it could not help."""
     figures = steps.get("enrich", {}).get("figures") or {}
     text, attributes = figures.get("text"), figures.get("attributes")
-    notes = [_title_note(text)] if text and (text.get("refiner") != "none" or not attributes) else []
-    return [*notes, *([_attribute_note(attributes)] if attributes else [])]
+    notes = [_title_note(text)] if text and text.get("refiner") != "none" else []
+    return [*notes, *([_attribute_note(attributes)] if attributes and attributes.get("source") != "none" else [])]
 
 
 def _title_note(text: Mapping[str, Any]) -> str:
