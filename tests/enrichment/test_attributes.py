@@ -127,8 +127,8 @@ def test_heads_fill_in_what_is_missing_until_they_are_switched_off(begin, heads,
     assert {r["item_id"]: dict(r["attributes"] or {}).get("colour") for r in as_read(first.warehouse.read("catalog_items")).collect()} == {
         "a": "green", "b": "Red", "c": "Red", "d": "Red", "e": "Red", "f": "Red"}  # fmt: skip
 
-    for picture in (tmp_path / "shop").glob("*.png"):
-        picture.rename(picture.with_suffix(".away"))
+    for picture in "cd":  # a has its colour, so the heads were not asked about it
+        (tmp_path / "shop" / f"{picture}.png").rename(tmp_path / "shop" / f"{picture}.away")
     done = embed(first)
     assert done.embedded == 6 and done.quarantined in (0, None), "the towers have read the pictures for the heads, and are not run again"
     for picture in (tmp_path / "shop").glob("*.away"):
