@@ -76,13 +76,15 @@ def train_heads(
     """
     vocabulary = Vocabulary.of(items, options.frequent)
     fold = np.array([fold_of(item.group) for item in items])
-    if len(set(fold.tolist())) < FOLDS:
+    if len({item.group for item in items}) < FOLDS or len(set(fold.tolist())) < 2:
         raise SourceError(f"the {len(items)} items are of too few groups to leave some of them out", "train on more items")
     config = HeadsConfig(vocabulary, vision, text, features.image.shape[1], features.text.shape[1])
     targets = targets_by_key(items, vocabulary)
     unseen = torch.zeros(len(items), sum(len(values) + 1 for values in vocabulary.values.values()))
     for n in range(FOLDS):
         left_out = fold == n
+        if not left_out.any():
+            continue
         fitted = fit(config, features[~left_out], {key: target[~left_out] for key, target in targets.items()}, replace(options, seed=options.seed + n + 1))
         unseen[left_out] = fitted.logits(features[left_out])
         log(n + 1, FOLDS + 1)
