@@ -24,7 +24,7 @@ GROUPS = {
     "Steps of a night": ("ingest", "validate", "enrich", "embed", "index", "neighbors", "evaluate", "publish", "report"),
     "Look into a warehouse": ("search", "tables", "robustness", "export", "export-query-tower"),
     "Upkeep": ("maintain",),
-    "Encoders": ("train", "calibrate", "train-queries", "promote", "rollback-model", "models"),
+    "Encoders": ("train", "calibrate", "train-queries", "train-attributes", "promote", "rollback-model", "models"),
     "Catalogs": ("init", "demo-catalog", "multiply"),
     "Machine and settings": ("doctor", "setup", "jars", "config"),
 }

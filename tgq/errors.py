@@ -56,7 +56,7 @@ class SourceError(TgqError):
 
 
 class EnrichmentError(TgqError):
-    """A language model that is to refine texts does not answer."""
+    """A language model that is to refine texts or to generate attributes does not answer."""
 
 
 class WarehouseError(TgqError):

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS catalog_items (
   image_uri          STRING COMMENT 'absolute path or URI, null for inline bytes',
   image_size         BIGINT COMMENT 'bytes of the encoded image, 0 without image',
   image_hash         STRING COMMENT 'sha256 of the image bytes, null without image',
-  metadata_text      STRING COMMENT 'text that the encoder reads: the fields of metadata.fields, in fixed order, with the refined title if there is one',
+  metadata_text      STRING COMMENT 'text that the encoder reads: the fields of metadata.fields, in fixed order, with the refined title and the generated attributes if there are any',
   encoder_title      STRING COMMENT 'title that the encoder reads, empty if metadata.fields leaves it out',
   group_id           STRING,
   variant_id         STRING,
@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS catalog_items (
   image_bytes        BINARY COMMENT 'only if the source has no URI',
   additional_images  ARRAY<STRING> COMMENT 'further pictures of the item, as found (only the first picture is embedded)',
   refined_title      STRING COMMENT 'title that the enrich step has put in place of the one in the column title, null if the encoder reads that one',
-  source_hash        STRING COMMENT 'content_hash before enrichment, by which ingest detects changes, null in rows of earlier versions'
+  source_hash        STRING COMMENT 'content_hash before enrichment, by which ingest detects changes, null in rows of earlier versions',
+  generated_attributes MAP<STRING, STRING> COMMENT 'attributes that the enrich step has added to those of the column attributes, null if the encoder reads only these'
 )
 USING DELTA
 TBLPROPERTIES (

@@ -59,6 +59,12 @@ def shop(tmp_path_factory):
         ("calibrate out", 2, "no items to calibrate on were named: give --warehouse FOLDER, or --catalog FOLDER"),
         ("calibrate out --warehouse nowhere", 1, "no tgq tables in"),
         ("train out --catalog . --launcher mpi", 2, "choose torchrun or spark"),
+        ("train-attributes out", 2, "no items to train on were named: give --warehouse FOLDER, or --catalog FOLDER"),
+        ("train-attributes out --warehouse nowhere", 1, "no tgq tables in"),
+        ("train-attributes out --catalog nowhere", 1, "the catalog nowhere does not exist"),
+        ("train-attributes out --catalog . --option stepz=1", 2, "--option stepz=1: no such key"),
+        ("train-attributes out --catalog . --precision 2", 2, "--precision"),
+        ("train-attributes out --catalog . --reinforce-option steps=3", 2, "--reinforce-option is given without --reinforce"),
         ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
         ("promote candidate --warehouse nowhere", 1, "there is no warehouse"),
         ("promote candidate --warehouse . --set encoder.path=default", 2, "encoder.path is default"),
@@ -158,8 +164,8 @@ def test_config_show_says_where_each_value_came_from(run, monkeypatch):
 
 
 def test_every_command_has_help(run):
-    commands = ("nightly ingest validate enrich embed index neighbors evaluate publish report robustness train promote rollback-model models "
-                "search tables export export-query-tower config demo-catalog multiply doctor")
+    commands = ("nightly ingest validate enrich embed index neighbors evaluate publish report robustness train train-queries train-attributes promote "
+                "rollback-model models search tables export export-query-tower config demo-catalog multiply doctor")
     for command in commands.split():
         code, text, _ = run(command, "--help")
         assert code == 0 and "Usage" in text and len(text.splitlines()) > 6, command

@@ -16,7 +16,7 @@ from tgq.catalog.fields import content_hash, encoder_texts
 from tgq.embedding.embed import embed
 from tgq.encoder.model import TGQFormer
 from tgq.enrichment import enrich as step
-from tgq.enrichment import refine
+from tgq.enrichment import slices as sliced
 from tgq.errors import ConfigError, EnrichmentError
 from tgq.index.pool import pool_members
 from tgq.night.ingestion import ingest
@@ -211,7 +211,7 @@ def test_a_killed_run_continues_and_ends_with_the_result_of_one_run(begin, tmp_p
     with serve(answer) as endpoint:
         settings = by_endpoint(endpoint, slice_items=8, rounds=2)
         killed = begin("night-1", enrich=settings)
-        real, slices = refine._refine_slice, []
+        real, slices = sliced._run_slice, []
 
         def dies(*args):
             if len(slices) == 1:
@@ -220,7 +220,7 @@ def test_a_killed_run_continues_and_ends_with_the_result_of_one_run(begin, tmp_p
             return slices[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(refine, "_refine_slice", dies)
+            patch.setattr(sliced, "_run_slice", dies)
             with pytest.raises(KeyboardInterrupt):
                 enriched(killed)
         done, asked = set(texts(killed)), len(endpoint.requests)
@@ -342,7 +342,8 @@ def test_a_step_with_nothing_to_do_says_so_and_leaves_no_record(make_night):
 
     object.__setattr__(night, "progress", Listening())
     Nightly(night).run(["enrich"])
-    assert said == ["nothing to enrich: enrich.text.refiner is none"] and not night.warehouse.rows("pipeline_runs", {"step": "enrich"})
+    assert said == ["nothing to enrich: enrich.text.refiner and enrich.attributes.source are none"]
+    assert not night.warehouse.rows("pipeline_runs", {"step": "enrich"})
     assert list(step.described(night.settings)) == []
 
 

@@ -163,3 +163,13 @@ def test_the_notes_say_what_enrichment_did():
                     "(refused: invented brand 20, failed: unreachable 3, not asked yet 7); this run spent 5,000 tokens")  # fmt: skip
     quiet = text | {"refused": 0, "failed": 0, "waiting": 0, "tokens": 0, "reasons": {}}
     assert enrichment_notes({"enrich": {"figures": {"text": quiet}}}) == ["Enrichment: the encoder reads refined titles of 900 of 1,200 items"]
+
+
+def test_the_notes_say_which_attributes_were_generated():
+    none = {"refiner": "none", "active": 50, "applied": 0, "refused": 0, "failed": 0, "waiting": 50, "tokens": 0, "reasons": {}}
+    found = {"active": 50, "applied": 30, "said": 40, "silent": 7, "waiting": 2, "tokens": 900, "by_key": {"colour": 30, "fit": 10},
+             "reasons": {"failed.no_picture": 1}}  # fmt: skip
+    assert enrichment_notes({"enrich": {"figures": {"text": none, "attributes": found}}}) == [
+        "Enrichment: 40 generated attributes of 30 of 50 items (colour 30, fit 10); not sure enough of 7; not used: failed: no picture 1, not asked yet 2; "
+        "this run spent 900 tokens"]  # fmt: skip
+    assert enrichment_notes({"enrich": {"figures": {"text": none, "attributes": found | {"source": "none"}}}}) == [], "what was undone is no news"

@@ -12,14 +12,21 @@ from pyspark.sql import functions as F
 
 from tgq.storage.warehouse import Warehouse
 
-REFINED = "refined_title"
-DERIVED = ("metadata_text", "encoder_title", "content_hash", REFINED, "source_hash")  # follow from the source row and the enrichment
+REFINED, GENERATED = "refined_title", "generated_attributes"
+DERIVED = ("metadata_text", "encoder_title", "content_hash", REFINED, GENERATED, "source_hash")  # follow from the source row and the enrichment
 _NOTE = "enriched "
 
 
 def as_read(items: DataFrame) -> DataFrame:
-    """`catalog_items` rows with the title that the encoder reads in place of the shop's. Versions of the table that know no other have the shop's."""
-    return items.withColumn("title", F.coalesce(REFINED, "title")) if REFINED in items.columns else items
+    """`catalog_items` rows with the title and the attributes that the encoder reads in place of the shop's. Versions of the table that know no others
+    have the shop's."""
+    if REFINED in items.columns:
+        items = items.withColumn("title", F.coalesce(REFINED, "title"))
+    if GENERATED in items.columns:
+        own = F.map_filter("attributes", lambda key, _: ~F.array_contains(F.map_keys(GENERATED), key))  # one of the same name has no value
+        both = F.when(F.col("attributes").isNull(), F.col(GENERATED)).otherwise(F.map_concat(own, GENERATED))
+        items = items.withColumn("attributes", F.when(F.col(GENERATED).isNull(), F.col("attributes")).otherwise(both))
+    return items
 
 
 def ingested_version(warehouse: Warehouse) -> int:

@@ -21,7 +21,7 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from tgq.catalog.enriched import DERIVED, REFINED
+from tgq.catalog.enriched import DERIVED, GENERATED, REFINED
 from tgq.catalog.examine import VERDICT, Examiner
 from tgq.catalog.identity import partitions, with_id_reasons
 from tgq.catalog.pairs import MAX_GROUP, load_pairs
@@ -191,7 +191,7 @@ def upsert_items(night: Night, staged: DataFrame) -> int:
     """
     warehouse = night.warehouse
     stamp: dict[str, Column] = {"last_seen": F.lit(night.started_at), "last_run_id": F.lit(night.run_id), "is_active": F.lit(True)}
-    plain = {"source_hash": F.col("content_hash"), REFINED: F.lit(None).cast("string")}
+    plain = {"source_hash": F.col("content_hash"), REFINED: F.lit(None).cast("string"), GENERATED: F.lit(None).cast("map<string,string>")}
     snapshot = staged.where("occurrence = 0").withColumns(stamp | plain | {"first_seen": F.lit(night.started_at)})
     columns = [c for c in warehouse.read("catalog_items").columns if c != "first_seen"]
     good, news = "s.reason IS NULL", "(s.change <> 'unchanged' OR s.reactivated)"

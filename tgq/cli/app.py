@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tgq.cli.commands import explore, index, machine, maintain, models, multiply, nightly, queries
+from tgq.cli.commands import attributes, explore, index, machine, maintain, models, multiply, nightly, queries
 from tgq.cli.failures import known_error
 from tgq.cli.options import err
 from tgq.errors import GateError, TgqError
@@ -22,7 +22,7 @@ app = typer.Typer(
     "behind a quality gate.\n\n"
     "Start with [bold]tgq doctor[/bold], then [bold]tgq demo-catalog demo[/bold] and [bold]tgq nightly --catalog demo[/bold].",
 )  # fmt: skip
-for _module in (nightly, explore, models, queries, maintain, machine, multiply):
+for _module in (nightly, explore, models, queries, attributes, maintain, machine, multiply):
     app.add_typer(_module.commands)
 app.add_typer(index.commands, name="index")
 app.add_typer(machine.config_commands, name="config")

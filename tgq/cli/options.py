@@ -105,6 +105,10 @@ def run_steps(loaded: Loaded, names: Sequence[str], run_id: str | None, summary:
                 reasons = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in grounding["kept_whole"].items())
                 whole = f", {sum(grounding['kept_whole'].values())} kept whole ({reasons})" if reasons else ""
                 out.print(f"grounding: {grounding['cropped']} pictures cropped{whole}", soft_wrap=True)
+            found = report["steps"].get("enrich", {}).get("figures", {}).get("attributes")
+            if found and found["source"] != "none":
+                keys = ", ".join(f"{key} {n}" for key, n in found["by_key"].items())
+                out.print(f"attributes: {found['said']} generated for {found['applied']} items{f' ({keys})' if keys else ''}", soft_wrap=True)
             if found := report.get("duplicates"):
                 unknown = f", {found['unknown']} not hashed" if found["unknown"] else ""
                 out.print(f"near-duplicates: {found['in_clusters']} of {found['pictures']} pictures in {found['clusters']} clusters{unknown}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 from tgq.messages import presentable
 
 if TYPE_CHECKING:
+    from tgq.attributes.calibration import KeyFigures
     from tgq.registry.champion import History, Promotion
 
 
@@ -69,6 +70,16 @@ def models_table(history: History) -> Table:
     ]  # fmt: skip
     rows.append([mark(None) + "default (bundled)", *[None] * 5])
     return table("Models", ["model", "promoted", "replaced", "", "difference at promotion, points", "rolled back"], rows, numeric_from=99)
+
+
+def attribute_table(figures: Sequence[KeyFigures], values: Mapping[str, int]) -> Table:
+    """A row per key: values in the vocabulary, items that state it, and in percent how many most likely values are right, said, and right if said."""
+
+    def percent(share: float | None) -> str:
+        return "-" if share is None else f"{100 * share:.1f}"
+
+    rows = [[f.key, values[f.key], f.items, *map(percent, (f.accuracy, f.coverage, f.precision))] for f in figures]
+    return table("Items of groups that were left out, %", ["attribute", "values", "items", "right", "said", "right if said"], rows)
 
 
 def robustness_tables(report: Mapping[str, Any]) -> list[Table]:

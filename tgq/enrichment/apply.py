@@ -1,6 +1,6 @@
 """Writes to `catalog_items` what the encoder reads of each item after enrichment. Rows that have it already are not written.
 
-Cost: a join of the catalog's texts and hashes with the refined titles; the rest grows with the items whose title changes.
+Cost: a join of the catalog's texts and hashes with the refined titles and the generated attributes; the rest grows with the items that change.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tgq.catalog.enriched import DERIVED, REFINED, write_enriched
+from tgq.catalog.enriched import DERIVED, GENERATED, REFINED, write_enriched
 from tgq.catalog.fields import content_hash, encoder_texts
-from tgq.enrichment.texts import with_readable_texts
+from tgq.enrichment.attribute_plan import AttributePlan
+from tgq.enrichment.generate import TABLE, active_items
 from tgq.registry.grounding import policy_of
 from tgq.run.night import Night
 
 STAGE = "enriched"
+MAP = "map<string,string>"
+TYPES = {GENERATED: (MAP, pa.map_(pa.string(), pa.string()))}
 
 
 def titles_of(night: Night, version: str | None) -> DataFrame:
@@ -26,15 +29,28 @@ def titles_of(night: Night, version: str | None) -> DataFrame:
     return rows.select("item_id", "text_hash", F.col("title").alias("wanted"))
 
 
-def apply_titles(night: Night, version: str | None) -> None:
-    """Make the refined titles of a refiner what the encoder reads; items without one have their own again.
+def attributes_of(night: Night, version: str | None) -> DataFrame:
+    """The generated attributes of a source by `item_id`, `text_hash` and `seen_hash`, a map sorted by key; none for None."""
+    rows = night.warehouse.read(TABLE).where((F.col("source_version") == version) & (F.col("verdict") == "said") if version else F.lit(False))
+    listed = F.map_from_entries(F.array_sort(F.collect_list(F.struct("key", "value")))).alias("wanted_attributes")
+    return rows.groupBy("item_id", "text_hash", F.col("image_hash").alias("seen_hash")).agg(listed)
 
-    version: of the refiner; None if titles are not refined any more.
+
+def apply_enrichment(night: Night, refiner: str | None, source: str | None, plan: AttributePlan | None) -> None:
+    """Make refined titles and generated attributes what the encoder reads; items without any have their own texts again.
+
+    refiner, source: their versions; None if titles are not refined, or attributes not generated, any more.
     """
-    items = with_readable_texts(night.warehouse.read("catalog_items").where("is_active"), night.settings.metadata)
-    joined = items.join(titles_of(night, version), ["item_id", "text_hash"], "left")
-    changed = joined.where(~F.col("wanted").eqNullSafe(F.col(REFINED)))
-    columns = ("item_id", "title", "brand", "category", "attributes", "image_hash", "wanted", F.coalesce("source_hash", "content_hash").alias("source_hash"))
+    items = active_items(night, plan)
+    joined = items.join(titles_of(night, refiner), ["item_id", "text_hash"], "left").alias("i")
+    found = attributes_of(night, source).alias("a")
+    same = [F.col(f"i.{name}").eqNullSafe(F.col(f"a.{name}")) for name in ("item_id", "text_hash", "seen_hash")]
+    joined = joined.join(found, same[0] & same[1] & same[2], "left").select("i.*", "a.wanted_attributes")
+    # maps are not comparable in Spark, but both are sorted by key
+    other = ~F.to_json("wanted_attributes").eqNullSafe(F.to_json(GENERATED))
+    changed = joined.where(~F.col("wanted").eqNullSafe(F.col(REFINED)) | other)
+    source_hash = F.coalesce("source_hash", "content_hash").alias("source_hash")
+    columns = ("item_id", "title", "brand", "category", "attributes", "image_hash", "wanted", "wanted_attributes", source_hash)
     metadata, folder = night.settings.metadata, night.staging(STAGE)
     grounding = policy_of(night.settings.enrich.grounding, night.model_folder)
 
@@ -42,17 +58,21 @@ def apply_titles(night: Night, version: str | None) -> None:
         for batch in batches:
             out = []
             for row in batch.to_pylist():
-                row["attributes"] = dict(row["attributes"] or ())
+                generated = None if row["wanted_attributes"] is None else dict(row["wanted_attributes"])
+                row["attributes"] = dict(row["attributes"] or ()) | (generated or {})  # they are of keys without a value
                 row["title"] = row["title"] if row["wanted"] is None else row["wanted"]
                 text, title = encoder_texts(row, metadata)
                 crop = grounding.crop(row["category"], text) if grounding and row["image_hash"] else None
                 hashed = content_hash(row["image_hash"], text, title, crop)
-                out.append((row["item_id"], text, title, hashed, row["wanted"], row["source_hash"]))
+                listed = None if generated is None else list(generated.items())
+                out.append((row["item_id"], text, title, hashed, row["wanted"], listed, row["source_hash"]))
             if out:
-                yield pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in zip(*out, strict=True)], names)
+                kinds = [TYPES.get(name, ("string", pa.string()))[1] for name in names]
+                columns = zip(zip(*out, strict=True), kinds, strict=True)
+                yield pa.RecordBatch.from_arrays([pa.array(column, kind) for column, kind in columns], names)
 
     names = ("item_id", *DERIVED)
-    schema = ", ".join(f"{name} string" for name in names)
+    schema = ", ".join(f"{name} {TYPES.get(name, ('string', pa.string()))[0]}" for name in names)
     changed.select(*columns).mapInArrow(compose, schema).write.mode("overwrite").parquet(folder)
     rows = night.spark.read.schema(schema).parquet(folder)
     if not rows.isEmpty():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tgq.feeds.values import LEVELS
+from tgq.refinement.refiner import ItemText
 from tgq.settings.sections import MetadataSettings
 
 FIELDS = ("title", "brand", "category", "attributes")
@@ -26,3 +30,9 @@ def with_readable_texts(items: DataFrame, metadata: MetadataSettings) -> DataFra
     listed = F.array_sort(F.map_entries("texts.attributes"))
     whole = F.to_json(F.struct("texts.title", "texts.brand", "texts.category", listed.alias("attributes")))
     return items.withColumn("texts", texts).withColumn("text_hash", F.sha2(whole, 256))
+
+
+def item_text(texts: Mapping[str, Any]) -> ItemText:
+    """The struct `texts` of a row, as refiners and language models read it."""
+    attributes = {name: value for name, value in texts["attributes"] or () if value}
+    return ItemText(texts["title"] or "", texts["brand"] or "", texts["category"] or "", attributes)

@@ -90,7 +90,7 @@ class Nightly:
                     continue
                 if name == "enrich" and not is_wanted(self.night):
                     if not whole:
-                        self.night.progress.say("nothing to enrich: enrich.text.refiner is none")
+                        self.night.progress.say("nothing to enrich: enrich.text.refiner and enrich.attributes.source are none")
                     continue
                 self.night.lock.need()
                 self.night.progress.say(name.replace("_", " "))

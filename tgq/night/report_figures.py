@@ -44,16 +44,34 @@ def validation_notes(steps: Mapping[str, Any]) -> list[str]:
 
 
 def enrichment_notes(steps: Mapping[str, Any]) -> list[str]:
-    """What the enrich step did, and how many items are embedded under their own titles although they were to be refined."""
-    text = (steps.get("enrich", {}).get("figures") or {}).get("text")
-    if not text:
-        return []
-    reasons = ", ".join(f"{reason.replace('.', ': ').replace('_', ' ')} {n:,}" for reason, n in text["reasons"].items())
+    """What the enrich step did, and how many items and attributes it could not help."""
+    figures = steps.get("enrich", {}).get("figures") or {}
+    text, attributes = figures.get("text"), figures.get("attributes")
+    notes = [_title_note(text)] if text and text.get("refiner") != "none" else []
+    return [*notes, *([_attribute_note(attributes)] if attributes and attributes.get("source") != "none" else [])]
+
+
+def _title_note(text: Mapping[str, Any]) -> str:
     left = text["refused"] + text["failed"] + text["waiting"]
-    spent = f"; this run spent {text['tokens']:,} tokens" if text["tokens"] else ""
-    waiting = f"{', ' if reasons else ''}not asked yet {text['waiting']:,}" if text["waiting"] else ""
-    kept = f"; {left:,} keep their own although they were to be refined ({reasons}{waiting})" if left else ""
-    return [f"Enrichment: the encoder reads refined titles of {text['applied']:,} of {text['active']:,} items{kept}{spent}"]
+    kept = f"; {left:,} keep their own although they were to be refined ({_reasons(text)})" if left else ""
+    return f"Enrichment: the encoder reads refined titles of {text['applied']:,} of {text['active']:,} items{kept}{_spent(text)}"
+
+
+def _attribute_note(found: Mapping[str, Any]) -> str:
+    keys = ", ".join(f"{key} {n:,}" for key, n in found["by_key"].items())
+    said = f" ({keys})" if keys else ""
+    silent = f"; not sure enough of {found['silent']:,}" if found["silent"] else ""
+    left = f"; not used: {_reasons(found)}" if found["reasons"] or found["waiting"] else ""
+    return f"Enrichment: {found['said']:,} generated attributes of {found['applied']:,} of {found['active']:,} items{said}{silent}{left}{_spent(found)}"
+
+
+def _reasons(found: Mapping[str, Any]) -> str:
+    reasons = [f"{reason.replace('.', ': ').replace('_', ' ')} {n:,}" for reason, n in found["reasons"].items()]
+    return ", ".join([*reasons, *([f"not asked yet {found['waiting']:,}"] if found["waiting"] else [])])
+
+
+def _spent(found: Mapping[str, Any]) -> str:
+    return f"; this run spent {found['tokens']:,} tokens" if found["tokens"] else ""
 
 
 def step_row(name: str, step: Mapping[str, Any]) -> Step:

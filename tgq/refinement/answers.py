@@ -18,7 +18,19 @@ class AnswerError(Exception):
 
 
 def title_of(answer: str) -> str:
-    """The title of an answer: one JSON object with the key `title` and no other, alone or between the marks of a code block.
+    """The title of an answer: one JSON object with the key `title` and no other.
+
+    Raises:
+        AnswerError: it is anything else.
+    """
+    found = object_of(answer)
+    if set(found) != {"title"} or not isinstance(found["title"], str):
+        raise AnswerError("the answer is not a JSON object with a text named title and nothing else")
+    return normalise(found["title"])
+
+
+def object_of(answer: str) -> dict[str, Any]:
+    """The JSON object of an answer, alone or between the marks of a code block.
 
     Raises:
         AnswerError: it is anything else.
@@ -30,9 +42,9 @@ def title_of(answer: str) -> str:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
         raise AnswerError("the answer is no JSON object") from None
-    if not isinstance(found, dict) or set(found) != {"title"} or not isinstance(found["title"], str):
-        raise AnswerError("the answer is not a JSON object with a text named title and nothing else")
-    return normalise(found["title"])
+    if not isinstance(found, dict):
+        raise AnswerError("the answer is no JSON object")
+    return found
 
 
 def critique_of(answer: str) -> str | None:

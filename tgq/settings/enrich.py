@@ -51,7 +51,7 @@ class TextSettings(Section):
     """Refinement of titles. What the encoder may not read (`metadata`) is not refined and not used for it."""
 
     refiner: Literal["none", "rules", "model"] = "none"  # rules: by fixed rules; model: a language model, whose titles are checked
-    generator: Literal["local", "endpoint"] = "local"  # where the language model is
+    generator: Literal["local", "endpoint"] = "local"  # where the language model is, of this part and of enrich.attributes
     rounds: Annotated[int, Field(ge=1, le=5)] = 5  # titles that the language model may propose for an item, each after a critique of the last
     longest: Annotated[int, Field(ge=20)] = 150  # characters of a title by the language model
     answer_tokens: Annotated[int, Field(ge=16)] = 128  # of an answer of the language model; a longer one is cut off
@@ -61,15 +61,36 @@ class TextSettings(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> TextSettings:
-        if self.refiner == "model" and self.generator == "local" and not self.local.model:
-            raise ValueError("enrich.text.local.model: null, but enrich.text.refiner is 'model'")
-        if self.refiner == "model" and self.generator == "endpoint":
+        if self.refiner == "model":
+            self.need_generator("enrich.text.refiner")
+        return self
+
+    def need_generator(self, key: str) -> None:
+        """Check that a language model is named.
+
+        Args:
+            key: the setting that wants it, for the message.
+
+        Raises:
+            ValueError: none is, or the endpoint's URL is none.
+        """
+        if self.generator == "local" and not self.local.model:
+            raise ValueError(f"enrich.text.local.model: null, but {key} is 'model'")
+        if self.generator == "endpoint":
             for name in ("url", "model"):
                 if not getattr(self.endpoint, name):
                     raise ValueError(f"enrich.text.endpoint.{name}: null, but enrich.text.generator is 'endpoint'")
             if not re.match(r"https?://[^/]", self.endpoint.url or ""):
                 raise ValueError("enrich.text.endpoint.url: it does not begin with http:// or https://")
-        return self
+
+
+class AttributeSettings(Section):
+    """Attributes that a shop left out, generated from an item's picture and texts. They are used only where the encoder may read attributes."""
+
+    # heads: small heads over the encoder's features; model: the language model of enrich.text.local or enrich.text.endpoint, whose values are checked
+    source: Literal["none", "heads", "model"] = "none"
+    folder: str | None = None  # that `tgq train-attributes` wrote: the heads, and for both sources which attributes a category has
+    threshold: Share | None = None  # lowest score of a value by heads, of all attributes; null: that of each, which training chose for its precision
 
 
 class GroundingSettings(Section):
@@ -88,4 +109,13 @@ class EnrichSettings(Section):
 
     on_failure: Literal["continue", "stop"] = "continue"  # if a language model's endpoint is down: embed the items as they are, or end the night
     text: TextSettings = TextSettings()
+    attributes: AttributeSettings = AttributeSettings()
     grounding: GroundingSettings = GroundingSettings()
+
+    @model_validator(mode="after")
+    def _complete(self) -> EnrichSettings:
+        if self.attributes.source != "none" and not self.attributes.folder:
+            raise ValueError(f"enrich.attributes.folder: null, but enrich.attributes.source is '{self.attributes.source}'")
+        if self.attributes.source == "model":
+            self.text.need_generator("enrich.attributes.source")
+        return self

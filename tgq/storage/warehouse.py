@@ -30,12 +30,15 @@ from tgq.storage.files import Files
 from tgq.storage.paths import absolute, ensure_writable
 
 TABLES = (
-    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_embeddings", "item_features",
-    "tower_features", "item_grounding", "picture_hashes", "picture_clusters", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs",
+    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_attributes_generated",
+    "item_embeddings", "item_features", "tower_features", "item_grounding", "picture_hashes", "picture_clusters", "index_shards", "item_neighbors",
+    "retrieval_metrics", "pipeline_runs",
 )  # fmt: skip
 RECORDS = ("index_shards", "retrieval_metrics", "pipeline_runs")  # do not grow with the catalog; see `rows`
 # opened by Spark when they are asked for, because many nights do not read them
-LATE = (*RECORDS, "relevance_queries", "query_judgments", "item_texts", "item_grounding", "picture_hashes", "picture_clusters")
+LATE = (
+    *RECORDS, "relevance_queries", "query_judgments", "item_texts", "item_attributes_generated", "item_grounding", "picture_hashes", "picture_clusters",
+)  # fmt: skip
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _COMMIT = re.compile(r"\d{20}\.json")

@@ -82,7 +82,7 @@ def _step(name: str, text: str, steps: Sequence[str], catalog_needed: bool = Fal
 _step("ingest", "Read the catalog, find new and changed items, quarantine unusable rows.", ["ingest"], catalog_needed=True)
 
 
-_step("enrich", "Refine the titles of new and changed items, if enrich.text names a refiner. The encoder then reads the refined titles.", ["enrich"])
+_step("enrich", "Refine titles and generate missing attributes of new and changed items, as far as enrich in the settings enables it.", ["enrich"])
 
 
 _step("embed", "Embed the items whose present content has no embedding from this model.", ["embed"])
