@@ -4,9 +4,9 @@
 
 Both encoders are `initialise`d on the same train groups, without gradient steps, with one strength of the anchor, share of the close-ups and
 ridge. *own* fits to the catalog's own train groups, *transfer* to those of the other shops named, and *calibrated* to the other shops too, except for
-the trust, which `tgq calibrate` fits to the catalog's own train items without relevance pairs. Queries are the items of the test groups,
-disturbed; the pool is the same items, undisturbed, or a catalog with gaps, in which each disturbance has a tenth of the items. Differences are
-paired, with 95 % intervals by group.
+the trust and what stands for a missing side, which `tgq calibrate` fits to the catalog's own train items without relevance pairs. Queries are the items
+of the test groups, disturbed; the pool is the same items, undisturbed, or a catalog with gaps, in which each disturbance has a tenth of the items.
+Differences are paired, with 95 % intervals by group.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def compared(fitted_on: list[Catalog], catalog: Catalog, work: Path, calibrate: bool) -> Iterator[str]:
-    """The lines of one catalog's table. `calibrate`: only the trust of the second encoder, and it to the catalog itself."""
+    """The lines of one catalog's table. `calibrate`: the second encoder is the first one after `calibrated` on the catalog itself."""
     learning = TrainingSet.concatenate([features(c, "train", work) for c in fitted_on])
     plain = fitted(learning, {})
     encoders = [plain, calibrated(plain, features(catalog, "train", work))[0] if calibrate else fitted(learning, TRUST)]

@@ -113,7 +113,7 @@ def test_what_nothing_needs_is_removed_and_what_is_kept_still_works(spark, wareh
     assert sorted(p.name for p in (root / "reports").iterdir()) == ["night-2", "night-3"]
     assert [p.name for p in (root / "_staging").iterdir()] == ["night-4"], "the interrupted run can still be continued"
     assert warehouse.read("item_embeddings").where("model_version = 'tried'").count() == 0
-    assert planned["item_texts: rows of other refiners"] == 1 and warehouse.read("item_texts").count() == 1
+    assert planned["item_texts: rows of other models"] == 1 and warehouse.read("item_texts").count() == 1
     assert {r.generation for r in warehouse.read("index_shards").collect()} == set(pinned)
     tracker = open_tracker(settings.tracking, warehouse.root)
     experiment = tracker.client.get_experiment_by_name(settings.tracking.experiment)

@@ -25,8 +25,11 @@ from tgq.storage.stores import delta_options, using
 if TYPE_CHECKING:
     from deltalake import QueryBuilder
 
-TABLES = ("catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_embeddings", "item_features",
-          "item_grounding", "picture_hashes", "picture_clusters", "index_shards", "item_neighbors", "retrieval_metrics", "pipeline_runs")  # fmt: skip
+TABLES = (
+    "catalog_items", "quarantine", "relevance_pairs", "relevance_queries", "query_judgments", "item_texts", "item_attributes_generated",
+    "item_embeddings", "item_features", "item_grounding", "picture_hashes", "picture_clusters", "index_shards", "item_neighbors", "retrieval_metrics",
+    "pipeline_runs",
+)  # fmt: skip
 PUBLISHED = {"published_items": ("catalog_items", "is_active"), "published_embeddings": ("item_embeddings", "model_version = '{model}'"),
              "published_neighbors": ("item_neighbors", "model_version = '{model}'")}  # fmt: skip
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from tgq.enrichment.enrich import is_enabled
+from tgq.enrichment.attribute_plan import AttributePlan
 from tgq.enrichment.refiners import RefinerPlan
 from tgq.errors import ModelError
 from tgq.registry.champion import model_path, read_history
@@ -27,7 +27,8 @@ class Needed:
         models: versions of the models of their vectors, and of the next night's encoder.
         towers: tower versions of these models; None if one of the encoders cannot be read, so that they are not known.
         since: when the oldest of these generations began; None without any.
-        refiner: version of the refiner that the settings name; None if they name none, which may be for one night only, or it cannot be read.
+        refiner, source: versions of the refiner of titles and of the source of attributes that the settings name; None if they name none, which may be
+            for one night only, or it cannot be read.
     """
 
     generations: tuple[str, ...]
@@ -36,6 +37,7 @@ class Needed:
     towers: frozenset[str] | None
     since: datetime | None
     refiner: str | None = None
+    source: str | None = None
 
 
 def needed(settings: Settings, root: str) -> Needed:
@@ -49,7 +51,7 @@ def needed(settings: Settings, root: str) -> Needed:
     model, tower = versions_of(model_folder(settings))
     return Needed(
         tuple(made.generation for made in kept), frozenset(made.run_id for made in kept), frozenset({model, *(made.model_version for made in kept)}),
-        _towers(root, kept, tower), min((_began(made) for made in kept), default=None), _refiner(settings),
+        _towers(root, kept, tower), min((_began(made) for made in kept), default=None), *_enrichment(settings),
     )  # fmt: skip
 
 
@@ -68,11 +70,16 @@ def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[s
     return frozenset(found)
 
 
-def _refiner(settings: Settings) -> str | None:
-    try:
-        return RefinerPlan.of(settings).build().version if is_enabled(settings) else None
-    except ModelError:
-        return None
+def _enrichment(settings: Settings) -> Iterator[str | None]:
+    builds: tuple[Callable[[], str | None], ...] = (
+        lambda: RefinerPlan.of(settings).build().version if settings.enrich.text.refiner != "none" else None,
+        lambda: plan.source().version if (plan := AttributePlan.of(settings)) else None,
+    )
+    for version in builds:
+        try:
+            yield version()
+        except ModelError:
+            yield None
 
 
 def _began(made: Manifest) -> datetime:

@@ -54,8 +54,8 @@ def tasks(store: Warehouse, settings: Settings, keep: Needed, say: Callable[[str
 
 
 def _rows(store: Warehouse, keep: Needed) -> Iterator[Task]:
-    """Vectors, neighbours and features of models that no kept generation and no next night uses, titles of earlier refiners, and hashes of pictures
-    that no item has."""
+    """Vectors, neighbours and features of models that no kept generation and no next night uses, what earlier models of enrichment made,
+    and hashes of pictures that no item has."""
     wanted: dict[str, tuple[str, frozenset[str] | None]] = {
         "item_embeddings": ("model_version", keep.models), "item_neighbors": ("model_version", keep.models), "item_features": ("tower_version", keep.towers),
     }  # fmt: skip
@@ -65,9 +65,10 @@ def _rows(store: Warehouse, keep: Needed) -> Iterator[Task]:
         outdated = ~F.col(column).isin(sorted(versions))
         found = store.read(table).where(outdated).count()
         yield Task(f"{table}: rows of other models", found, partial(_delete, store, table, outdated))
-    if keep.refiner:
-        outdated = F.col("refiner_version") != keep.refiner
-        yield Task("item_texts: rows of other refiners", store.read("item_texts").where(outdated).count(), partial(_delete, store, "item_texts", outdated))
+    for table, column, version in (("item_texts", "refiner_version", keep.refiner), ("item_attributes_generated", "source_version", keep.source)):
+        if version:
+            outdated = F.col(column) != version
+            yield Task(f"{table}: rows of other models", store.read(table).where(outdated).count(), partial(_delete, store, table, outdated))
     pictures = store.read("catalog_items").where("image_hash IS NOT NULL").select("image_hash").distinct()
     found = store.read("picture_hashes").join(pictures, "image_hash", "left_anti").count()
     yield Task("picture_hashes: rows of pictures that no item has", found, partial(_keep_only, store, "picture_hashes", pictures, "image_hash"))
