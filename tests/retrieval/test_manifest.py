@@ -10,7 +10,7 @@ import pytest
 
 from tgq.errors import WarehouseError
 from tgq.retrieval import manifest as m
-from tgq.retrieval.manifest import Manifest, collect_garbage, history, load, load_current, publish, rollback
+from tgq.retrieval.manifest import Manifest, collect_garbage, history, load, load_current, publish, rollback, stored
 from tgq.retrieval.shards import build_shard, read_shard, write_shard
 from tgq.storage.files import Files
 
@@ -74,6 +74,18 @@ def test_publish_load_history_rollback(tmp_path):
     assert rollback(tmp_path, "g3") == third == load_current(tmp_path)
     for shard in third.shards:
         assert read_shard(tmp_path, shard).ids.tolist() == ["a", "b", "c"]
+
+
+def test_a_folder_without_a_manifest_is_no_generation(tmp_path):
+    """A run that ends while it writes its manifest, because it was killed or the disk is full, leaves one."""
+    *_, third = three_nights(tmp_path)
+    (tmp_path / "index" / "generations" / "g4").mkdir()
+    assert stored(tmp_path) == ["g1", "g2", "g3"]
+    with pytest.raises(WarehouseError, match="there is no generation 'g4': choose one of: g1, g2, g3$"):
+        load(tmp_path, "g4")
+    fourth = dataclasses.replace(third, generation="g4", previous="g3")
+    publish(tmp_path, fourth)
+    assert stored(tmp_path) == ["g1", "g2", "g3", "g4"] and load_current(tmp_path) == fourth
 
 
 def test_garbage_is_what_no_kept_manifest_names(tmp_path):

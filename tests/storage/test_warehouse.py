@@ -28,6 +28,24 @@ def test_a_warehouse_opened_again_holds_what_was_written(spark, warehouse):
     assert [r.split for r in again.read("relevance_pairs").collect()] == [""]
 
 
+def test_tables_whose_creation_was_killed_are_created_and_others_stay(spark, tmp_path):
+    root = tmp_path / "warehouse"
+    for name in ("item_embeddings", "item_texts"):  # one is opened by Spark at once, the other later
+        (root / name / "_delta_log" / "_staged_commits").mkdir(parents=True)
+        (root / name / "_delta_log" / ".00000000000000000000.json.1a2b.tmp").write_text("{")
+    (root / "quarantine" / "_delta_log").mkdir(parents=True)
+    data = root / "quarantine" / "part-0.parquet"
+    data.write_bytes(b"rows")
+    with pytest.raises(WarehouseError, match="table quarantine in .* cannot be opened"):
+        Warehouse(spark, WarehouseSettings(path=str(root)))
+    assert data.exists(), "a table that has lost its log is not removed"
+    shutil.rmtree(data.parent)
+    made = Warehouse(spark, WarehouseSettings(path=str(root)))
+    assert made.read("item_embeddings").count() == made.read("item_texts").count() == 0
+    versions = made.versions("item_embeddings", "catalog_items")
+    assert Warehouse(spark, WarehouseSettings(path=str(root))).versions("item_embeddings", "catalog_items") == versions
+
+
 @pytest.mark.parametrize("scheme", ["", "file://"])  # a plain folder is read by delta-rs, a URI by Spark
 def test_rows_of_runs_are_replaced_and_read(spark, warehouse, scheme):
     store = Warehouse(spark, WarehouseSettings(path=f"{scheme}{warehouse.root}"))

@@ -13,7 +13,6 @@ from tgq.retrieval import manifest
 from tgq.retrieval.manifest import Manifest
 from tgq.retrieval.shards import ShardFile  # fmt: skip
 from tgq.run.night import Night
-from tgq.storage.files import Files
 from tgq.storage.warehouse import Warehouse
 
 
@@ -100,7 +99,7 @@ def published_shards(warehouse: Warehouse) -> tuple[ShardFile, ...]:
 
 
 def _manifests(root: str) -> list[Manifest]:
-    return [manifest.load(root, name) for name in Files(root).list(manifest.GENERATIONS)]
+    return [manifest.load(root, name) for name in manifest.stored(root)]
 
 
 def _write_rows(night: Night, made: Manifest) -> None:

@@ -119,6 +119,11 @@ def load(root: str | Path, generation: str) -> Manifest:
     return Manifest.from_json(_read(Files(root), generation))
 
 
+def stored(root: str | Path) -> list[str]:
+    """The names of all generations that have a manifest, sorted. A run that ends while it writes one may leave a folder without."""
+    return _stored(Files(root))
+
+
 def history(root: str | Path) -> list[Manifest]:
     """The current generation, its predecessor, and so on, as far as they are stored."""
     return list(_chain(root))
@@ -194,8 +199,12 @@ def _read(files: Files, generation: str) -> bytes:
     try:
         return files.read(manifest_path(generation))
     except FileNotFoundError:
-        known = ", ".join(files.list(GENERATIONS)) or "none"
+        known = ", ".join(_stored(files)) or "none"
         raise WarehouseError(f"there is no generation {generation!r}", f"choose one of: {known}") from None
+
+
+def _stored(files: Files) -> list[str]:
+    return [name for name in files.list(GENERATIONS) if files.size(manifest_path(name)) is not None]
 
 
 def _set_current(files: Files, generation: str, manifest: bytes) -> None:

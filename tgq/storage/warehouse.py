@@ -42,6 +42,7 @@ LATE = (
 SESSION_SCHEMA = "tgq"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)?")
 _COMMIT = re.compile(r"\d{20}\.json")
+_LOGGED = re.compile(r"\d{20}\.")  # commits and checkpoints; temporary files have other names
 MAINTENANCE = ("OPTIMIZE", "REORG", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES")  # commits that change no row
 
 
@@ -70,6 +71,7 @@ class Warehouse:
             raise ConfigError(found, "set spark.sql.catalogImplementation to hive for a metastore schema, to in-memory for a folder")
         if create:
             ensure_writable(self.root)
+            self._remove_unfinished()
         elif not self.in_metastore and not (Path(self.root) / "catalog_items").exists() and "://" not in self.root:
             raise WarehouseError(f"there are no tgq tables in {settings.path}", "run `tgq nightly` first, or give another --warehouse")
         location = f" LOCATION {sql_string(self.root)}" if self.in_metastore else ""
@@ -88,6 +90,16 @@ class Warehouse:
         """Register every table in the session, for SQL that names them. Those of LATE in a local folder are not registered before."""
         for name in TABLES:
             self.qualified(name)
+
+    def _remove_unfinished(self) -> None:
+        """Remove tables whose creation was killed before their first commit, which Delta would not create in that place again.
+
+        They hold no rows. Only who holds the warehouse's lock creates tables, so none is being created now. Cost: a listing per table.
+        """
+        files = Files(self.root)
+        for name in () if self.in_metastore else TABLES:
+            if files.list(name) == ["_delta_log"] and not any(_LOGGED.match(file) for file in files.list(f"{name}/_delta_log")):
+                files.remove(name)
 
     def _late_schema(self, name: str) -> StructType | None:
         """The columns of a table of LATE, read without Spark, which takes a second to open one; None for other tables and a missing one."""
