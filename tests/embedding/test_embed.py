@@ -24,6 +24,7 @@ from tgq.images.decode import decode_image
 from tgq.registry.loading import towers_of, versions_of
 from tgq.run.opening import open_night
 from tgq.settings.load import load_settings
+from tgq.storage.warehouse import schema_of
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,9 @@ def item(n: int, folder, data: bytes | None, text: str, run: str, active: bool =
         uri = str(path)
     now = datetime.now(timezone.utc)
     picture = sha(data) if data else None
-    return (f"item-{n}", text, None, "Toys > Cars", {}, uri, len(data or b""), picture, text, text, f"g{n // 2}", None, {},
-            f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, active, None, None, None, None)  # fmt: skip
+    row = (f"item-{n}", text, None, "Toys > Cars", {}, uri, len(data or b""), picture, text, text, f"g{n // 2}", None, {},
+           f"{picture}:{text}", sha(f"{picture}|{text}"), now, now, run, active)  # fmt: skip
+    return row + (None,) * (len(schema_of("catalog_items")) - len(row))
 
 
 @pytest.fixture
