@@ -51,6 +51,17 @@ def test_a_continued_run_uses_the_same_mlflow_run(root):
     assert "nothing" not in run.data.tags and run.info.status == "FINISHED"
 
 
+def test_the_run_of_a_failed_night_that_could_not_end_it_is_ended_by_the_next(root):
+    settings = {"experiment": "ended later"}
+    failed, running, done = (started(root, name, **settings) for name in ("failed", "of-another-warehouse", "done"))
+    done.finish()
+    following = started(root, "following", **settings)
+    following.end_failed({"failed", "done", "following"})
+    assert not following.problems
+    statuses = {tracker.run: following.client.get_run(tracker.run).info.status for tracker in (failed, running, done, following)}
+    assert list(statuses.values()) == ["FAILED", "RUNNING", "FINISHED", "RUNNING"]
+
+
 def test_artifacts_are_stored_in_the_warehouse(root, tmp_path):
     (tmp_path / "report.html").write_text("<html>")
     tracker = started(root, "night-3")

@@ -14,14 +14,14 @@ from tgq.registry.champion import local_folder, read_history
 from tgq.registry.loading import query_version_of
 from tgq.registry.selection import named_folder
 from tgq.registry.tracking import Tracker, metric_names, open_tracker
-from tgq.run.night import Night
+from tgq.run.night import RUN_STEP, Night
 from tgq.run.records import git_commit
 from tgq.settings.load import redacted
 from tgq.storage.files import Files
 
 
 def open_run_log(night: Night) -> Tracker:
-    """Start the night's MLflow run, or continue the one of an interrupted night.
+    """Start the night's MLflow run, or continue the one of an interrupted night. Those of failed nights are ended, if these could not do it.
 
     Raises:
         TrackingError: MLflow does not answer. It is asked first, so that no hours of work are lost.
@@ -29,6 +29,8 @@ def open_run_log(night: Night) -> Tracker:
     tracker = open_tracker(night.settings.tracking, night.warehouse.root)
     catalog = night.settings.catalog.path
     tracker.start(night.run_id, {"git_commit": git_commit(), "catalog": catalog and masked(catalog)}, night.started_at)
+    failed = night.warehouse.rows("pipeline_runs", {"step": RUN_STEP, "status": "failed"}, "run_id")
+    tracker.end_failed({row["run_id"] for row in failed})
     return tracker
 
 

@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,17 @@ class Tracker:
     def finish(self, status: str = "FINISHED") -> None:
         """End the run: FINISHED, FAILED or KILLED."""
         self._collect_errors(lambda: self.client.set_terminated(self.run, status))
+
+    def end_failed(self, run_ids: Collection[str]) -> None:
+        """End the MLflow runs of these failed runs that are still said to be running: a night whose disk is full can end itself nowhere."""
+
+        def end() -> None:
+            for run in self.client.search_runs([self._experiment()], "attributes.status = 'RUNNING'"):
+                if run.data.tags.get(RUN_TAG) in run_ids and run.info.run_id != self.run:
+                    self.client.set_terminated(run.info.run_id, "FAILED")
+
+        if run_ids:
+            self._collect_errors(end)
 
     def _collect_errors(self, call: Callable[[], Any]) -> Any:
         """The result of the call; None if it failed, with its error in `problems`."""
