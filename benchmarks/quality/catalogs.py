@@ -38,7 +38,7 @@ class Catalog:
     name: str
     shop: str  # transfer trains on catalogs of other shops only
     profile: str
-    multiplied: int = 0  # number of augmented rows; 0 for the shop's own rows
+    multiplied: int = 0  # number of augmented rows, or of drawn ones; 0 for the shop's own rows, or 2,000 drawn ones
     hard: bool = False  # multiplied with HARD; no other shop's encoder trains on it
 
 
@@ -73,7 +73,7 @@ def folder_of(catalog: Catalog, work: Path) -> Path:
     if (made / "catalog.parquet").is_file():
         return made
     if catalog.shop == "demo":
-        draw_catalog(made, items=2000, seed=0)
+        draw_catalog(made, items=catalog.multiplied or 2000, seed=catalog.multiplied)
     elif catalog.hard:
         tgq = Path(sys.executable).parent / "tgq"
         subprocess.run([tgq, "multiply", SHARED / "data" / catalog.shop, made, "--rows", str(catalog.multiplied), "--conf", "local", "--conf", catalog.profile,
