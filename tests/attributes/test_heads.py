@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tgq.attributes.calibration import temperature_of, threshold_of
-from tgq.attributes.heads import CONFIG, WEIGHTS, AttributeHeads, ItemFeatures
+from tgq.attributes.heads import CONFIG, WEIGHTS, AttributeHeads, ItemFeatures, need_towers
 from tgq.attributes.training import FOLDS, AttributeTrainConfig, fold_of, train_heads
 from tgq.attributes.vocabulary import Labelled
 from tgq.errors import ModelError, SourceError
@@ -90,9 +90,9 @@ def test_heads_are_read_as_they_were_written(trained, tmp_path):
     again = AttributeHeads.load(tmp_path / "heads")
     asked = [("colour", "mood", "shape")] * len(features)
     assert again.version == result.heads.version and again.predict(features, asked) == result.heads.predict(features, asked)
-    again.need_towers("vision", "text")
+    need_towers(again.config, "vision", "text")
     with pytest.raises(ModelError, match="other towers.*tgq train-attributes"):
-        again.need_towers("vision", "another text tower")
+        need_towers(again.config, "vision", "another text tower")
 
 
 def test_a_broken_folder_is_an_error_in_one_line(trained, tmp_path):

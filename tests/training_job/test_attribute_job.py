@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tgq.attributes.heads import AttributeHeads
+from tgq.attributes.heads import AttributeHeads, need_towers
 from tgq.attributes.reinforce import ReinforceConfig
 from tgq.attributes.training import AttributeTrainConfig
 from tgq.demo.catalog import draw_catalog
@@ -39,7 +39,7 @@ def test_a_catalog_trains_heads_and_its_attributes_never_reach_their_text(spark,
     heads, record = AttributeHeads.load(out), json.loads((out / "training.json").read_text())
     assert heads.version == made.version == record["version"] and record["items"] == made.items == len(read) > 50
     towers = towers_of(str(tiny_encoder))
-    heads.need_towers(towers.vision, towers.text)
+    need_towers(heads.config, towers.vision, towers.text)
     assert set(made.values) == set(heads.keys) == {f.key for f in made.figures} and len(heads.keys) >= 2
     for row in read:
         texts = row["texts"]

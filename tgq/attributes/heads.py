@@ -193,17 +193,6 @@ class AttributeHeads(nn.Module):
         least = threshold if threshold is not None else None if own is None else own * math.exp(silence)
         return Said(key, self.config.vocabulary.values[key][at], score, least is not None and score >= least)
 
-    def need_towers(self, vision: str, text: str) -> None:
-        """Check that an encoder has the towers whose features the heads read.
-
-        Args:
-            vision, text: the towers' fingerprints.
-
-        Raises:
-            ModelError: it has others.
-        """
-        need_towers(self.config, vision, text)
-
     @property
     def version(self) -> str:
         """16 hex digits over the configuration and the weights."""
@@ -249,6 +238,13 @@ class AttributeHeads(nn.Module):
 
 
 def need_towers(config: HeadsConfig, vision: str, text: str) -> None:
-    """As `AttributeHeads.need_towers`, by the configuration alone."""
+    """Check that an encoder has the towers whose features the heads read.
+
+    Args:
+        vision, text: the towers' fingerprints.
+
+    Raises:
+        ModelError: it has others.
+    """
     if (config.vision, config.text) != (vision, text):
         raise ModelError("the attribute heads were trained on the features of other towers than the encoder's", "run `tgq train-attributes` with this encoder")

@@ -123,7 +123,7 @@ def reinforce(
 
     curve.append(evaluated(0))
     log(curve[0])
-    chosen = 0
+    chosen, highest = 0, curve[0].held_out_recall
     for step in range(1, options.steps + 1):
         rows = pick.choice(train, min(options.items, len(train)), replace=False)
         batch = inputs[rows].repeat_interleave(options.samples, 0)
@@ -144,8 +144,8 @@ def reinforce(
         if step % options.every == 0 or step == options.steps:
             curve.append(evaluated(step))
             log(curve[-1])
-            if curve[-1].held_out_recall > curve[[point.step for point in curve].index(chosen)].held_out_recall:
-                best, chosen = policy.frozen(), step
+            if curve[-1].held_out_recall > highest:
+                best, chosen, highest = policy.frozen(), step, curve[-1].held_out_recall
     return Reinforced(best, tuple(curve), chosen)
 
 
@@ -224,6 +224,7 @@ class _Seen:
     def means(self) -> tuple[float, float, float]:
         """Means of all three, which begin anew then."""
         lists = (self._rewards, self._invalid, self._divergence)
-        found = tuple(float(np.mean(values)) if values else float("nan") for values in lists)
-        self.__init__()  # type: ignore[misc]
-        return found  # type: ignore[return-value]
+        reward, invalid, divergence = (float(np.mean(values)) if values else float("nan") for values in lists)
+        for values in lists:
+            values.clear()
+        return reward, invalid, divergence

@@ -96,8 +96,10 @@ class Warehouse:
 
         They hold no rows. Only who holds the warehouse's lock creates tables, so none is being created now. Cost: a listing per table.
         """
+        if self.in_metastore:  # which knows what it has created
+            return
         files = Files(self.root)
-        for name in () if self.in_metastore else TABLES:
+        for name in TABLES:
             if files.list(name) == ["_delta_log"] and not any(_LOGGED.match(file) for file in files.list(f"{name}/_delta_log")):
                 files.remove(name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -51,7 +51,8 @@ def needed(settings: Settings, root: str) -> Needed:
     model, tower = versions_of(model_folder(settings))
     return Needed(
         tuple(made.generation for made in kept), frozenset(made.run_id for made in kept), frozenset({model, *(made.model_version for made in kept)}),
-        _towers(root, kept, tower), min((_began(made) for made in kept), default=None), *_enrichment(settings),
+        _towers(root, kept, tower), min((_began(made) for made in kept), default=None),
+        refiner=_readable(lambda: _refiner(settings)), source=_readable(lambda: _source(settings)),
     )  # fmt: skip
 
 
@@ -70,16 +71,20 @@ def _towers(root: str, kept: Sequence[Manifest], next_tower: str) -> frozenset[s
     return frozenset(found)
 
 
-def _enrichment(settings: Settings) -> Iterator[str | None]:
-    builds: tuple[Callable[[], str | None], ...] = (
-        lambda: RefinerPlan.of(settings).build().version if settings.enrich.text.refiner != "none" else None,
-        lambda: plan.source().version if (plan := AttributePlan.of(settings)) else None,
-    )
-    for version in builds:
-        try:
-            yield version()
-        except ModelError:
-            yield None
+def _readable(version: Callable[[], str | None]) -> str | None:
+    try:
+        return version()
+    except ModelError:
+        return None
+
+
+def _refiner(settings: Settings) -> str | None:
+    return RefinerPlan.of(settings).build().version if settings.enrich.text.refiner != "none" else None
+
+
+def _source(settings: Settings) -> str | None:
+    plan = AttributePlan.of(settings)
+    return plan.source().version if plan else None
 
 
 def _began(made: Manifest) -> datetime:
