@@ -343,11 +343,11 @@ def mean_curve(curves: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 def reinforced_lines(found: Mapping[str, Any]) -> list[str]:
     """The part of the page about the reinforcement."""
-    head = ("step", "reward", "invalid, %", "recall, train, %", "left out, %", "values, train", "left out", "divergence")
+    head = ("step", "reward", "recall, train, %", "left out, %", "values, train", "left out", "divergence")
     lines = ["", f"Reinforced in {found['steps']} steps, reward recall@{found['train_k']}; means of the seeds. Chosen steps: "
              f"{', '.join(map(str, found['chosen_steps']))}.", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]  # fmt: skip
     for p in found["curve"]:
-        sampled = f"{p['reward']:.4f} | {100 * p['invalid']:.1f}" if p["step"] else "- | -"
+        sampled = f"{p['reward']:.4f}" if p["step"] else "-"
         lines.append(f"| {p['step']:.0f} | {sampled} | {100 * p['train_recall']:.1f} | {100 * p['held_out_recall']:.1f} | {p['train_length']:.2f} | "
                      f"{p['held_out_length']:.2f} | {p['divergence']:.4f} |")  # fmt: skip
     lines += ["", f"| heads, on test groups | recall@{found['k']}, % (lowest to highest seed) | values an item | "

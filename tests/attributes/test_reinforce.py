@@ -8,7 +8,7 @@ import torch
 
 from tests.attributes.test_heads import OPTIONS, made
 from tgq.attributes.heads import AttributeHeads
-from tgq.attributes.reinforce import INVALID, Policy, ReinforceConfig, advantages, grpo_loss, reinforce, said_of
+from tgq.attributes.reinforce import Policy, ReinforceConfig, advantages, grpo_loss, reinforce, said_of
 from tgq.attributes.rewards import RecallRewards, k_of
 from tgq.attributes.training import train_heads
 from tgq.encoder.model import TGQFormer
@@ -57,7 +57,7 @@ def test_it_learns_what_is_rewarded_on_items_that_it_never_saw_and_from_the_best
     found = reinforce(heads, features, [KEYS] * 400, Scripted(items), *HALF, options)
     first, last = found.curve[0], found.curve[-1]
     assert last.held_out_recall > first.held_out_recall + 0.2 and last.held_out_length < first.held_out_length
-    assert last.divergence > 0 and 0 <= last.invalid < 0.2 and math.isnan(first.reward) and last.reward > found.curve[1].reward
+    assert last.divergence > 0 and math.isnan(first.reward) and last.reward > found.curve[1].reward
     rows = found.heads.predict(features[HALF[1]], [KEYS] * 200)
     assert np.mean([any(one.is_said for one in row if one.key == "colour") for row in rows]) < 0.1, "colours cost, so they are kept back"
     assert np.mean([any(one.is_said for one in row if one.key == "shape") for row in rows]) > 0.9
@@ -84,13 +84,12 @@ def test_where_nothing_is_better_the_supervised_heads_stay(supervised):
     assert found.step == 0 and found.heads.predict(features, [KEYS] * 400) == heads.predict(features, [KEYS] * 400)
 
 
-def test_a_sample_that_names_no_known_value_is_invalid_unless_nobody_asked(supervised):
+def test_a_sample_says_only_what_was_asked_and_nothing_for_a_value_that_is_not_known(supervised):
     heads = supervised[2]
     other, silent = len(heads.config.vocabulary.values["shape"]), len(heads.config.vocabulary.values["shape"]) + 1
-    drawn = {"shape": torch.tensor([0, other, silent, other]), **{key: torch.tensor([9, 9, 9, 9]) for key in ("colour", "mood")}}
-    said, valid = said_of(heads, drawn, [("shape",), ("shape",), ("shape",), ()])
-    assert said == [{"shape": heads.config.vocabulary.values["shape"][0]}, {}, {}, {}] and valid.tolist() == [True, False, True, True]
-    assert INVALID < 0
+    drawn = {"shape": torch.tensor([0, other, silent, 0]), **{key: torch.tensor([9, 9, 9, 9]) for key in ("colour", "mood")}}
+    said = said_of(heads, drawn, [("shape",), ("shape",), ("shape",), ()])
+    assert said == [{"shape": heads.config.vocabulary.values["shape"][0]}, {}, {}, {}]
 
 
 def test_advantages_are_deviations_within_a_group():

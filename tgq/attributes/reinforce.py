@@ -1,11 +1,11 @@
 """Reinforcement of the heads: GRPO with the retrieval reward of AFMRL (arXiv 2604.20135) on a policy over what the heads say.
 
 For an item and a key that it lacks the policy draws a value, OTHER, or silence. Their weights are the calibrated probabilities of the values and of OTHER,
-and for silence the key's threshold, so the policy starts as the supervised heads: its most likely choice is theirs. A sample that draws OTHER for some key
-has named a value that there is no text for, which is invalid.
+and for silence the key's threshold, so the policy starts as the supervised heads: its most likely choice is theirs. OTHER says nothing, like silence: there
+is no text for it. So every sample is a valid answer, and the paper's penalty of invalid ones, which are free text there, has no case.
 
-For each item of a step G samples are rewarded by `RecallRewards`, invalid ones with INVALID. A sample's advantage is its reward's deviation from the
-group's mean, in standard deviations. The loss is PPO's clipped one over the choices (Shao et al. 2024, arXiv 2402.03300) plus the divergence from the
+For each item of a step G samples are rewarded by `RecallRewards`. A sample's advantage is its reward's deviation from the group's mean, in standard
+deviations. The loss is PPO's clipped one over the choices (Shao et al. 2024, arXiv 2402.03300) plus the divergence from the
 supervised policy, which is computed exactly because a choice has few outcomes.
 """
 
@@ -21,7 +21,6 @@ from torch import Tensor
 
 from tgq.attributes.heads import AttributeHeads, ItemFeatures
 
-INVALID = -0.1
 NEVER = 4.0  # weight of silence, where all values weigh 1 together, for a key that supervision never says: one draw in five says it
 
 
@@ -59,7 +58,6 @@ class Point:
     train_length: float  # values that are said of an item
     held_out_length: float
     reward: float  # mean of the samples since the last point; nan at the start
-    invalid: float  # their share of invalid ones
     divergence: float  # from the supervised policy, of a choice, in nats
 
 
@@ -131,8 +129,8 @@ def reinforce(
         with torch.no_grad():
             before, reference = policy.log_probabilities(batch), start.log_probabilities(batch)
             drawn = {key: torch.multinomial(p.exp(), 1, generator=draw)[:, 0] for key, p in before.items()}
-        said, valid = said_of(policy.heads, drawn, keys)
-        reward = np.where(valid, rewards.recall([row for row in rows for _ in range(options.samples)], said), INVALID)
+        said = said_of(policy.heads, drawn, keys)
+        reward = rewards.recall([row for row in rows for _ in range(options.samples)], said)
         advantage = torch.from_numpy(advantages(reward.reshape(len(rows), options.samples)).reshape(-1)).float()
         is_asked = {key: torch.tensor([key in own for own in keys]) for key in policy.heads.keys}
         for _ in range(options.epochs):
@@ -140,7 +138,7 @@ def reinforce(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        seen.add(reward, valid, float(divergence))
+        seen.add(reward, float(divergence))
         if step % options.every == 0 or step == options.steps:
             curve.append(evaluated(step))
             log(curve[-1])
@@ -149,24 +147,15 @@ def reinforce(
     return Reinforced(best, tuple(curve), chosen)
 
 
-def said_of(heads: AttributeHeads, drawn: Mapping[str, Tensor], asked: Sequence[Sequence[str]]) -> tuple[list[dict[str, str]], np.ndarray]:
-    """What samples say, and whether they are valid `[N]`: those that draw OTHER are not.
+def said_of(heads: AttributeHeads, drawn: Mapping[str, Tensor], asked: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """What samples say: nothing for keys for which they draw OTHER or silence.
 
     Args:
         drawn: by key `[N]` places among its values, OTHER and silence.
         asked: keys of each sample; what is drawn for others does not count.
     """
-    said, valid = [], np.ones(len(asked), bool)
-    choices = {key: places.tolist() for key, places in drawn.items()}
-    for n, keys in enumerate(asked):
-        own = {}
-        for key in keys:
-            values, place = heads.config.vocabulary.values[key], choices[key][n]
-            valid[n] &= place != len(values)
-            if place < len(values):
-                own[key] = values[place]
-        said.append(own)
-    return said, valid
+    choices, known = {key: places.tolist() for key, places in drawn.items()}, heads.config.vocabulary.values
+    return [{key: known[key][choices[key][n]] for key in keys if choices[key][n] < len(known[key])} for n, keys in enumerate(asked)]
 
 
 def advantages(reward: np.ndarray) -> np.ndarray:
@@ -213,18 +202,15 @@ class _Seen:
 
     def __init__(self) -> None:
         self._rewards: list[float] = []
-        self._invalid: list[float] = []
         self._divergence: list[float] = []
 
-    def add(self, reward: np.ndarray, valid: np.ndarray, divergence: float) -> None:
+    def add(self, reward: np.ndarray, divergence: float) -> None:
         self._rewards.append(float(reward.mean()))
-        self._invalid.append(float(1 - valid.mean()))
         self._divergence.append(divergence)
 
-    def means(self) -> tuple[float, float, float]:
-        """Means of all three, which begin anew then."""
-        lists = (self._rewards, self._invalid, self._divergence)
-        reward, invalid, divergence = (float(np.mean(values)) if values else float("nan") for values in lists)
-        for values in lists:
-            values.clear()
-        return reward, invalid, divergence
+    def means(self) -> tuple[float, float]:
+        """Means of both, which begin anew then."""
+        reward, divergence = (float(np.mean(values)) if values else float("nan") for values in (self._rewards, self._divergence))
+        self._rewards.clear()
+        self._divergence.clear()
+        return reward, divergence
