@@ -25,7 +25,7 @@ setup(
     packages=[*find_packages(include=["tgq", "tgq.*"]), "tgq.conf", "tgq.conf.catalogs", "tgq.sql"],
     package_dir={"tgq.conf": "conf", "tgq.conf.catalogs": "conf/catalogs", "tgq.sql": "sql"},
     package_data={
-        "tgq": ["encoder/pretrained/**/*", "report/templates/*", "demo/types/*.yaml", "refinement/prompts/*.txt", "py.typed"],
+        "tgq": ["encoder/pretrained/**/*", "attributes/pretrained/**/*", "report/templates/*", "demo/types/*.yaml", "refinement/prompts/*.txt", "py.typed"],
         "tgq.conf": ["*.yaml"],
         "tgq.conf.catalogs": ["*.yaml"],
         "tgq.sql": ["**/*.sql"],

@@ -27,6 +27,7 @@ from tgq.errors import ModelError
 
 FORMAT = 1  # to be raised when the same files give other values
 CONFIG, WEIGHTS = "attributes.json", "heads.safetensors"
+BUNDLED = Path(__file__).parent / "pretrained" / "default"  # heads for the drawn demo catalog
 CHUNK = 4096  # items in a pass
 
 
@@ -235,6 +236,11 @@ class AttributeHeads(nn.Module):
             found = f"{Path(files.folder, WEIGHTS)} cannot be read ({' '.join(str(error).split())[:200]})"
             raise ModelError(found, "copy the folder again") from None
         return made.eval()
+
+
+def heads_folder(name: str) -> Path:
+    """The folder that a setting names; `default` is the bundled one, unless there is a folder of that name."""
+    return BUNDLED if name == "default" and not Path(name).is_dir() else Path(name)
 
 
 def need_towers(config: HeadsConfig, vision: str, text: str) -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from tgq.attributes.heads import AttributeHeads, HeadFiles, HeadsConfig, need_towers
+from tgq.attributes.heads import AttributeHeads, HeadFiles, HeadsConfig, heads_folder, need_towers
 from tgq.attributes.source import AttributeSource, HeadSource, ModelSource
 from tgq.enrichment.generators import GeneratorPlan
 from tgq.errors import ConfigError
@@ -37,7 +37,7 @@ class AttributePlan(GeneratorPlan):
         attributes = settings.enrich.attributes
         if attributes.source == "none":
             return None
-        files = HeadFiles.read(Path(absolute(attributes.folder or "")), weights=attributes.source == "heads")
+        files = HeadFiles.read(Path(absolute(str(heads_folder(attributes.folder or "")))), weights=attributes.source == "heads")
         return cls(settings.enrich.text, settings.encoder.dtype, attributes=attributes, files=files)
 
     @property

@@ -89,7 +89,8 @@ class AttributeSettings(Section):
 
     # heads: small heads over the encoder's features; model: the language model of enrich.text.local or enrich.text.endpoint, whose values are checked
     source: Literal["none", "heads", "model"] = "none"
-    folder: str | None = None  # that `tgq train-attributes` wrote: the heads, and for both sources which attributes a category has
+    # that `tgq train-attributes` wrote: the heads, and for both sources which attributes a category has; default: bundled heads for the demo catalog
+    folder: str | None = None
     threshold: Share | None = None  # lowest score of a value by heads, of all attributes; null: that of each, which training chose for its precision
 
 
