@@ -186,3 +186,9 @@ def test_a_model_of_texts_that_is_to_see_pictures_is_named_before_any_work(make_
             step.need_enrichment(make_night("night-1", enrich=enrich).settings)
         assert "\n" not in str(caught.value)
     step.need_enrichment(make_night("night-1", enrich={"text": {"refiner": "rules"} | local}).settings)
+
+
+def test_a_dry_run_says_that_pictures_are_seen(make_night):
+    enrich = {"text": {"refiner": "model", "pictures": True, "local": {"model": "models/seeing"}}}
+    assert list(step.described(make_night("night-1", enrich=enrich).settings)) == [
+        "enrich: titles are refined by the language model models/seeing in the workers, which sees the pictures, in up to 5 rounds"]  # fmt: skip

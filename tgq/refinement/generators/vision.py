@@ -106,12 +106,14 @@ def _loaded(folder: Path) -> Any:
 
     try:
         return AutoProcessor.from_pretrained(folder, **OWN)
-    except ImportError:  # of a part that prepares videos, which no item has
-        try:
-            return _without_videos(PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(folder, **OWN))]).from_pretrained(folder, **OWN)
-        except Exception:
-            raise ModelError(f"the processor of model folder {folder} needs torchvision, which tgq does without",
-                             "choose another model, as of Qwen2.5-VL, SmolVLM or LLaVA, or install torchvision beside tgq") from None  # fmt: skip
+    except Exception as error:
+        if "torchvision" not in str(error).lower():
+            raise
+    try:  # what needs torchvision is most often the part that prepares videos, which no item has
+        return _without_videos(PROCESSOR_MAPPING[type(AutoConfig.from_pretrained(folder, **OWN))]).from_pretrained(folder, **OWN)
+    except Exception:
+        raise ModelError(f"the processor of model folder {folder} needs torchvision, which tgq does without",
+                         "choose another model, as of Qwen2.5-VL, Qwen3-VL or LLaVA, or install torchvision beside tgq") from None  # fmt: skip
 
 
 def _without_videos(kind: Any) -> Any:
