@@ -51,53 +51,64 @@ class LocalModel:
 
     def answers(self, chats: Sequence[Chat], json: bool) -> list[Reply]:
         """As `Generator`. A conversation that is longer than the model reads, or on which the model fails, has no answer."""
-        reader, model = _loaded(self.reference, self.device, self.dtype, self.sees_pictures)
-        longest = (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31) - self.answer_tokens
-        replies: list[Reply] = []
-        fitting: list[tuple[int, Prompt]] = []
-        for at, chat in enumerate(chats):
-            prompt = _prompt(reader, chat)
-            if isinstance(prompt, Prompt) and prompt.tokens <= longest:
-                fitting.append((at, prompt))
-            elif isinstance(prompt, Prompt):
-                prompt = Reply(reason="prompt_too_long", detail=f"the prompt has {prompt.tokens} tokens, above the model's {longest}")
-            replies.append(prompt if isinstance(prompt, Reply) else Reply())
-        # of like lengths, so with little padding; and those with a picture apart, because not every processor takes both together
-        fitting.sort(key=lambda one: (one[1].picture is not None, one[1].tokens))
-        for _, alike in itertools.groupby(fitting, lambda one: one[1].picture is not None):
-            group = list(alike)
-            for start in range(0, len(group), self.batch):
-                part = group[start : start + self.batch]
-                for (at, _), reply in zip(part, self._batch(reader, model, [prompt for _, prompt in part]), strict=True):
-                    replies[at] = reply
-        return replies
-
-    def _batch(self, reader: Reader, model: Any, prompts: list[Prompt]) -> list[Reply]:
-        import torch
-
-        try:
-            inputs = reader.inputs(prompts, model.device, model.dtype)
-            with torch.inference_mode():
-                out = model.generate(**inputs, max_new_tokens=self.answer_tokens, do_sample=False)
-        except Exception as error:
-            if not isinstance(error, RuntimeError) and prompts[0].picture is None:  # of pictures, processors and models raise many classes
-                raise
-            if len(prompts) > 1:  # as where the memory of a GPU does not suffice
-                return [reply for prompt in prompts for reply in self._batch(reader, model, [prompt])]
-            return [_failed(error)]
-        written, read = out[:, inputs["input_ids"].shape[1] :], inputs["attention_mask"].sum(1).tolist()
-        new = (written != model.generation_config.pad_token_id).sum(1).tolist()
-        texts = reader.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [Reply(text, tokens=a + b) for text, a, b in zip(texts, read, new, strict=True)]
+        return answered(*_loaded(self.reference, self.device, self.dtype, self.sees_pictures), chats, self.batch, self.answer_tokens)
 
 
-def _prompt(reader: Reader, chat: Chat) -> Prompt | Reply:
-    if chat.picture is None:
-        return reader.prompt(chat)
+def answered(reader: Reader, model: Any, chats: Sequence[Chat], batch: int, answer_tokens: int) -> list[Reply]:
+    """The most likely answers of a model that is loaded. A conversation that is longer than the model reads, or on which it fails, has none.
+
+    Args:
+        batch, answer_tokens: as those of `LocalModel`.
+    """
+    longest = _longest(model, answer_tokens)
+    found = [_prompt(reader, chat, longest) for chat in chats]
+    replies = [one if isinstance(one, Reply) else Reply() for one in found]
+    # of like lengths, so with little padding; and those with a picture apart, because not every processor takes both together
+    fitting = [(at, one) for at, one in enumerate(found) if isinstance(one, Prompt)]
+    fitting.sort(key=lambda one: (one[1].picture is not None, one[1].tokens))
+    for _, alike in itertools.groupby(fitting, lambda one: one[1].picture is not None):
+        group = list(alike)
+        for start in range(0, len(group), batch):
+            part = group[start : start + batch]
+            for (at, _), reply in zip(part, _batch(reader, model, [prompt for _, prompt in part], answer_tokens), strict=True):
+                replies[at] = reply
+    return replies
+
+
+def _longest(model: Any, answer_tokens: int) -> int:
+    return (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31) - answer_tokens
+
+
+def _batch(reader: Reader, model: Any, prompts: list[Prompt], answer_tokens: int) -> list[Reply]:
+    import torch
+
     try:
-        return reader.prompt(chat)
-    except Exception as error:  # processors raise many classes of a picture that they do not take, such as one of extreme shape
+        inputs = reader.inputs(prompts, model.device, model.dtype)
+        with torch.inference_mode():
+            out = model.generate(**inputs, max_new_tokens=answer_tokens, do_sample=False)
+    except Exception as error:
+        if not isinstance(error, RuntimeError) and prompts[0].picture is None:  # of pictures, processors and models raise many classes
+            raise
+        if len(prompts) > 1:  # as where the memory of a GPU does not suffice
+            return [reply for prompt in prompts for reply in _batch(reader, model, [prompt], answer_tokens)]
+        return [_failed(error)]
+    written, read = out[:, inputs["input_ids"].shape[1] :], inputs["attention_mask"].sum(1).tolist()
+    new = (written != model.generation_config.pad_token_id).sum(1).tolist()
+    texts = reader.tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [Reply(text, tokens=a + b) for text, a, b in zip(texts, read, new, strict=True)]
+
+
+def _prompt(reader: Reader, chat: Chat, longest: int) -> Prompt | Reply:
+    """A conversation as the model reads it, or why it cannot."""
+    try:
+        prompt = reader.prompt(chat)
+    except Exception as error:
+        if chat.picture is None:  # processors raise many classes of a picture that they do not take, such as one of extreme shape
+            raise
         return _failed(error)
+    if prompt.tokens > longest:
+        return Reply(reason="prompt_too_long", detail=f"the prompt has {prompt.tokens} tokens, above the model's {longest}")
+    return prompt
 
 
 def _failed(error: Exception) -> Reply:
@@ -122,8 +133,10 @@ def _loaded(reference: str, device: str, dtype: str, sees_pictures: bool) -> tup
 
 @functools.lru_cache(maxsize=2)
 def _reader(reference: str, sees_pictures: bool) -> Reader:
+    from tgq.encoder.towers.loading import load_tokenizer
+
     folder = hub.resolve(reference)
-    reader: Reader = VisionReader(folder) if is_vision_model(folder, sees_pictures) else TextReader(folder)
+    reader: Reader = VisionReader(folder) if is_vision_model(folder, sees_pictures) else TextReader(load_tokenizer(folder))
     if not reader.has_template:
         raise ModelError(f"model folder {folder} has no chat template", "choose a model that was trained to follow instructions")
     tokenizer = reader.tokenizer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
@@ -46,18 +45,12 @@ class Reader(Protocol):
 
 
 class TextReader:
-    """Reads conversations without pictures.
-
-    Raises:
-        ModelError: the folder has no usable tokenizer.
-    """
+    """Reads conversations without pictures, by a tokenizer of transformers."""
 
     model_class = "AutoModelForCausalLM"
 
-    def __init__(self, folder: Path):
-        from tgq.encoder.towers.loading import load_tokenizer
-
-        self.tokenizer = load_tokenizer(folder)
+    def __init__(self, tokenizer: Any):
+        self.tokenizer = tokenizer
 
     @property
     def has_template(self) -> bool:
