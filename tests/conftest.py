@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.detectors", "tests.fixtures.endpoints", "tests.fixtures.nights")
+pytest_plugins = ("tests.fixtures.encoders", "tests.fixtures.detectors", "tests.fixtures.endpoints", "tests.fixtures.nights", "tests.fixtures.vision")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # the main module of a worker of pytest-xdist has no file, from which pyspark concludes that it runs its own doctests

@@ -2,7 +2,7 @@
 CREATE TABLE IF NOT EXISTS item_texts (
   item_id         STRING NOT NULL,
   refiner_version STRING NOT NULL COMMENT 'of the rules, or a hash of model, prompts and limits',
-  text_hash       STRING NOT NULL COMMENT 'of title, brand, category and attributes, as far as the encoder may read them',
+  text_hash       STRING NOT NULL COMMENT 'of title, brand, category and attributes, as far as the encoder may read them, and of the picture if the refiner sees it',
   verdict         STRING NOT NULL COMMENT 'refined, kept (nothing to change), refused (the answer failed a check) or failed (no answer, a later run asks again)',
   reason          STRING COMMENT 'of refused and failed, e.g. invented_number',
   detail          STRING COMMENT 'one line that explains the reason',

@@ -4,10 +4,16 @@ import json
 import socket
 
 import pytest
+from PIL import Image
 
+from tests.fixtures.endpoints import picture_of, prompt_of
+from tests.fixtures.vision import encoded
+from tgq.images.decode import ImageLimits
 from tgq.refinement.generators.endpoint import BROKEN, Endpoint, EndpointOptions, read_reply
 from tgq.refinement.generators.generator import TOKEN_LIMIT, Chat
+from tgq.refinement.picture import shown
 
+NOISE = shown(encoded(Image.effect_noise((500, 500), 90)), ImageLimits())
 CHATS = [Chat("be brief", f"question {n}") for n in range(6)]
 
 
@@ -34,6 +40,17 @@ def test_json_is_demanded_only_where_it_is_wanted_and_known(serve, json_mode, wa
     with serve(echo) as endpoint:
         generator(endpoint.url, json_mode=json_mode).answers(CHATS[:1], json=wanted)
     assert "response_format" not in endpoint.requests[0][1]
+
+
+def test_a_picture_is_sent_before_the_text_and_its_bytes_are_no_tokens(serve):
+    uncounted = json.dumps({"choices": [{"message": {"content": "12345678"}}]}).encode()
+    with serve(lambda body: (200, {}, uncounted)) as endpoint:
+        large, none = generator(endpoint.url, parallel=1).answers([Chat("be brief", "what is it?", NOISE), Chat("be brief", "what is it?")], json=False)
+    (_, seen), (_, unseen) = endpoint.requests
+    assert [part["type"] for part in seen["messages"][1]["content"]] == ["image_url", "text"] and prompt_of(seen) == "what is it?"
+    assert picture_of(seen).size == (448, 448) and len(NOISE) > 50_000
+    assert unseen["messages"][1]["content"] == "what is it?"
+    assert 0 < large.tokens - none.tokens < 600
 
 
 def test_the_key_is_sent_and_stands_in_no_message(serve, monkeypatch):

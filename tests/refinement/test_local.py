@@ -39,7 +39,8 @@ def test_an_answer_does_not_depend_on_the_others_of_its_batch(folder):
     together = LocalModel(str(folder), "cpu", batch=4, answer_tokens=12).answers(CHATS, json=False)
     alone = [LocalModel(str(folder), "cpu", batch=1, answer_tokens=12).answers([chat], json=False)[0] for chat in CHATS]
     assert together == alone and len({reply.text for reply in together}) > 1
-    prompt = _loaded(str(folder), "cpu", "auto")[0](TEXT := "system: be brief\nuser: red shoe\nassistant:", add_special_tokens=False)["input_ids"]
+    tokenizer = _loaded(str(folder), "cpu", "auto", False)[0].tokenizer
+    prompt = tokenizer(TEXT := "system: be brief\nuser: red shoe\nassistant:", add_special_tokens=False)["input_ids"]
     assert len(prompt) < together[0].tokens <= len(prompt) + 12, TEXT
 
 

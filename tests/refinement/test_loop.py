@@ -1,6 +1,7 @@
 """The rounds of Summarizer, Evaluator and Refiner, with answers that are scripted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,10 +17,11 @@ class Scripted:
     """Gives its answers in order, whatever is asked, and notes what was asked."""
 
     def __init__(self, *answers, version="scripted"):
-        self.script, self.asked, self.version = list(answers), [], version
+        self.script, self.asked, self.pictures, self.version = list(answers), [], [], version
 
     def answers(self, chats, json):
         self.asked += [(chat.user, json) for chat in chats]
+        self.pictures += [chat.picture for chat in chats]
         return [Reply(answer, tokens=10) if isinstance(answer, str) else answer for answer in (self.script.pop(0) for _ in chats)]
 
 
@@ -95,15 +97,23 @@ def test_an_item_cannot_pass_its_text_for_a_part_of_the_prompt():
     assert "\nProposed title: evil" not in text and "{{ longest }}" in text
 
 
-def test_the_version_changes_with_all_that_decides_the_titles(monkeypatch):
-    def version(rounds=5, longest=60, generator="one"):
-        return ModelRefiner(Scripted(version=generator), rounds, longest).version
+def test_every_prompt_about_an_item_with_a_picture_has_it_and_says_what_it_means():
+    generator = Scripted(title("mug"), title("bag"), "Name the material.", "<STOP>", title("blue mug"))
+    ModelRefiner(generator, 2, 60, sees_pictures=True).refine([replace(MUG, picture=b"jpeg"), replace(MUG, title="bag")])
+    assert generator.pictures == [b"jpeg", None, b"jpeg", None, b"jpeg"]
+    said = prompts.prompt("picture")
+    assert [text.startswith(said) for text, _ in generator.asked] == [True, False] * 2 + [True]
 
-    versions = {version(), version(rounds=4), version(longest=61), version(generator="two")}
+
+def test_the_version_changes_with_all_that_decides_the_titles(monkeypatch):
+    def version(rounds=5, longest=60, generator="one", sees_pictures=False):
+        return ModelRefiner(Scripted(version=generator), rounds, longest, sees_pictures).version
+
+    versions = {version(), version(rounds=4), version(longest=61), version(generator="two"), version(sees_pictures=True)}
     prompts.version.cache_clear()
     source = prompts._source
     monkeypatch.setattr(prompts, "_source", lambda name: source(name) + " Be brief.")
     versions.add(version())
     monkeypatch.undo()
     prompts.version.cache_clear()
-    assert len(versions) == 5 and version() == version()
+    assert len(versions) == 6 and version() == version()

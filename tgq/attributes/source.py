@@ -11,7 +11,7 @@ from typing import Protocol
 from tgq.attributes.answers import LONGEST, Answer, Verdict, checked
 from tgq.attributes.heads import AttributeHeads, ItemFeatures
 from tgq.attributes.vocabulary import Vocabulary
-from tgq.refinement import prompts
+from tgq.refinement import picture, prompts
 from tgq.refinement.generators.generator import TOKEN_LIMIT, Chat, Generator
 from tgq.refinement.refiner import ItemText
 
@@ -84,23 +84,29 @@ class HeadSource:
 
 
 class ModelSource:
-    """Says what a language model answers and `checked` lets pass. One question per item."""
+    """Says what a language model answers and `checked` lets pass. One question per item.
 
-    def __init__(self, generator: Generator, vocabulary: Vocabulary):
-        self.generator, self.vocabulary = generator, vocabulary
+    Args:
+        sees_pictures: items may have a picture, which the model is shown with the question.
+    """
+
+    def __init__(self, generator: Generator, vocabulary: Vocabulary, sees_pictures: bool = False):
+        self.generator, self.vocabulary, self.sees_pictures = generator, vocabulary, sees_pictures
 
     @property
     def version(self) -> str:
-        """A hash of the prompt, the vocabulary and the generator."""
+        """A hash of the prompt, the vocabulary and the generator, and of how pictures are shown if they are."""
         limits = [FORMAT, SHOWN, LONGEST, prompts.LONGEST_FIELD, prompts.MOST_ATTRIBUTES]
-        parts = [limits, SYSTEM, REQUEST, self.vocabulary.as_json(), self.generator.version]
+        parts: list[object] = [limits, SYSTEM, REQUEST, self.vocabulary.as_json(), self.generator.version]
+        if self.sees_pictures:
+            parts += [picture.SIDE, picture.QUALITY]
         return f"model-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]}"
 
     def answers(self, asked: Sequence[Asked], features: ItemFeatures | None = None) -> list[list[Answer]]:
         """As `AttributeSource`."""
         if not asked:
             return []
-        replies = iter(self.generator.answers([Chat(SYSTEM, self.request(one)) for one in asked if one.has_something], True))
+        replies = iter(self.generator.answers([Chat(SYSTEM, self.request(one), one.item.picture) for one in asked if one.has_something], True))
         found: list[list[Answer]] = []
         for one in asked:
             if not one.has_something:

@@ -10,7 +10,8 @@ from pyspark.sql import functions as F
 from tgq.catalog.enriched import GENERATED, REFINED
 from tgq.enrichment.attribute_plan import AttributePlan
 from tgq.enrichment.generate import TABLE, active_items
-from tgq.enrichment.texts import with_readable_texts
+from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.texts import refined_from, with_readable_texts
 from tgq.run.night import Night
 
 STEP = "enrich"
@@ -26,6 +27,7 @@ def counts_of(night: Night, version: str | None) -> dict[str, Any]:
     `rounds` and `tokens`. Cost: one aggregation over the keys and texts of the active items.
     """
     items = with_readable_texts(night.warehouse.read("catalog_items").where("is_active"), night.settings.metadata)
+    items = items.withColumn("text_hash", refined_from(RefinerPlan.of(night.settings).sees_pictures))
     known = night.warehouse.read("item_texts").where(F.col("refiner_version") == version if version else F.lit(False))
     known = known.select("item_id", "text_hash", "verdict", "reason", "rounds", "tokens", (F.col("run_id") == night.run_id).alias("new"))
     untitled = F.coalesce(F.length(F.trim("texts.title")), F.lit(0)) == 0

@@ -15,6 +15,8 @@ from tgq.catalog.enriched import DERIVED, GENERATED, REFINED, write_enriched
 from tgq.catalog.fields import content_hash, encoder_texts
 from tgq.enrichment.attribute_plan import AttributePlan
 from tgq.enrichment.generate import TABLE, active_items
+from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.texts import refined_from
 from tgq.registry.grounding import policy_of
 from tgq.run.night import Night
 
@@ -24,9 +26,9 @@ TYPES = {GENERATED: (MAP, pa.map_(pa.string(), pa.string()))}
 
 
 def titles_of(night: Night, version: str | None) -> DataFrame:
-    """The refined titles of a refiner by `item_id` and `text_hash`; none for None."""
+    """The refined titles of a refiner by `item_id` and the hash `refined_from`; none for None."""
     rows = night.warehouse.read("item_texts").where((F.col("refiner_version") == version) & (F.col("verdict") == "refined") if version else F.lit(False))
-    return rows.select("item_id", "text_hash", F.col("title").alias("wanted"))
+    return rows.select("item_id", F.col("text_hash").alias("refined_from"), F.col("title").alias("wanted"))
 
 
 def attributes_of(night: Night, version: str | None) -> DataFrame:
@@ -41,8 +43,8 @@ def apply_enrichment(night: Night, refiner: str | None, source: str | None, plan
 
     refiner, source: their versions; None if titles are not refined, or attributes not generated, any more.
     """
-    items = active_items(night, plan)
-    joined = items.join(titles_of(night, refiner), ["item_id", "text_hash"], "left").alias("i")
+    items = active_items(night, plan).withColumn("refined_from", refined_from(RefinerPlan.of(night.settings).sees_pictures))
+    joined = items.join(titles_of(night, refiner), ["item_id", "refined_from"], "left").alias("i")
     found = attributes_of(night, source).alias("a")
     same = [F.col(f"i.{name}").eqNullSafe(F.col(f"a.{name}")) for name in ("item_id", "text_hash", "seen_hash")]
     joined = joined.join(found, same[0] & same[1] & same[2], "left").select("i.*", "a.wanted_attributes")

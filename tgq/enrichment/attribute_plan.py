@@ -53,7 +53,7 @@ class AttributePlan(GeneratorPlan):
     @property
     def sees_pictures(self) -> bool:
         """Whether an answer depends on the item's picture."""
-        return self.uses_heads
+        return self.uses_heads or super().sees_pictures
 
     @property
     def uses_torch(self) -> bool:
@@ -89,7 +89,7 @@ class AttributePlan(GeneratorPlan):
         assert self.files is not None
         if self.uses_heads:
             return HeadSource(AttributeHeads.of(self.files), self.attributes.threshold)
-        return ModelSource(self.generator(device), self.config.vocabulary)
+        return ModelSource(self.generator(device), self.config.vocabulary, self.sees_pictures)
 
 
 def need_attributes(settings: Settings) -> None:

@@ -8,6 +8,7 @@ cached, once per picture.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from tgq.attributes.vocabulary import Vocabulary
 from tgq.embedding.precompute import run_towers
 from tgq.enrichment.attribute_plan import AttributePlan
 from tgq.enrichment.head_features import FEATURES, as_asked, features_of, with_head_features
+from tgq.enrichment.pictures import COLUMNS, NO_PICTURE, Pictures, unread
 from tgq.enrichment.slices import Answer, Work, run_slices
 from tgq.enrichment.texts import item_text, with_readable_texts
 from tgq.errors import WarehouseError
+from tgq.images.decode import ImageError
 from tgq.run.night import Night
 
 TABLE = "item_attributes_generated"
@@ -35,7 +38,6 @@ ITEM = ("item_id", "text_hash", "seen_hash", "replaces")  # columns of a pending
 ORDER = tuple(column.split()[0] for column in OUTPUT.split(", "))
 KINDS = {"key": pa.string(), "verdict": pa.string(), "reason": pa.string(), "detail": pa.string(), "value": pa.string(), "score": pa.float64(),
          "tokens": pa.int64()}  # fmt: skip
-NO_PICTURE = "no_picture"  # the picture cannot be read, which the embed step quarantines
 
 
 def active_items(night: Night, plan: AttributePlan | None) -> DataFrame:
@@ -97,6 +99,8 @@ def generate_attributes(night: Night, plan: AttributePlan, version: str) -> None
             night.progress.say(f"{error}; items without cached features have no generated attributes")
         waiting = with_head_features(night, asked.select(*columns, "metadata_text", "encoder_title"), night.model_folder)
         columns += ["metadata_text", *FEATURES]
+    pictures = Pictures.of(night) if plan.sees_pictures and not plan.uses_heads else None
+    columns += [name for name in COLUMNS if pictures and name not in columns]
 
     def commit(found: DataFrame, replaces: bool, transaction: tuple[str, int]) -> None:
         stamp = {"run_id": F.lit(night.run_id), "source_version": F.lit(version), "generated_at": F.current_timestamp()}
@@ -116,18 +120,23 @@ def generate_attributes(night: Night, plan: AttributePlan, version: str) -> None
         def answer(batch: pa.RecordBatch) -> pa.RecordBatch:
             rows = batch.to_pylist()
             features = features_of(batch, *widths) if plan.uses_heads else None
-            unread = [_unread(row) if plan.uses_heads else False for row in rows]
-            kept = np.flatnonzero(~np.array(unread, bool))
-            items = [Asked(item_text(rows[at]["texts"]), tuple(rows[at]["asked"]), _has_something(rows[at])) for at in kept]
+            seen = pictures.read(rows) if pictures else [None] * len(rows)
+            lost = [_is_uncached(row) if plan.uses_heads else isinstance(one, ImageError) for row, one in zip(rows, seen, strict=True)]
+            kept = np.flatnonzero(~np.array(lost, bool))
+            items = [_asked_of(rows[at], one) for at in kept if not isinstance(one := seen[at], ImageError)]
             found = dict(zip(kept.tolist(), source.answers(items, None if features is None else features[kept]), strict=True))
-            return _output(rows, found, full)
+            return _output(rows, found, seen, full)
 
         return answer
 
     run_slices(night, waiting.select(*columns), Work("generate attributes", plan, OUTPUT, answers, commit, "have no generated attributes"))
 
 
-def _unread(row: Mapping[str, Any]) -> bool:
+def _asked_of(row: Mapping[str, Any], picture: bytes | None) -> Asked:
+    return Asked(item_text(row["texts"], picture), tuple(row["asked"]), picture is not None or _has_something(row))
+
+
+def _is_uncached(row: Mapping[str, Any]) -> bool:
     """Whether a side that the item has is not in the feature cache."""
     picture, text = row["image_hash"] and row["image_features"] is None, row["metadata_text"] and row["text_features"] is None
     return bool(picture or text)
@@ -138,16 +147,18 @@ def _has_something(row: Mapping[str, Any]) -> bool:
     return bool(row.get("image_features")) or any(row["texts"][name] for name in ("title", "brand", "category"))
 
 
-def _output(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Sequence[attributes.Answer]], full: bool) -> pa.RecordBatch:
-    """A row per answer. Items that are not in `found` have no features: they wait if the cache is full, otherwise their picture cannot be read."""
+def _output(rows: Sequence[Mapping[str, Any]], found: Mapping[int, Sequence[attributes.Answer]], seen: Sequence, full: bool) -> pa.RecordBatch:
+    """A row per answer. Items that are not in `found` have no picture or features: they wait if the cache is full, otherwise their picture cannot be read.
+
+    seen: why not, of those that a language model was to see.
+    """
     out: dict[str, list] = {name: [] for name in ("item_id", "text_hash", "image_hash", "replaces", *KINDS)}
     for at, row in enumerate(rows):
         answers = found.get(at)
         if answers is None:
-            answers = [
-                attributes.Answer(key, "waiting") if full else attributes.Answer(key, "failed", reason=NO_PICTURE, detail="its picture cannot be read")
-                for key in row["asked"]
-            ]  # fmt: skip
+            detail = unread(seen[at]) if seen[at] else "its picture cannot be read"
+            lost = attributes.Answer("", "waiting") if full else attributes.Answer("", "failed", reason=NO_PICTURE, detail=detail)
+            answers = [replace(lost, key=key) for key in row["asked"]]
         for answer in answers:
             for name, value in zip(("item_id", "text_hash", "image_hash", "replaces"), (row[c] for c in ITEM), strict=True):
                 out[name].append(value)

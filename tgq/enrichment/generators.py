@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tgq.encoder.towers import hub
 from tgq.errors import ConfigError
 from tgq.images.decode import ImageError
 from tgq.refinement.generators.endpoint import Endpoint, EndpointOptions, authorisation
 from tgq.refinement.generators.generator import Generator
 from tgq.refinement.generators.local import LocalModel
+from tgq.refinement.generators.vision import reads_pictures
 from tgq.settings.enrich import TextSettings
 
 MODEL_CHUNK = 4  # batches, or rounds of parallel requests, that are answered together: items are at different rounds
@@ -40,6 +42,11 @@ class GeneratorPlan:
         return self.text.generator == "endpoint"
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether an answer depends on the item's picture."""
+        return self.text.pictures
+
+    @property
     def chunk(self) -> int:
         """Items that a task works on together."""
         return MODEL_CHUNK * (self.text.local.batch if self.uses_torch else math.ceil(self.text.endpoint.parallel / self.tasks))
@@ -62,11 +69,15 @@ class GeneratorPlan:
         """Check what can be checked before any work.
 
         Raises:
-            ModelError: the model's folder is missing, or has no weights, no tokenizer or no chat template.
-            ConfigError: the variable with the endpoint's key is not set, or the endpoint's host is not listed.
+            ModelError: the model's folder is missing, or has no weights, no tokenizer, no chat template, or no processor of pictures if it is to see them.
+            ConfigError: the model is to see pictures and reads none, the variable with the endpoint's key is not set, or its host is not listed.
         """
         if self.uses_torch:
-            self._local("auto").need()
+            local = self._local("auto")
+            if local.sees_pictures and not reads_pictures(hub.resolve(local.reference)):
+                raise ConfigError(f"enrich.text.pictures is true, but the model {local.reference} reads no pictures",
+                                  "name a vision-language model in enrich.text.local.model, or set enrich.text.pictures=false")  # fmt: skip
+            local.need()
         if self.uses_endpoint:
             options = self._endpoint()
             try:
@@ -80,7 +91,7 @@ class GeneratorPlan:
 
     def _local(self, device: str) -> LocalModel:
         text = self.text
-        return LocalModel(text.local.model or "", device, self.dtype, text.local.batch, text.answer_tokens)
+        return LocalModel(text.local.model or "", device, self.dtype, text.local.batch, text.answer_tokens, text.pictures)
 
     def _endpoint(self) -> EndpointOptions:
         text, endpoint = self.text, self.text.endpoint

@@ -35,6 +35,11 @@ class RefinerPlan(GeneratorPlan):
         return self.text.refiner == "model" and super().uses_endpoint
 
     @property
+    def sees_pictures(self) -> bool:
+        """Whether a title depends on the item's picture."""
+        return self.text.refiner == "model" and super().sees_pictures
+
+    @property
     def chunk(self) -> int:
         """Items that a task refines together."""
         return RULES_CHUNK if self.text.refiner == "rules" else super().chunk
@@ -53,4 +58,4 @@ class RefinerPlan(GeneratorPlan):
         """The refiner of one task; on a driver it is built for its version alone, and loads nothing."""
         if self.text.refiner == "rules":
             return RuleRefiner()
-        return ModelRefiner(self.generator(device), self.text.rounds, self.text.longest)
+        return ModelRefiner(self.generator(device), self.text.rounds, self.text.longest, self.sees_pictures)

@@ -32,7 +32,12 @@ def with_readable_texts(items: DataFrame, metadata: MetadataSettings) -> DataFra
     return items.withColumn("texts", texts).withColumn("text_hash", F.sha2(whole, 256))
 
 
-def item_text(texts: Mapping[str, Any]) -> ItemText:
-    """The struct `texts` of a row, as refiners and language models read it."""
+def refined_from(sees_pictures: bool) -> Column:
+    """The hash of what a refined title follows from: `text_hash`, or one of it and the picture for a refiner that sees pictures."""
+    return F.coalesce(F.sha2(F.concat("text_hash", "image_hash"), 256), F.col("text_hash")) if sees_pictures else F.col("text_hash")
+
+
+def item_text(texts: Mapping[str, Any], picture: bytes | None = None) -> ItemText:
+    """The struct `texts` of a row, and what a language model sees of its picture, as refiners and language models read it."""
     attributes = {name: value for name, value in texts["attributes"] or () if value}
-    return ItemText(texts["title"] or "", texts["brand"] or "", texts["category"] or "", attributes)
+    return ItemText(texts["title"] or "", texts["brand"] or "", texts["category"] or "", attributes, picture)

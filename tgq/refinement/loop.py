@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tgq.refinement import prompts
+from tgq.refinement import picture, prompts
 from tgq.refinement.answers import AnswerError, critique_of, title_of
 from tgq.refinement.checks import Flaw, flaw_of
 from tgq.refinement.generators.generator import TOKEN_LIMIT, Chat, Generator, Reply
@@ -58,15 +58,18 @@ class ModelRefiner:
     Args:
         rounds: titles that may be proposed for an item.
         longest: characters of a title.
+        sees_pictures: items may have a picture, which the model is shown with each prompt.
     """
 
-    def __init__(self, generator: Generator, rounds: int, longest: int):
-        self.generator, self.rounds, self.longest = generator, rounds, longest
+    def __init__(self, generator: Generator, rounds: int, longest: int, sees_pictures: bool = False):
+        self.generator, self.rounds, self.longest, self.sees_pictures = generator, rounds, longest, sees_pictures
 
     @property
     def version(self) -> str:
-        """A hash of the prompts, the generator and the limits."""
+        """A hash of the prompts, the generator and the limits, and of how pictures are shown if they are."""
         parts = [FORMAT, prompts.version(), self.generator.version, self.rounds, self.longest]
+        if self.sees_pictures:
+            parts += [prompts.prompt("picture"), picture.SIDE, picture.QUALITY]
         return f"model-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}"
 
     def refine(self, items: Sequence[ItemText]) -> list[Refinement]:
@@ -85,7 +88,7 @@ class ModelRefiner:
             prompts.prompt(name, item=one.described, longest=self.longest, title=one.proposed or "(none)", critique=one.critique or "")
             for one in courses
         ]  # fmt: skip
-        for one, reply in zip(courses, self._answers(asked, True), strict=True):
+        for one, reply in zip(courses, self._answers(courses, asked, True), strict=True):
             one.tokens += reply.tokens
             if reply.reason is not None:
                 one.failure = reply
@@ -104,7 +107,7 @@ class ModelRefiner:
         answered = [one for one in courses if one.failure is None]
         judged = [one for one in answered if one.flaw is None]
         asked = [prompts.prompt("evaluator", item=one.described, title=one.proposed) for one in judged]
-        for one, reply in zip(judged, self._answers(asked, False), strict=True):
+        for one, reply in zip(judged, self._answers(judged, asked, False), strict=True):
             one.tokens += reply.tokens
             one.failure, one.critique = (reply, None) if reply.reason is not None else (None, critique_of(reply.text))
         for one in answered:
@@ -112,5 +115,11 @@ class ModelRefiner:
                 one.critique = one.flaw.detail
         return [one for one in answered if one.critique is not None]
 
-    def _answers(self, asked: Sequence[str], json: bool) -> list[Reply]:
-        return self.generator.answers([Chat(prompts.prompt("system"), text) for text in asked], json) if asked else []
+    def _answers(self, courses: Sequence[_Course], asked: Sequence[str], json: bool) -> list[Reply]:
+        return self.generator.answers([_chat(one.item, text) for one, text in zip(courses, asked, strict=True)], json) if asked else []
+
+
+def _chat(item: ItemText, text: str) -> Chat:
+    """A prompt about an item, with its picture and what the picture means if there is one."""
+    said = text if item.picture is None else f"{prompts.prompt('picture')}\n\n{text}"
+    return Chat(prompts.prompt("system"), said, item.picture)

@@ -14,12 +14,13 @@ Verdict = Literal["refined", "kept", "refused", "failed", "waiting"]
 
 @dataclass(frozen=True)
 class ItemText:
-    """The texts of an item, as far as the encoder may read them."""
+    """The texts of an item, as far as the encoder may read them, and its picture for a language model that sees it."""
 
     title: str
     brand: str = ""
     category: str = ""  # path, levels joined by ' > '
     attributes: Mapping[str, str] = field(default_factory=dict)
+    picture: bytes | None = field(default=None, repr=False)  # as `tgq.refinement.picture.shown` gives it
 
     @property
     def whole(self) -> str:

@@ -52,6 +52,7 @@ class TextSettings(Section):
 
     refiner: Literal["none", "rules", "model"] = "none"  # rules: by fixed rules; model: a language model, whose titles are checked
     generator: Literal["local", "endpoint"] = "local"  # where the language model is, of this part and of enrich.attributes
+    pictures: bool = False  # show the language model each item's picture too, in both parts; it must be one that reads pictures
     rounds: Annotated[int, Field(ge=1, le=5)] = 5  # titles that the language model may propose for an item, each after a critique of the last
     longest: Annotated[int, Field(ge=20)] = 150  # characters of a title by the language model
     answer_tokens: Annotated[int, Field(ge=16)] = 128  # of an answer of the language model; a longer one is cut off

@@ -218,7 +218,7 @@ def _from_hub(name: str, local: Path) -> Path:
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"model folder {local} does not exist",
                          f"give a folder, a hub name 'owner/name', or one of {', '.join(BUNDLED)}")
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    wanted = ["*.json", "*.jinja", "*.safetensors", "*.txt", "*.model"]
     for offline in (True, False):
         try:
             return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=offline))

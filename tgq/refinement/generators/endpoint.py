@@ -6,6 +6,7 @@ followed, and no proxy is used. The key is read from the environment for each re
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
@@ -27,6 +28,7 @@ UNREACHABLE = "unreachable"  # no connection, no answer in time, or an error of 
 REFUSED = "refused"  # the endpoint does not take the request: its key, model or size
 NO_KEY = "no_key"
 NO_ANSWER = "no_answer"  # a response without a text
+PICTURE_TOKENS = 500  # of a picture, where a response does not count its tokens
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ class Endpoint:
                 return Reply(reason=UNREACHABLE, detail="the endpoint did not answer before, so it was not asked again")
             if options.tokens is not None and self.spent >= options.tokens:
                 return Reply(reason=TOKEN_LIMIT, detail="the run's limit of tokens is reached")
-        request: dict[str, Any] = {"model": options.model, "messages": chat.messages, "temperature": 0, "max_tokens": options.answer_tokens, "stream": False}
+        messages, encoded = chat.messages, base64.b64encode(chat.picture or b"").decode()
+        if chat.picture is not None:
+            picture = {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{encoded}"}}
+            messages[-1]["content"] = [picture, {"type": "text", "text": chat.user}]
+        request: dict[str, Any] = {"model": options.model, "messages": messages, "temperature": 0, "max_tokens": options.answer_tokens, "stream": False}
         if wants_json and options.json_mode:
             request["response_format"] = {"type": "json_object"}
         try:
@@ -100,7 +106,7 @@ class Endpoint:
             with self._lock:
                 self._broken = self._broken + 1 if lost else 0
             return Reply(reason=UNREACHABLE if lost else REFUSED, detail=error.detail)
-        reply = read_reply(data, len(body))
+        reply = read_reply(data, len(body) - len(encoded) + (0 if chat.picture is None else 4 * PICTURE_TOKENS))
         with self._lock:
             self._broken, self.spent = 0, self.spent + reply.tokens
         return reply
@@ -137,7 +143,7 @@ def read_reply(data: bytes, asked: int) -> Reply:
     """The first choice of a response.
 
     Args:
-        asked: bytes of the request, from which tokens are estimated if the response does not count them.
+        asked: bytes of the request, four for each token of a picture, from which tokens are estimated if the response does not count them.
     """
     try:
         response: Any = json.loads(data)

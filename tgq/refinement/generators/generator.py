@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -13,11 +13,18 @@ class Chat:
 
     system: str
     user: str
+    picture: bytes | None = field(default=None, repr=False)  # a JPEG that the user shows before the text
 
     @property
-    def messages(self) -> list[dict[str, str]]:
-        """As chat templates and endpoints take it."""
-        return [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+    def messages(self) -> list[dict[str, Any]]:
+        """As chat templates and endpoints take it, without the picture. An empty text of the system is no message."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return [*system, {"role": "user", "content": self.user}]
+
+    @property
+    def merged(self) -> Chat:
+        """The same with the system's text before the user's, for models that know no message of the system."""
+        return Chat("", f"{self.system}\n\n{self.user}", self.picture)
 
 
 @dataclass(frozen=True)
