@@ -47,46 +47,79 @@ class LocalModel:
 
     def answers(self, chats: Sequence[Chat], json: bool) -> list[Reply]:
         """As `Generator`. A conversation that is longer than the model reads, or on which the model fails, has no answer."""
-        tokenizer, model = _loaded(self.reference, self.device, self.dtype)
-        texts = [_written(tokenizer, chat) for chat in chats]
-        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
-        longest = (getattr(model.config, "max_position_embeddings", None) or 2**31) - self.answer_tokens
-        replies = [Reply(reason="prompt_too_long", detail=f"the prompt has {n} tokens, above the model's {longest}") for n in lengths]
-        fitting = sorted((at for at, n in enumerate(lengths) if n <= longest), key=lambda at: lengths[at])  # of like lengths, so with little padding
-        for start in range(0, len(fitting), self.batch):
-            part = fitting[start : start + self.batch]
-            for at, reply in zip(part, self._batch(tokenizer, model, [texts[at] for at in part]), strict=True):
-                replies[at] = reply
-        return replies
+        return answered(*_loaded(self.reference, self.device, self.dtype), chats, self.batch, self.answer_tokens)
 
-    def _batch(self, tokenizer: Any, model: Any, texts: list[str]) -> list[Reply]:
-        import torch
+    def load(self) -> tuple[Any, Any]:
+        """A tokenizer and a model in eval mode of one's own, to be changed.
 
-        inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False, verbose=False)
-        ids, mask = (inputs[name].to(model.device) for name in ("input_ids", "attention_mask"))
-        try:
-            with torch.inference_mode():
-                out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=self.answer_tokens, do_sample=False)
-        except RuntimeError as error:  # as where the memory of a GPU does not suffice
-            if len(texts) > 1:
-                return [reply for text in texts for reply in self._batch(tokenizer, model, [text])]
-            return [Reply(reason="model_error", detail=" ".join(str(error).split())[:200])]
-        written, read = out[:, ids.shape[1] :], mask.sum(1).tolist()
-        new = (written != model.generation_config.pad_token_id).sum(1).tolist()
-        return [
-            Reply(text, tokens=a + b) for text, a, b in zip(tokenizer.batch_decode(written, skip_special_tokens=True), read, new, strict=True)
-        ]  # fmt: skip
+        Raises:
+            ModelError: as `need`, or the weights cannot be loaded.
+        """
+        return _load(self.reference, self.device, self.dtype)
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(reference: str, device: str, dtype: str) -> tuple[Any, Any]:
+def answered(tokenizer: Any, model: Any, chats: Sequence[Chat], batch: int, answer_tokens: int) -> list[Reply]:
+    """The most likely answers of a model that is loaded. A conversation that is longer than the model reads, or on which it fails, has none.
+
+    Args:
+        batch, answer_tokens: as those of `LocalModel`.
+    """
+    texts = [_written(tokenizer, chat)[1] for chat in chats]
+    lengths, longest = _lengths(tokenizer, texts), _longest(model, answer_tokens)
+    replies = [Reply(reason="prompt_too_long", detail=f"the prompt has {n} tokens, above the model's {longest}") for n in lengths]
+    fitting = sorted((at for at, n in enumerate(lengths) if n <= longest), key=lambda at: lengths[at])  # of like lengths, so with little padding
+    for start in range(0, len(fitting), batch):
+        part = fitting[start : start + batch]
+        for at, reply in zip(part, _batch(tokenizer, model, [texts[at] for at in part], answer_tokens), strict=True):
+            replies[at] = reply
+    return replies
+
+
+def fits(tokenizer: Any, model: Any, chat: Chat, answer_tokens: int) -> bool:
+    """Whether the model can read a conversation and then write so many tokens."""
+    return _lengths(tokenizer, [_written(tokenizer, chat)[1]])[0] <= _longest(model, answer_tokens)
+
+
+def messages(tokenizer: Any, chat: Chat) -> list[dict[str, str]]:
+    """A conversation as the model's chat template takes it. Where the template knows no message of the system, that text precedes the user's."""
+    return _written(tokenizer, chat)[0]
+
+
+def _lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]] if texts else []
+
+
+def _longest(model: Any, answer_tokens: int) -> int:
+    return (getattr(model.config, "max_position_embeddings", None) or 2**31) - answer_tokens
+
+
+def _batch(tokenizer: Any, model: Any, texts: list[str], answer_tokens: int) -> list[Reply]:
+    import torch
+
+    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False, verbose=False)
+    ids, mask = (inputs[name].to(model.device) for name in ("input_ids", "attention_mask"))
+    try:
+        with torch.inference_mode():
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=answer_tokens, do_sample=False)
+    except RuntimeError as error:  # as where the memory of a GPU does not suffice
+        if len(texts) > 1:
+            return [reply for text in texts for reply in _batch(tokenizer, model, [text], answer_tokens)]
+        return [Reply(reason="model_error", detail=" ".join(str(error).split())[:200])]
+    written, read = out[:, ids.shape[1] :], mask.sum(1).tolist()
+    new = (written != model.generation_config.pad_token_id).sum(1).tolist()
+    return [
+        Reply(text, tokens=a + b, written=b) for text, a, b in zip(tokenizer.batch_decode(written, skip_special_tokens=True), read, new, strict=True)
+    ]  # fmt: skip
+
+
+def _load(reference: str, device: str, dtype: str) -> tuple[Any, Any]:
     from transformers import GenerationConfig
 
     from tgq.encoder.towers.loading import load_model
     from tgq.inference.device import choose_device, choose_dtype
 
     chosen = choose_device(device)
-    tokenizer = _tokenizer(reference)
+    tokenizer = _load_tokenizer(reference)
     model = load_model(hub.resolve(reference), "AutoModelForCausalLM", choose_dtype(chosen, dtype)).to(chosen).eval()
     ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
     # a configuration of our own: that of the folder may ask for sampling
@@ -94,8 +127,10 @@ def _loaded(reference: str, device: str, dtype: str) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-@functools.lru_cache(maxsize=2)
-def _tokenizer(reference: str) -> Any:
+_loaded = functools.lru_cache(maxsize=1)(_load)
+
+
+def _load_tokenizer(reference: str) -> Any:
     from tgq.encoder.towers.loading import load_tokenizer
 
     folder = hub.resolve(reference)
@@ -109,16 +144,18 @@ def _tokenizer(reference: str) -> Any:
     return tokenizer
 
 
-def _written(tokenizer: Any, chat: Chat) -> str:
-    """A conversation as the model reads it. Where the template knows no message of the system, that text precedes the user's."""
+_tokenizer = functools.lru_cache(maxsize=2)(_load_tokenizer)
+
+
+def _written(tokenizer: Any, chat: Chat) -> tuple[list[dict[str, str]], str]:
+    """The messages that the template takes, and the text that it makes of them."""
     from jinja2 import TemplateError
 
     try:
-        text: str = tokenizer.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
+        return chat.messages, tokenizer.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
     except TemplateError:
         merged = [{"role": "user", "content": f"{chat.system}\n\n{chat.user}"}]
-        text = tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
-    return text
+        return merged, tokenizer.apply_chat_template(merged, tokenize=False, add_generation_prompt=True)
 
 
 @functools.lru_cache(maxsize=4)
