@@ -145,7 +145,7 @@ def reinforce_model(
     task, pick = Task(asked, vocabulary, rewards), np.random.default_rng(options.seed)
     train, held_out = (_readable(rows, task, tokenizer, model, local) for rows in (train, held_out))
     judged = [pick.permutation(rows)[: options.evaluated] for rows in (train, held_out)]
-    generation, curve, best = model.generation_config, list[ModelPoint](), dict[str, torch.Tensor]()
+    generation, curve, best = copy.deepcopy(model.generation_config), list[ModelPoint](), dict[str, torch.Tensor]()
 
     def evaluate(step: int, policy: Any, seen: tuple[float, float, float]) -> None:
         nonlocal best
@@ -232,6 +232,7 @@ def _trainer(
         use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, gradient_checkpointing=False,
         save_strategy="no", report_to="none", push_to_hub=False, logging_steps=1, disable_tqdm=True,
     )  # fmt: skip
+    settings._n_gpu = min(1, settings.n_gpu)  # trl refuses to run beside unused GPUs
     trainer = GRPOTrainer(
         model, recall, settings, Dataset.from_dict({"prompt": chats, "row": train.tolist()}), processing_class=own,
         peft_config=LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear"), callbacks=[Curve()],
