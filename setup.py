@@ -66,6 +66,7 @@ setup(
             "pytest>=8,<10", "pytest-xdist>=3.6,<4", "hypothesis>=6.100,<7", "ir-measures>=0.3.7,<1", "ranx>=0.3.20,<1", "import-linter>=2,<3",
             "ruff>=0.9,<1", "matplotlib>=3.9,<4", "polars>=2.1,<3", "duckdb>=2.0,<3", "pylance>=14,<15",
             "onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8",
+            "trl>=1.16,<2; python_version >= '3.11'",
             "mypy>=2,<3", "types-requests>=2.31,<3", "types-PyYAML>=6,<7", "types-defusedxml>=0.7,<1", "pre-commit>=4,<5", "build>=1.2,<2",
         ],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
@@ -73,6 +74,7 @@ setup(
         "readers": ["polars>=2.1,<3", "duckdb>=2.0,<3"],
         "onnx": ["onnx>=1.23,<2", "onnxruntime>=1.23,<2", "onnxscript>=0.7,<0.8"],  # `tgq export-query-tower`; 1.23 is the last onnxruntime for Python 3.10
         "saliency": ["onnxruntime>=1.23,<2"],  # enrich.grounding.detector=saliency; its model is a package of its own, see docs/how-to/grounding.md
+        "reinforce": ["trl>=1.16,<2; python_version >= '3.11'"],  # `tgq train-attributes --reinforce --language-model`
         "lance": ["pylance>=14,<15"],
         "s3": ["s3fs>=2024.12"],
         "gcs": ["gcsfs>=2024.12"],

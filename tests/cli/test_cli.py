@@ -65,6 +65,8 @@ def shop(tmp_path_factory):
         ("train-attributes out --catalog . --option stepz=1", 2, "--option stepz=1: no such key"),
         ("train-attributes out --catalog . --precision 2", 2, "--precision"),
         ("train-attributes out --catalog . --reinforce-option steps=3", 2, "--reinforce-option is given without --reinforce"),
+        ("train-attributes out --catalog . --language-model models/instruct", 2, "--language-model is given without --reinforce"),
+        ("train-attributes out --catalog . --reinforce --language-model x --reinforce-option samples=1", 2, "--reinforce-option samples=1"),
         ("index rollback --warehouse nowhere", 1, "there is no warehouse"),
         ("promote candidate --warehouse nowhere", 1, "there is no warehouse"),
         ("promote candidate --warehouse . --set encoder.path=default", 2, "encoder.path is default"),

@@ -4,15 +4,22 @@ import json
 
 import pytest
 
+from tests.refinement.test_local import written
 from tgq.attributes.heads import AttributeHeads, need_towers
 from tgq.attributes.reinforce import ReinforceConfig
+from tgq.attributes.reinforce_model import ModelReinforceConfig
+from tgq.attributes.source import Asked
 from tgq.attributes.training import AttributeTrainConfig
 from tgq.demo.catalog import draw_catalog
 from tgq.enrichment import head_features
+from tgq.enrichment.attribute_plan import AttributePlan, need_attributes
 from tgq.errors import SourceError, UsageError
+from tgq.refinement.generators.local import LocalModel
+from tgq.refinement.refiner import ItemText
 from tgq.registry.loading import towers_of
 from tgq.run.progress import Silent
-from tgq.training_job.attribute_job import planned, train_attributes
+from tgq.settings.sections import Settings
+from tgq.training_job.attribute_job import LANGUAGE_MODEL, planned, train_attributes
 from tgq.training_job.job import Source
 
 FEW = AttributeTrainConfig(steps=20, min_items=5, min_groups=2)
@@ -64,6 +71,24 @@ def test_reinforced_heads_are_judged_on_groups_that_neither_training_saw(spark, 
     assert 0.6 * whole.items < made.items < 0.95 * whole.items
     with pytest.raises(UsageError, match="several sources are to reinforce the heads"):
         train_attributes(spark, tmp_path / "two", [source, source], str(tiny_encoder), FEW, 1000, Silent(), how)
+
+
+def test_a_reinforced_language_model_stands_beside_the_heads_and_nights_ask_it(spark, tiny_encoder, demo, tmp_path):
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'tgq[reinforce]'")
+    source, local = Source.of_catalog(f"{demo}=catalogs/demo", tmp_path / "cache"), LocalModel(str(written(tmp_path / "llm")), "cpu", answer_tokens=16)
+    how, out = ModelReinforceConfig(steps=2, every=1, items=2, samples=2, evaluated=3), tmp_path / "heads"
+    made = train_attributes(spark, out, [source], str(tiny_encoder), FEW, 1000, Silent(), how, local)
+    record = json.loads((out / "training.json").read_text())["reinforcement"]
+    assert record["language_model"] == local.reference and [point["step"] for point in record["curve"]] == [0, 1, 2]
+    assert made.reinforced.step == 0 and record["curve"][0]["held_out_invalid"] == 1, "a random model writes no JSON"
+    assert AttributeHeads.load(out).version == made.version, "the heads are the supervised ones"
+    model = str(out / LANGUAGE_MODEL)
+    enrich = {"attributes": {"source": "model", "folder": str(out)}, "text": {"local": {"model": model}, "answer_tokens": 16}}
+    settings = Settings.model_validate({"enrich": enrich, "metadata": {"fields": ["title", "attributes"]}})
+    need_attributes(settings)
+    key = AttributeHeads.load(out).keys[0]
+    [[answer]] = AttributePlan.of(settings).source("cpu").answers([Asked(ItemText("red shoe"), (key,))], None)
+    assert (answer.key, answer.verdict, answer.reason) == (key, "refused", "no_json")
 
 
 def test_a_shop_whose_attributes_may_not_be_read_has_nothing_to_learn(spark, tiny_encoder, demo, tmp_path):

@@ -106,7 +106,7 @@ class ModelSource:
         """As `AttributeSource`."""
         if not asked:
             return []
-        replies = iter(self.generator.answers([Chat(SYSTEM, self.request(one), one.item.picture) for one in asked if one.has_something], True))
+        replies = iter(self.generator.answers([chat_about(one, self.vocabulary) for one in asked if one.has_something], True))
         found: list[list[Answer]] = []
         for one in asked:
             if not one.has_something:
@@ -121,8 +121,9 @@ class ModelSource:
             found.append([replace(row[0], tokens=reply.tokens), *row[1:]])
         return found
 
-    def request(self, asked: Asked) -> str:
-        """The question about one item. Its texts and the schema are quoted as JSON, so that none of them passes for a part of the prompt."""
-        schema = json.dumps({key: self.vocabulary.values[key][:SHOWN] for key in asked.keys}, ensure_ascii=False)
-        form = json.dumps(dict.fromkeys(asked.keys, "..."), ensure_ascii=False)
-        return REQUEST.format(item=prompts.described(asked.item), schema=schema, longest=LONGEST, form=form)
+
+def chat_about(asked: Asked, vocabulary: Vocabulary) -> Chat:
+    """The question about one item. Its texts and the schema are quoted as JSON, so that none of them passes for a part of the prompt."""
+    schema = json.dumps({key: vocabulary.values[key][:SHOWN] for key in asked.keys}, ensure_ascii=False)
+    form = json.dumps(dict.fromkeys(asked.keys, "..."), ensure_ascii=False)
+    return Chat(SYSTEM, REQUEST.format(item=prompts.described(asked.item), schema=schema, longest=LONGEST, form=form), asked.item.picture)

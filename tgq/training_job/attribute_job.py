@@ -1,4 +1,4 @@
-"""Trains attribute heads on the items of catalogs or warehouses, and writes their folder.
+"""Trains attribute heads on the items of catalogs or warehouses, and writes their folder, to which a reinforced language model may belong.
 
 The items are those of the train side that state attributes. The driver holds at most `max_items` of a source, some 4 kB each with the default towers, and
 270 kB where the heads are reinforced, because then the driver embeds them.
@@ -22,7 +22,9 @@ from pyspark.sql import functions as F
 from tgq.attributes.calibration import KeyFigures
 from tgq.attributes.heads import CONFIG, AttributeHeads, ItemFeatures
 from tgq.attributes.reinforce import Point, ReinforceConfig, Reinforced, reinforce
+from tgq.attributes.reinforce_model import ModelReinforceConfig, ReinforcedModel, need_model, reinforce_model
 from tgq.attributes.rewards import RecallRewards
+from tgq.attributes.source import Asked
 from tgq.attributes.training import FOLDS, AttributeTrainConfig, train_heads
 from tgq.attributes.vocabulary import Labelled, Vocabulary
 from tgq.catalog.ingest import ingest
@@ -30,8 +32,9 @@ from tgq.embedding.precompute import run_towers
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.text import metadata_text
 from tgq.enrichment.head_features import FEATURES, as_asked, features_of, with_head_features
-from tgq.enrichment.texts import with_readable_texts
+from tgq.enrichment.texts import item_text, with_readable_texts
 from tgq.errors import SourceError, UsageError
+from tgq.refinement.generators.local import LocalModel
 from tgq.registry.champion import local_folder
 from tgq.registry.loading import towers_of
 from tgq.run.night import Night
@@ -46,6 +49,7 @@ from tgq.training_job.job import Source
 from tgq.training_job.training_set import items_of_side, split_unit, training_set
 
 RECORD = "training.json"
+LANGUAGE_MODEL = "language-model"  # the folder of a reinforced one, beside the heads
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,15 @@ class AttributeTraining:
     items: int
     values: dict[str, int]  # in the vocabulary, by key
     figures: tuple[KeyFigures, ...]  # on groups that were left out
-    reinforced: Reinforced | None = None
+    reinforced: Reinforced | ReinforcedModel | None = None
     k: int = 0  # of the recall that rewarded
 
 
 def train_attributes(
     spark: SparkSession, out: Path, sources: Sequence[Source], encoder: str, options: AttributeTrainConfig, max_items: int, progress: Progress,
-    how: ReinforceConfig | None = None,
+    how: ReinforceConfig | None = None, local: LocalModel | None = None,
 ) -> AttributeTraining:  # fmt: skip
-    """Train heads over an encoder's towers and write them to the folder `out`, with `training.json`.
+    """Train heads over an encoder's towers and write them to the folder `out`, with `training.json` and a reinforced language model.
 
     The towers run on items without cached features; then it takes a minute or two.
 
@@ -72,16 +76,19 @@ def train_attributes(
         encoder: the encoder's folder or URI.
         max_items: about how many items per source at most; above it whole groups are left out, by a hash.
         how: reinforce the heads by what their attributes do for retrieval; None: they are not. A fifth of the groups is then left out of both trainings.
+        local: reinforce this language model in place of the heads; `how` is a ModelReinforceConfig then.
 
     Raises:
-        UsageError: the folder `out` already holds heads, or several sources are to reinforce them.
-        ModelError: the encoder cannot be read.
+        UsageError: the folder `out` already holds heads, several sources are to reinforce them, or trl is not installed.
+        ModelError: the encoder or the language model cannot be read.
         SourceError: a source cannot be read, or its items have no frequent attributes.
         WarehouseError: the feature cache of a warehouse is full.
     """
     need_new(out)
     if how and len(sources) > 1:
         raise UsageError("several sources are to reinforce the heads, whose reward needs one pool of items", "name one --catalog or --warehouse")
+    if local:
+        need_model(local)
     towers, model = towers_of(encoder), TGQFormer.from_pretrained(local_folder(encoder))
     run_id = new_run_id(datetime.now(timezone.utc))
     parts = [_read(spark, source, encoder, model, run_id, max_items, progress, bool(how)) for source in sources]
@@ -93,9 +100,11 @@ def train_attributes(
         made = train_heads(features, items, towers.vision, towers.text, options, lambda done, total: progress.update(done, f"{done} of {total} fits"))
     finally:
         progress.finish()
-    heads, reinforced, k = made.heads, None, 0
+    heads, k = made.heads, 0
+    reinforced: Reinforced | ReinforcedModel | None = None
     if how:
-        reinforced, k = _reinforced(heads, parts[0], model, how, progress)
+        reinforced, k = _reinforced(heads, parts[0], model, how, local, progress)
+    if isinstance(reinforced, Reinforced):
         heads = reinforced.heads
     values = {key: len(listed) for key, listed in heads.config.vocabulary.values.items()}
     record: dict[str, Any] = {
@@ -104,8 +113,10 @@ def train_attributes(
     }  # fmt: skip
     if how and reinforced:
         curve = [{name: None if value != value else value for name, value in asdict(point).items()} for point in reinforced.curve]  # JSON has no nan
-        record["reinforcement"] = {"k": k, "step": reinforced.step, **asdict(how), "curve": curve}
+        record["reinforcement"] = {"language_model": local and local.reference, "k": k, "step": reinforced.step, **asdict(how), "curve": curve}
     out.mkdir(parents=True, exist_ok=True)
+    if isinstance(reinforced, ReinforcedModel):
+        reinforced.save(out / LANGUAGE_MODEL)
     (out / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     heads.save(out)
     return AttributeTraining(heads.version, len(items), values, made.figures, reinforced, k)
@@ -175,27 +186,38 @@ def _is_left_out(item: Labelled) -> bool:
     return split_of(f"{item.group}:reinforcement", 1 / FOLDS) == "test"
 
 
-def _reinforced(heads: AttributeHeads, part: _Part, model: TGQFormer, how: ReinforceConfig, progress: Progress) -> tuple[Reinforced, int]:
-    """Reinforced heads, and k of the recall that rewarded them."""
+def _reinforced(
+    heads: AttributeHeads, part: _Part, model: TGQFormer, how: ReinforceConfig, local: LocalModel | None, progress: Progress,
+) -> tuple[Reinforced | ReinforcedModel, int]:  # fmt: skip
+    """Reinforced heads or a reinforced language model, and k of the recall that rewarded them."""
     assert part.rows is not None
 
     def compose(row: int, own: Mapping[str, str]) -> str:
         texts = part.texts[row]
         return metadata_text(texts["title"], texts["brand"], texts["category"], own)
 
-    rewards = RecallRewards(model, part.rows, compose)
+    rewards, vocabulary = RecallRewards(model, part.rows, compose), heads.config.vocabulary
     left_out = np.array([_is_left_out(item) for item in part.items])
-    asked = [heads.config.vocabulary.missing(item.category, {}) for item in part.items]
+    train, held_out = rewards.queries[~left_out[rewards.queries]], rewards.queries[left_out[rewards.queries]]
+    missing = [vocabulary.missing(item.category, {}) for item in part.items]
     progress.start("reinforce", how.steps)
 
     def log(point: Point) -> None:
         progress.update(point.step, f"recall@{rewards.k} of left-out items {point.held_out_recall:.4f}, {point.held_out_length:.2f} values an item")
 
     try:
-        queries = rewards.queries
-        return reinforce(heads, part.features, asked, rewards, queries[~left_out[queries]], queries[left_out[queries]], how, log), rewards.k
+        if local is None:
+            return reinforce(heads, part.features, missing, rewards, train, held_out, how, log), rewards.k
+        assert isinstance(how, ModelReinforceConfig)
+        asked = [_asked(texts, keys) for texts, keys in zip(part.texts, missing, strict=True)]
+        return reinforce_model(local, asked, vocabulary, rewards, train, held_out, how, log), rewards.k
     finally:
         progress.finish()
+
+
+def _asked(texts: Mapping[str, Any], keys: tuple[str, ...]) -> Asked:
+    """What a night would ask about an item that states no attribute."""
+    return Asked(item_text({**texts, "attributes": ()}), keys, any(texts[name] for name in ("title", "brand", "category")))
 
 
 def _rows_of(night: Night, max_items: int, pairs: bool = False) -> DataFrame:

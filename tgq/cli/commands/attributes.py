@@ -42,7 +42,12 @@ def train_attributes(
     reinforce_option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Setting of the reinforcement, e.g. steps=200 or samples=16; repeatable.")
     ] = None,
-    help_options: Annotated[bool, typer.Option("--help-options", help="List the keys of both options with their defaults, and exit.")] = False,
+    language_model: Annotated[
+        str | None,
+        typer.Option(help="With --reinforce: reinforce this language model in place of the heads: a folder, a hub name or the name of a bundled model. "
+                          "Needs `pip install 'tgq[reinforce]'`."),
+    ] = None,
+    help_options: Annotated[bool, typer.Option("--help-options", help="List the keys of these options with their defaults, and exit.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print which attributes and values would be learned; run no model and write nothing.")] = False,
 ) -> None:  # fmt: skip
     """Train attribute heads: they tell from an item's picture and texts the attributes that its shop left out.
@@ -53,16 +58,23 @@ def train_attributes(
     With --reinforce the encoder stays as it is, and the reward of what is said of an item is the recall of its related items (GRPO). Groups that are left out
     judge it; if it does not help there, the heads stay as they were.
 
-    Then name the folder: --set enrich.attributes.source=heads --set enrich.attributes.folder=OUT.
+    With --language-model the language model is reinforced, by a low-rank adapter that is merged into a copy of it. Device, precision and the longest answer
+    are those of the settings: encoder.device, encoder.dtype, enrich.text.local.batch and enrich.text.answer_tokens.
+
+    Then name the folder: --set enrich.attributes.source=heads --set enrich.attributes.folder=OUT. The command prints what to set for a language model.
 
     Example: tgq train-attributes attribute-heads --warehouse warehouse --dry-run
 
     Example: tgq train-attributes attribute-heads --catalog demo=catalogs/demo --precision 0.95
+
+    Example: tgq train-attributes reinforced --catalog demo=catalogs/demo --reinforce --language-model models/instruct
     """
     from tgq.attributes.reinforce import ReinforceConfig
+    from tgq.attributes.reinforce_model import ModelReinforceConfig, need_model
     from tgq.attributes.training import AttributeTrainConfig
     from tgq.cli.console import ConsoleProgress
     from tgq.cli.tables import attribute_table, table
+    from tgq.refinement.generators.local import LocalModel
     from tgq.registry.champion import DEFAULT
     from tgq.registry.selection import model_folder
     from tgq.spark.session import open_session
@@ -70,19 +82,26 @@ def train_attributes(
     from tgq.training_job.job import Source
 
     if help_options:
-        for kind, flag in ((AttributeTrainConfig, "--option"), (ReinforceConfig, "--reinforce-option")):
+        with_model = "--reinforce-option with --language-model"
+        for kind, flag in ((AttributeTrainConfig, "--option"), (ReinforceConfig, "--reinforce-option"), (ModelReinforceConfig, with_model)):
             out.print(table(flag, ["key", "default"], [[name, f.default] for name, f in kind.__dataclass_fields__.items()], numeric_from=99))
         return
     if not catalogs and not warehouse:
         raise UsageError("no items to train on were named", "give --warehouse FOLDER, or --catalog FOLDER")
     how = dataclass_of(AttributeTrainConfig, [f"seed={seed}", f"precision={precision}", *(option or ())], "--option")
-    further = dataclass_of(ReinforceConfig, [f"seed={seed}", *(reinforce_option or ())], "--reinforce-option")
+    further = dataclass_of(ModelReinforceConfig if language_model else ReinforceConfig, [f"seed={seed}", *(reinforce_option or ())], "--reinforce-option")
     if reinforce_option and not reinforce:
         raise UsageError("--reinforce-option is given without --reinforce", "add --reinforce, or leave it out")
+    if language_model and not reinforce:
+        raise UsageError("--language-model is given without --reinforce", "add --reinforce, or leave it out")
     attribute_job.need_new(out_folder)
     most = max_items or (5_000 if reinforce else 50_000)
     chosen = encoder or (None if warehouse else DEFAULT)
     settings = settings_of(profiles, [*(sets or ()), *([f"encoder.path={chosen}"] if chosen else [])], None, warehouse).settings
+    text, local = settings.enrich.text, None
+    if language_model:
+        local = LocalModel(language_model, settings.encoder.device, settings.encoder.dtype, text.local.batch, text.answer_tokens)
+        need_model(local)
     with tempfile.TemporaryDirectory(prefix="tgq-attributes-") as cache:
         sources = [Source.of_catalog(catalog, Path(cache)) for catalog in catalogs or ()]
         sources += [Source.of_warehouse(settings)] if warehouse else []
@@ -91,9 +110,11 @@ def train_attributes(
             if dry_run:
                 for line in attribute_job.planned(spark, sources, how, most, ConsoleProgress(err)):
                     out.print(line, soft_wrap=True)
+                if local:
+                    out.print(f"{language_model}: {further.steps} steps of {further.items} items with {further.samples} answers each", soft_wrap=True)
                 return
             made = attribute_job.train_attributes(
-                spark, out_folder, sources, model_folder(settings), how, most, ConsoleProgress(err), further if reinforce else None
+                spark, out_folder, sources, model_folder(settings), how, most, ConsoleProgress(err), further if reinforce else None, local
             )
         finally:
             spark.stop()
@@ -104,3 +125,7 @@ def train_attributes(
                   f"values said of an item {first.held_out_length:.2f} -> {best.held_out_length:.2f}", soft_wrap=True)  # fmt: skip
     out.print(f"attribute heads {made.version} in {out_folder}, trained on {made.items} items", soft_wrap=True)
     out.print(f"to use them: --set enrich.attributes.source=heads --set enrich.attributes.folder={out_folder}", soft_wrap=True)
+    if local:
+        model = out_folder / attribute_job.LANGUAGE_MODEL
+        out.print(f"to use the language model: --set enrich.attributes.source=model --set enrich.attributes.folder={out_folder} "
+                  f"--set enrich.text.local.model={model}", soft_wrap=True)  # fmt: skip

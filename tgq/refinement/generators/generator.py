@@ -33,6 +33,7 @@ class Reply:
 
     text: str = ""
     tokens: int = 0  # read and written
+    written: int = 0  # of these, where they are counted
     reason: str | None = None  # a name that is counted; `token_limit` if the run may spend no more
     detail: str | None = None
 

@@ -53,6 +53,14 @@ class LocalModel:
         """As `Generator`. A conversation that is longer than the model reads, or on which the model fails, has no answer."""
         return answered(*_loaded(self.reference, self.device, self.dtype, self.sees_pictures), chats, self.batch, self.answer_tokens)
 
+    def load(self) -> tuple[Reader, Any]:
+        """A reader and a model in eval mode of one's own, to be changed.
+
+        Raises:
+            ModelError: as `need`, or the weights cannot be loaded.
+        """
+        return _load(self.reference, self.device, self.dtype, self.sees_pictures)
+
 
 def answered(reader: Reader, model: Any, chats: Sequence[Chat], batch: int, answer_tokens: int) -> list[Reply]:
     """The most likely answers of a model that is loaded. A conversation that is longer than the model reads, or on which it fails, has none.
@@ -75,6 +83,11 @@ def answered(reader: Reader, model: Any, chats: Sequence[Chat], batch: int, answ
     return replies
 
 
+def fits(reader: Reader, model: Any, chat: Chat, answer_tokens: int) -> bool:
+    """Whether the model can read a conversation and then write so many tokens."""
+    return isinstance(_prompt(reader, chat, _longest(model, answer_tokens)), Prompt)
+
+
 def _longest(model: Any, answer_tokens: int) -> int:
     return (getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31) - answer_tokens
 
@@ -95,7 +108,7 @@ def _batch(reader: Reader, model: Any, prompts: list[Prompt], answer_tokens: int
     written, read = out[:, inputs["input_ids"].shape[1] :], inputs["attention_mask"].sum(1).tolist()
     new = (written != model.generation_config.pad_token_id).sum(1).tolist()
     texts = reader.tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [Reply(text, tokens=a + b) for text, a, b in zip(texts, read, new, strict=True)]
+    return [Reply(text, tokens=a + b, written=b) for text, a, b in zip(texts, read, new, strict=True)]
 
 
 def _prompt(reader: Reader, chat: Chat, longest: int) -> Prompt | Reply:
@@ -115,15 +128,14 @@ def _failed(error: Exception) -> Reply:
     return Reply(reason="model_error", detail=" ".join(str(error).split())[:200])
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(reference: str, device: str, dtype: str, sees_pictures: bool) -> tuple[Reader, Any]:
+def _load(reference: str, device: str, dtype: str, sees_pictures: bool) -> tuple[Reader, Any]:
     from transformers import GenerationConfig
 
     from tgq.encoder.towers.loading import load_model
     from tgq.inference.device import choose_device, choose_dtype
 
     chosen = choose_device(device)
-    reader = _reader(reference, sees_pictures)
+    reader = _load_reader(reference, sees_pictures)
     model = load_model(hub.resolve(reference), reader.model_class, choose_dtype(chosen, dtype)).to(chosen).eval()
     ends = model.generation_config.eos_token_id or reader.tokenizer.eos_token_id
     # a configuration of our own: that of the folder may ask for sampling
@@ -131,8 +143,10 @@ def _loaded(reference: str, device: str, dtype: str, sees_pictures: bool) -> tup
     return reader, model
 
 
-@functools.lru_cache(maxsize=2)
-def _reader(reference: str, sees_pictures: bool) -> Reader:
+_loaded = functools.lru_cache(maxsize=1)(_load)
+
+
+def _load_reader(reference: str, sees_pictures: bool) -> Reader:
     from tgq.encoder.towers.loading import load_tokenizer
 
     folder = hub.resolve(reference)
@@ -145,6 +159,9 @@ def _reader(reference: str, sees_pictures: bool) -> Reader:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return reader
+
+
+_reader = functools.lru_cache(maxsize=2)(_load_reader)
 
 
 @functools.lru_cache(maxsize=4)

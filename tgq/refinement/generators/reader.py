@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
 from tgq.refinement.generators.generator import Chat
+
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,21 @@ class TextReader:
 
     def prompt(self, chat: Chat) -> Prompt:
         """As `Reader`."""
-        text = written(chat, lambda one: self.tokenizer.apply_chat_template(one.messages, tokenize=False, add_generation_prompt=True))
+        text = written(chat, self._written)
         return Prompt(text, len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]))
+
+    def messages(self, chat: Chat) -> list[dict[str, Any]]:
+        """The conversation as the model's chat template takes it."""
+
+        def taken(one: Chat) -> list[dict[str, Any]]:
+            self._written(one)
+            return one.messages
+
+        return written(chat, taken)
+
+    def _written(self, chat: Chat) -> str:
+        text: str = self.tokenizer.apply_chat_template(chat.messages, tokenize=False, add_generation_prompt=True)
+        return text
 
     def inputs(self, prompts: Sequence[Prompt], device: Any, dtype: Any) -> Mapping[str, Any]:
         """As `Reader`."""
@@ -69,8 +84,8 @@ class TextReader:
         return {name: found[name].to(device) for name in ("input_ids", "attention_mask")}
 
 
-def written(chat: Chat, template: Callable[[Chat], str]) -> str:
-    """A conversation as the model reads it. Where the template knows no message of the system, that text precedes the user's."""
+def written(chat: Chat, template: Callable[[Chat], Written]) -> Written:
+    """What a template makes of a conversation. Where it knows no message of the system, that text precedes the user's."""
     from jinja2 import TemplateError
 
     try:
