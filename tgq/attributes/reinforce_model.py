@@ -43,7 +43,7 @@ class ModelReinforceConfig(ReinforceConfig):
     """Settings of the reinforcement of a language model. Its answers cost more than those of heads, so there are fewer of them."""
 
     steps: Positive = 100
-    items: Positive = 8  # of a step
+    items: Positive = 4  # of a step
     samples: Annotated[int, Field(ge=2)] = 8  # answers for an item: the group
     epochs: Positive = 1  # passes over a step's answers
     every: Positive = 10  # steps between two evaluations
@@ -137,7 +137,8 @@ def reinforce_model(
         asked: of all rows; the keys that an item would lack without its attributes.
         train, held_out: numbers of rows with a positive, of different groups.
 
-    Cost: for each step `items * samples` answers, which are written together, and as many passes forward and back for each epoch.
+    Cost: for each step `items * samples` answers, which are written together, so memory holds what the model keeps of all their tokens; then each goes
+    forward without the adapter once, and for each epoch forward twice, because only the bounds of layers are kept, and back once.
 
     Raises:
         UsageError: trl is not installed.
@@ -235,7 +236,7 @@ def _trainer(
         per_device_train_batch_size=options.samples, num_generations=options.samples, gradient_accumulation_steps=min(options.items, len(train)),
         max_completion_length=answer_tokens, temperature=1.0, top_p=1.0, top_k=0,
         learning_rate=options.lr, lr_scheduler_type="constant", epsilon=options.clip, beta=options.kl, loss_type="grpo", scale_rewards="group",
-        use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, gradient_checkpointing=False,
+        use_cpu=model.device.type == "cpu", bf16=model.dtype == torch.bfloat16, gradient_checkpointing=True,
         save_strategy="no", report_to="none", push_to_hub=False, logging_steps=1, disable_tqdm=True,
     )  # fmt: skip
     settings._n_gpu = min(1, settings.n_gpu)  # trl refuses to run beside unused GPUs

@@ -70,7 +70,7 @@ def train_attributes(
     Example: tgq train-attributes reinforced --catalog demo=catalogs/demo --reinforce --language-model models/instruct
     """
     from tgq.attributes.reinforce import ReinforceConfig
-    from tgq.attributes.reinforce_model import ModelReinforceConfig, need_model
+    from tgq.attributes.reinforce_model import ModelPoint, ModelReinforceConfig, need_model
     from tgq.attributes.training import AttributeTrainConfig
     from tgq.cli.console import ConsoleProgress
     from tgq.cli.tables import attribute_table, table
@@ -123,6 +123,8 @@ def train_attributes(
         first, best = made.reinforced.curve[0], next(p for p in made.reinforced.curve if p.step == made.reinforced.step)
         out.print(f"reinforced to step {best.step}: recall@{made.k} of left-out items {first.held_out_recall:.4f} -> {best.held_out_recall:.4f}, "
                   f"values said of an item {first.held_out_length:.2f} -> {best.held_out_length:.2f}", soft_wrap=True)  # fmt: skip
+        if isinstance(first, ModelPoint) and isinstance(best, ModelPoint):
+            out.print(f"answers that are no JSON object: {first.held_out_invalid:.0%} -> {best.held_out_invalid:.0%}", soft_wrap=True)
     out.print(f"attribute heads {made.version} in {out_folder}, trained on {made.items} items", soft_wrap=True)
     out.print(f"to use them: --set enrich.attributes.source=heads --set enrich.attributes.folder={out_folder}", soft_wrap=True)
     if local:
