@@ -1,6 +1,6 @@
 """What generated attributes are worth where the shop's are missing: accuracy per attribute, and retrieval with hidden, generated and true attributes.
 
-    python benchmarks/quality/attributes.py [--catalogs demo luma] [--seeds 5] [--reinforce STEPS] [--stage-steps STEPS] [--work build/quality] [--out FOLDER]
+    python benchmarks/quality/attributes.py [--catalogs demo luma] [--seeds 5] [--reinforce STEPS] [--k K] [--stage-steps STEPS] [--work DIR] [--out DIR]
 
 Heads learn on the train groups of a catalog. On the test groups all attributes are hidden, the heads say those that they are sure of, and each value is
 compared with the stated one. For retrieval an encoder is `initialise`d on the train groups with their true attributes, without gradient steps; queries and
@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="of the heads (default 5)")
     parser.add_argument("--precision", type=float, default=0.9, help="wanted share of said values that are right (default 0.9)")
     parser.add_argument("--reinforce", type=int, default=0, metavar="STEPS", help="also reinforce the heads, in so many steps (default 0: do not)")
+    parser.add_argument("--k", type=int, help="of the recall that rewards; default: 50, or a hundredth of a small pool")
     parser.add_argument("--stage-steps", type=int, default=0, help="then train the encoder with their attributes, in so many steps (default 0: do not)")
     parser.add_argument("--work", type=Path, default=Path("build/quality"), help="folder for features (default build/quality)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"), help="folder for attributes.json and attributes.md")
@@ -83,7 +84,7 @@ def main() -> None:
         except SourceError as error:
             print(f"{catalog.name} is left out: {error}", flush=True)
             continue
-        report[catalog.name] = study(catalog, work, args.seeds, args.precision, args.reinforce, args.stage_steps)
+        report[catalog.name] = study(catalog, work, args.seeds, args.precision, args.reinforce, args.stage_steps, args.k)
         write(report, args.out, args.seeds)
 
 
@@ -148,12 +149,13 @@ def head_features(encoder: TGQFormer, rows: TrainingSet, texts: Sequence[ItemTex
     return ItemFeatures(image.astype(np.float32), text.astype(np.float32))
 
 
-def study(catalog: Catalog, work: Path, seeds: int, precision: float, steps: int = 0, stage_steps: int = 0) -> dict[str, Any]:
+def study(catalog: Catalog, work: Path, seeds: int, precision: float, steps: int = 0, stage_steps: int = 0, k: int | None = None) -> dict[str, Any]:
     """The figures of one catalog.
 
     Args:
         steps: of the reinforcement; 0: none.
         stage_steps: of the encoder's training with generated attributes; 0: none.
+        k: of the recall that rewards, see `RecallRewards`.
     """
     encoder = TGQFormer.from_pretrained("default")
     items, metadata = items_of(catalog, work)
@@ -178,7 +180,7 @@ def study(catalog: Catalog, work: Path, seeds: int, precision: float, steps: int
         name: {metric: compared(ranks[name], ranks[HIDDEN], test.rows.group, of) for metric, of in METRICS.items()} for name in (HIDDEN, GENERATED, TRUE)
     }  # fmt: skip
     vocabulary = heads.config.vocabulary
-    further = Reinforcement(catalog, work, train, test, base, metadata, precision, steps).study(seeds, stage_steps) if steps else {}
+    further = Reinforcement(catalog, work, train, test, base, metadata, precision, steps, k).study(seeds, stage_steps) if steps else {}
     return {
         **further,
         "train_items": len(train.texts), "test_items": len(test.texts), "precision": precision, "seeds": seeds, "keys": mean_figures(per_key),
@@ -265,14 +267,15 @@ class Reinforcement:
     metadata: MetadataSettings
     precision: float
     steps: int
+    k: int | None
 
     def study(self, seeds: int, stage_steps: int) -> dict[str, Any]:
         """The mean curve, and figures of both heads on the test groups."""
-        rewards, judge = (RecallRewards(self.base, side.rows, self._compose(side)) for side in (self.train, self.test))
+        rewards, judge = (RecallRewards(self.base, side.rows, self._compose(side), self.k) for side in (self.train, self.test))
         curves, ranks, recalls, lengths = [], defaultdict(list), defaultdict(list), defaultdict(list)
         stages: dict[str, list[np.ndarray]] = defaultdict(list)
         for seed in range(seeds):
-            folder = self.work / "attributes" / f"{self.catalog.name}-{self.precision:g}-{self.steps}-steps-{seed}"
+            folder = self.work / "attributes" / f"{self.catalog.name}-{self.precision:g}-{self.steps}-steps-k{self.k}-{seed}"
             if not (folder / "curve.json").is_file():
                 self._reinforce(rewards, folder, seed)
             curves.append(json.loads((folder / "curve.json").read_text()))
