@@ -63,10 +63,10 @@ def test_the_study_says_what_generated_attributes_are_worth(study, tiny_encoder,
     assert means["color"]["accuracy"] == pytest.approx(0.7) and means["color"]["precision"] == 0.9
 
     catalog = study.Catalog("toy", "toy", "none")
-    found = study.Reinforcement(catalog, tmp_path, train, test, encoder, MetadataSettings(), 0.9, 2).study(1, 0)
+    found = study.Reinforcement(catalog, tmp_path, train, test, encoder, MetadataSettings(), 0.9, 2, 1).study(1, 0)
     arms = found["reinforcement"]["test"]
     assert set(arms) == {"supervised", "reinforced"} and 0 <= arms["reinforced"]["recall"][0] <= 1
-    again = study.Reinforcement(catalog, tmp_path, train, test, encoder, MetadataSettings(), 0.9, 2).study(1, 0)
+    again = study.Reinforcement(catalog, tmp_path, train, test, encoder, MetadataSettings(), 0.9, 2, 1).study(1, 0)
     assert again == found, "what is done for a seed is kept"
     cells = dict.fromkeys(study.METRICS, "1.0 | +0.0 [+0.0, +0.0]")
     report = {"toy": {"train_items": 60, "test_items": 60, "precision": 0.9, "keys": means | {"mood": means["color"] | {"precision": None}},
