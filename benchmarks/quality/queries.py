@@ -55,6 +55,7 @@ class Variant:
     joint: str = ""  # plain, moe or tgq
     layers: int | None = None  # trained layers of the checkpoint; None: those of the set
     pictures: bool = False  # needs pictures
+    generated: float = 0.0  # weight of the loss of generated queries in every stage
 
 
 BUDGETS: dict[str, dict] = {
@@ -74,6 +75,8 @@ VARIANTS = (
     Variant("both, then fusion", stages="both,fusion", pictures=True),
     Variant("text alone", stages="text"),
     Variant("picture alone", stages="picture", pictures=True),
+    Variant("fusion with generated queries", stages="fusion", generated=1.0),
+    Variant("all stages with generated queries", generated=1.0),
     Variant("reverse order", stages="fusion,both,picture,text,domain"),
     Variant("linear map alone", stages="fusion", layers=0),
     Variant("one layer trained", stages="fusion", layers=1),
@@ -83,9 +86,11 @@ VARIANTS = (
     Variant("joint: mixture of bilinear experts", stages="fusion", joint="moe"),
     Variant("joint: TGQ-Former's head", stages="fusion", joint="tgq", pictures=True),
 )
-HYBRID = "fusion only + bm25"
+BEST = "fusion with generated queries"
+HYBRIDS = (MAIN.name, BEST)  # also fused with BM25
 PAIRS = ("bm25", "frozen text tower", "encoder, query as title", "closed form only", "items: text alone")
-DIFFERENCES = (*((MAIN.name, other) for other in PAIRS), (HYBRID, "bm25"), (ALL.name, MAIN.name), ("reverse order", ALL.name),
+DIFFERENCES = (*((name, other) for name in HYBRIDS for other in PAIRS), *((f"{name} + bm25", "bm25") for name in HYBRIDS), (ALL.name, MAIN.name),
+               ("reverse order", ALL.name), (BEST, MAIN.name), ("all stages with generated queries", BEST),
                *((variant.name, MAIN.name) for variant in VARIANTS if variant.joint or variant.layers is not None))  # fmt: skip
 
 
@@ -131,9 +136,9 @@ def study(catalog: QueryCatalog, args: argparse.Namespace) -> dict:
     for variant in chosen:
         seeds = [trial(catalog, variant, seed, (training, validation, test), args) for seed in range(args.seeds)]
         systems[variant.name] = {metric: np.stack([seed[metric] for seed in seeds]) for metric in METRICS}
-        if variant is MAIN:
+        if variant.name in HYBRIDS:
             fused = [hybrid(catalog, seed["asking"], test) for seed in seeds]
-            systems[HYBRID] = {metric: np.stack([found[metric] for found in fused]) for metric in METRICS}
+            systems[f"{variant.name} + bm25"] = {metric: np.stack([found[metric] for found in fused]) for metric in METRICS}
         print(f"{catalog.name}, {variant.name}: " + ", ".join(f"{m} {systems[variant.name][m].mean():.3f}" for m in METRICS), flush=True)
     figures = {name: {metric: summary(values) for metric, values in found.items()} for name, found in systems.items()}
     differences = {f"{a} - {b}": {m: difference(systems[a][m], systems[b][m]) for m in METRICS} for a, b in DIFFERENCES if a in systems and b in systems}
@@ -215,7 +220,8 @@ def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[Judge
     budget = BUDGETS.get(catalog.name, {}) | ({} if variant.layers is None else {"trained_layers": variant.layers})
     names = [n for n in variant.stages.split(",") if n and (items.image.any() or n not in ("picture", "both"))]
     steps = args.steps // max(1, len(names))
-    options = QueryTrainConfig(seed=seed, stages=",".join(names), steps=steps, joint=side is not None, evaluate_every=max(10, steps // 4), **budget)
+    options = QueryTrainConfig(seed=seed, stages=",".join(names), steps=steps, joint=side is not None, evaluate_every=max(10, steps // 4),
+                               generated_weight=variant.generated, **budget)  # fmt: skip
     texts = [Item(row["title"] or "", row["brand"] or "", row["category"] or "", dict(row["attributes"] or {})) for row in catalog.fields]
     made = generated_queries(texts, 1, 0)  # the same for all seeds, whose batches and random items differ
     made = [made[i] for i in np.random.default_rng(0).permutation(len(made))[: options.domain_queries]]

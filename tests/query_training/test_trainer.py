@@ -115,6 +115,19 @@ def test_without_pictures_or_judged_queries_the_other_stages_run(tower, shop):
         train_queries(tower, plain, QuerySets(empty, sets.validation, empty), QueryTrainConfig())
 
 
+def test_generated_queries_keep_what_judged_ones_do_not_cover(tower, shop, tiny_encoder_dir):
+    items, sets = shop
+    shirts = np.flatnonzero([text.split()[1] == "shirt" for text in sets.training.texts])
+    few, found = QuerySets(sets.training.subset(shirts), sets.validation.subset(shirts[shirts < len(sets.validation)]), sets.generated), {}
+    for weight in (0.0, 2.0):
+        torch.manual_seed(0)
+        trained = QueryTower(tower.config, relative_to=tiny_encoder_dir).eval()
+        config = QueryTrainConfig(stages="fusion", steps=40, batch=16, others=32, lr=1e-2, evaluate_every=40, generated_weight=weight)
+        train_queries(trained, items, few, config)
+        found[weight] = np.sum(trained.encode_queries(sets.generated.texts) * items.vectors, axis=1).mean()
+    assert found[2.0] > found[0.0] + 0.02, "cosine of generated queries and their items, of all nouns"
+
+
 def test_a_joint_training_moves_the_items_and_keeps_the_best_side(tower, shop):
     items, sets = shop
     torch.manual_seed(0)

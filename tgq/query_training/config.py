@@ -26,6 +26,7 @@ class QueryTrainConfig:
     weight_decay: float = 0.01  # of AdamW
     warmup: float = 0.1  # share of a stage's steps
     temperature: float = 0.05  # of the softmax over a batch's candidates
+    generated_weight: float = 1.0  # of the loss of generated queries, which every stage but domain adds to that of the judged ones; 0: none
     joint: bool = False  # the fusion stage trains the head's fusion of the items too, which gives a new item model: the next night embeds all items again
     domain_queries: int = 10_000  # generated queries at most
     validation_share: float = 0.15  # of the training queries

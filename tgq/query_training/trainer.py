@@ -63,8 +63,10 @@ def train_queries(
 ) -> list[dict[str, float | str]]:  # fmt: skip
     """Train the tower in place, and with `config.joint` the item side. It ends with the best weights by validation, rounded to float16.
 
-    Without training queries generated ones take their place in every stage. Cost: `steps` passes of the checkpoint over a batch in each
-    stage, and of the validation queries at each evaluation, with N * De multiplications a query.
+    Without training queries generated ones take their place in every stage. With them, every stage but `domain` also has the loss of a
+    batch of generated queries, weighted by `generated_weight`, so that a tower that learns few judged queries by heart still knows the
+    other items. Cost: `steps` passes of the checkpoint over one or two batches in each stage, and of the validation queries at each
+    evaluation, with N * De multiplications a query.
 
     Args:
         side: what makes embeddings of the items' features; needed with `config.joint` only.
@@ -120,7 +122,7 @@ def train_queries(
             continue
         joint = stage == FUSION and config.joint and side is not None
 
-        def loss(batch: Batch, stage: str = stage, joint: bool = joint, features: TextFeatures = features) -> Tensor:
+        def loss(batch: Batch, features: TextFeatures, stage: str = stage, joint: bool = joint) -> Tensor:
             asking = tower(features.of(batch))
             gains = torch.from_numpy(batch.gains).to(asking.device)
             if joint and side is not None:
@@ -134,10 +136,14 @@ def train_queries(
 
         allowed = {TEXT: items.has_text, PICTURE: items.has_image, BOTH: items.has_image & items.has_text}.get(stage)
         batches = Batches(queries, len(items), config, allowed)
+        with_generated = config.generated_weight > 0 and queries is not sets.generated and len(sets.generated) > 0
+        further = Batches(sets.generated, len(items), config, allowed) if with_generated else None
         optimizer = _optimizer(tower, side if joint else None, config)
         for step in range(1, config.steps + 1):
             optimizer.zero_grad()
-            found = loss(batches.draw())
+            found = loss(batches.draw(), features)
+            if further is not None:
+                found = found + config.generated_weight * loss(further.draw(), generated)
             if not torch.isfinite(found):
                 raise TgqError(f"the loss is {found.item()} at step {step} of stage {stage}", "lower lr and layers_lr")
             found.backward()
