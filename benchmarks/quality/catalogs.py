@@ -99,14 +99,16 @@ def source_of(catalog: Catalog, work: Path) -> Source:
     return Source.of_catalog(f"{folder_of(catalog, work)}={profile_of(catalog, work)}", work / "warehouses")
 
 
-def prepare(catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Path, progress: Progress) -> None:
+def prepare(
+    catalogs: tuple[Catalog, ...], tower_input: dict[str, int], work: Path, progress: Progress, sides: tuple[str, ...] = ("train", "test")
+) -> None:  # fmt: skip
     """Run the default towers over all pictures that have no features yet; about 20 per second on two cores with close-ups.
 
     For train groups the parts of composed scenes are computed too.
 
     tower_input: `image_size` and `closeups` of EncoderConfig.
     """
-    missing = [(c, side) for c in catalogs for side in ("train", "test") if not features_file(c, side, work).is_file()]
+    missing = [(c, side) for c in catalogs for side in sides if not features_file(c, side, work).is_file()]
     if not missing:
         return
     torch.manual_seed(0)

@@ -62,6 +62,7 @@ BUDGETS: dict[str, dict] = {
     "homedepot": {"trained_layers": 2, "lr": 3e-4, "layers_lr": 1e-4, "temperature": 0.05},
     "fashion": {"trained_layers": 0, "lr": 3e-3, "temperature": 0.02},
 }  # of QueryTrainConfig; others have its defaults
+WITH_GENERATED: dict[str, dict] = {"homedepot": {"lr": 1e-3}}  # likewise, where generated queries join in
 MAIN = Variant("fusion only", stages="fusion")
 ALL = Variant("all stages")
 VARIANTS = (
@@ -217,7 +218,9 @@ def trial(catalog: QueryCatalog, variant: Variant, seed: int, parts: tuple[Judge
     side = item_side(catalog, variant.joint, seed) if variant.joint else None
     if side is not None:
         items = replace(items, vectors=side.vectors())
-    budget = BUDGETS.get(catalog.name, {}) | ({} if variant.layers is None else {"trained_layers": variant.layers})
+    budget = BUDGETS.get(catalog.name, {}) | (WITH_GENERATED.get(catalog.name, {}) if variant.generated else {})
+    if variant.layers is not None:
+        budget["trained_layers"] = variant.layers
     names = [n for n in variant.stages.split(",") if n and (items.image.any() or n not in ("picture", "both"))]
     steps = args.steps // max(1, len(names))
     options = QueryTrainConfig(seed=seed, stages=",".join(names), steps=steps, joint=side is not None, evaluate_every=max(10, steps // 4),

@@ -106,10 +106,7 @@ def measured(rows: TrainingSet, args: argparse.Namespace) -> dict[str, dict[str,
     """The figures by name of the row. All trainings begin with the same initialisation, and their last weights are measured, not their best."""
     options = TrainConfig(seed=args.seed, steps=args.steps, pairs=128, evaluate_every=args.steps, scene_share=0.5, scene_same_category=0.3)
     held_out = validation_rows(rows, options)
-    torch.manual_seed(args.seed)
-    encoder = TGQFormer(EncoderConfig())
-    learning = rows.subset(np.flatnonzero(~held_out))
-    initialise(encoder, Casting(learning, options.scene_share, options.scene_same_category).applied(options.seed), options)
+    encoder = initialised(rows, held_out, options)
     start = {name: value.clone() for name, value in encoder.own_state().items()}
     rows, found = rows.with_attention_logits(encoder, views=1), {}
 
@@ -125,6 +122,14 @@ def measured(rows: TrainingSet, args: argparse.Namespace) -> dict[str, dict[str,
         else:
             train(encoder, rows, replace(options, **trained), lambda step, _, uses=uses: measure(uses) if step == args.steps else None, initialised=True)
     return found
+
+
+def initialised(rows: TrainingSet, held_out: np.ndarray, options: TrainConfig) -> TGQFormer:
+    """TGQ-Former in its closed-form state, from the rows that are not held out, `scene_share` of them in scenes."""
+    torch.manual_seed(options.seed)
+    encoder, learning = TGQFormer(EncoderConfig()), rows.subset(np.flatnonzero(~held_out))
+    initialise(encoder, Casting(learning, options.scene_share, options.scene_same_category).applied(options.seed), options)
+    return encoder.eval()
 
 
 @torch.no_grad()
