@@ -82,6 +82,7 @@ VARIANTS = (
     Variant("linear map alone", stages="fusion", layers=0),
     Variant("one layer trained", stages="fusion", layers=1),
     Variant("items: text alone", stages="fusion", items="text", pictures=True),
+    Variant("items: text alone, with generated queries", stages="fusion", items="text", pictures=True, generated=1.0),
     Variant("items: picture alone", stages="fusion", items="image", pictures=True),
     Variant("joint: linear fusion", stages="fusion", joint="plain"),
     Variant("joint: mixture of bilinear experts", stages="fusion", joint="moe"),
@@ -91,7 +92,7 @@ BEST = "fusion with generated queries"
 HYBRIDS = (MAIN.name, BEST)  # also fused with BM25
 PAIRS = ("bm25", "frozen text tower", "encoder, query as title", "closed form only", "items: text alone")
 DIFFERENCES = (*((name, other) for name in HYBRIDS for other in PAIRS), *((f"{name} + bm25", "bm25") for name in HYBRIDS), (ALL.name, MAIN.name),
-               ("reverse order", ALL.name), (BEST, MAIN.name), ("all stages with generated queries", BEST),
+               ("reverse order", ALL.name), (BEST, MAIN.name), ("all stages with generated queries", BEST), (BEST, "items: text alone, with generated queries"),
                *((variant.name, MAIN.name) for variant in VARIANTS if variant.joint or variant.layers is not None))  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from tgq.attributes.reinforce_model import ModelReinforceConfig
 from tgq.attributes.source import Asked
 from tgq.attributes.training import AttributeTrainConfig
 from tgq.demo.catalog import draw_catalog
-from tgq.enrichment import head_features
-from tgq.enrichment.attribute_plan import AttributePlan, need_attributes
+from tgq.enrichment.attributes import head_features
+from tgq.enrichment.attributes.plan import AttributePlan, need_attributes
 from tgq.errors import SourceError, UsageError
 from tgq.refinement.generators.local import LocalModel
 from tgq.refinement.refiner import ItemText

@@ -8,10 +8,10 @@ from typing import Any
 from pyspark.sql import functions as F
 
 from tgq.catalog.enriched import GENERATED, REFINED
-from tgq.enrichment.attribute_plan import AttributePlan
-from tgq.enrichment.generate import TABLE, active_items
-from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.attributes.generate import TABLE, active_items
+from tgq.enrichment.attributes.plan import AttributePlan
 from tgq.enrichment.texts import refined_from, with_readable_texts
+from tgq.enrichment.titles.plan import RefinerPlan
 from tgq.run.night import Night
 
 STEP = "enrich"

@@ -13,10 +13,10 @@ from pyspark.sql import functions as F
 
 from tgq.catalog.enriched import DERIVED, GENERATED, REFINED, write_enriched
 from tgq.catalog.fields import content_hash, encoder_texts
-from tgq.enrichment.attribute_plan import AttributePlan
-from tgq.enrichment.generate import TABLE, active_items
-from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.attributes.generate import TABLE, active_items
+from tgq.enrichment.attributes.plan import AttributePlan
 from tgq.enrichment.texts import refined_from
+from tgq.enrichment.titles.plan import RefinerPlan
 from tgq.registry.grounding import policy_of
 from tgq.run.night import Night
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from tgq.enrichment.accounting import READ, asked_items, attribute_counts_of, counts_of, enriched_items, key_of, last_figures
 from tgq.enrichment.apply import apply_enrichment
-from tgq.enrichment.attribute_plan import AttributePlan, need_attributes
-from tgq.enrichment.generate import TABLE, generate_attributes
-from tgq.enrichment.refine import refine_titles
-from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.attributes.generate import TABLE, generate_attributes
+from tgq.enrichment.attributes.plan import AttributePlan, need_attributes
+from tgq.enrichment.titles.plan import RefinerPlan
+from tgq.enrichment.titles.refine import refine_titles
 from tgq.run.night import Night, StepResult
 from tgq.settings.sections import Settings
 

@@ -31,7 +31,7 @@ from tgq.catalog.ingest import ingest
 from tgq.embedding.precompute import run_towers
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.text import metadata_text
-from tgq.enrichment.head_features import FEATURES, as_asked, features_of, with_head_features
+from tgq.enrichment.attributes.head_features import FEATURES, as_asked, features_of, with_head_features
 from tgq.enrichment.texts import item_text, with_readable_texts
 from tgq.errors import SourceError, UsageError
 from tgq.refinement.generators.local import LocalModel

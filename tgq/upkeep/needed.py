@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from tgq.enrichment.attribute_plan import AttributePlan
-from tgq.enrichment.refiners import RefinerPlan
+from tgq.enrichment.attributes.plan import AttributePlan
+from tgq.enrichment.titles.plan import RefinerPlan
 from tgq.errors import ModelError
 from tgq.registry.champion import model_path, read_history
 from tgq.registry.loading import versions_of

@@ -13,9 +13,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tgq.enrichment.pictures import COLUMNS, NO_PICTURE, Pictures, unread
-from tgq.enrichment.refiners import RefinerPlan
 from tgq.enrichment.slices import Answer, Work, run_slices
 from tgq.enrichment.texts import item_text, refined_from, with_readable_texts
+from tgq.enrichment.titles.plan import RefinerPlan
 from tgq.images.decode import ImageError
 from tgq.refinement.refiner import Refinement
 from tgq.run.night import Night

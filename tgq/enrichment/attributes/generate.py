@@ -20,8 +20,8 @@ from tgq.attributes import answers as attributes
 from tgq.attributes.source import Asked
 from tgq.attributes.vocabulary import Vocabulary
 from tgq.embedding.precompute import run_towers
-from tgq.enrichment.attribute_plan import AttributePlan
-from tgq.enrichment.head_features import FEATURES, as_asked, features_of, with_head_features
+from tgq.enrichment.attributes.head_features import FEATURES, as_asked, features_of, with_head_features
+from tgq.enrichment.attributes.plan import AttributePlan
 from tgq.enrichment.pictures import COLUMNS, NO_PICTURE, Pictures, unread
 from tgq.enrichment.slices import Answer, Work, run_slices
 from tgq.enrichment.texts import item_text, with_readable_texts

@@ -1,0 +1,1 @@
+"""Titles of items: which are refined, and by what."""
