@@ -90,9 +90,10 @@ VARIANTS = (
 )
 BEST = "fusion with generated queries"
 HYBRIDS = (MAIN.name, BEST)  # also fused with BM25
-PAIRS = ("bm25", "frozen text tower", "encoder, query as title", "closed form only", "items: text alone")
-DIFFERENCES = (*((name, other) for name in HYBRIDS for other in PAIRS), *((f"{name} + bm25", "bm25") for name in HYBRIDS), (ALL.name, MAIN.name),
-               ("reverse order", ALL.name), (BEST, MAIN.name), ("all stages with generated queries", BEST), (BEST, "items: text alone, with generated queries"),
+PAIRS = ("bm25", "frozen text tower", "encoder, query as title", "closed form only")
+DIFFERENCES = (*((name, other) for name in HYBRIDS for other in PAIRS), *((f"{name} + bm25", "bm25") for name in HYBRIDS),
+               (MAIN.name, "items: text alone"), (ALL.name, MAIN.name), ("reverse order", ALL.name), (BEST, MAIN.name),
+               ("all stages with generated queries", BEST), (BEST, "items: text alone, with generated queries"),
                *((variant.name, MAIN.name) for variant in VARIANTS if variant.joint or variant.layers is not None))  # fmt: skip
 
 
