@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -54,6 +56,18 @@ CATALOGS = (
     Catalog("grocery-hard", "grocery", "catalogs/grocery", 1500, hard=True),
     Catalog("fashion-hard", "fashion", "catalogs/fashion", 4000, hard=True),
 )
+
+
+def catalog_named(name: str) -> Catalog:
+    """The catalog with this name: one of CATALOGS, or `demo-N`, N drawn items.
+
+    Raises:
+        ArgumentTypeError: there is no such catalog.
+    """
+    known, drawn = {c.name: c for c in CATALOGS}, re.fullmatch(r"demo-([1-9]\d{2,6})", name)
+    if name not in known and drawn is None:
+        raise argparse.ArgumentTypeError(f"there is no catalog {name!r}: choose from {', '.join(known)}, or demo-N for N drawn items, from 100 on")
+    return known.get(name) or Catalog(name, "demo", "catalogs/demo", int(name.removeprefix("demo-")))
 
 
 def work_folder(work: Path, tower_input: dict[str, int]) -> Path:

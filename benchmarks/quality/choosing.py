@@ -1,6 +1,6 @@
 """Which product of a scene a metadata text means: how often a matcher of frozen tower features is right, by the number of products it learns from.
 
-    python benchmarks/quality/choosing.py [--catalogs fashion-x] [--draws 5] [--threads 1]
+    python benchmarks/quality/choosing.py [--catalogs fashion-x demo-10000] [--draws 5] [--threads 1]
 
 A scene shows the item in one quarter and one to three other products in others. The matcher scores the four close-ups against the text, by canonical
 correlation (Hotelling 1936) of whole pictures and texts, as mutual information like the anchor's, plus the anchor's vocabulary. It is fitted to some of
@@ -11,10 +11,10 @@ them, and retrieval is measured as in `steps.py`, which also defines the held-ou
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, features, prepare, work_folder  # noqa: E402
-from steps import Change, figures_of, initialised, on_the_item, unchanged  # noqa: E402
+from catalogs import catalog_named, features, prepare, work_folder  # noqa: E402
+from steps import Change, figures_of, initialised, on_the_item, unchanged, write_report  # noqa: E402
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
@@ -108,10 +108,12 @@ class Question:
         return float((scores.argmax(1) == self.quarter)[asked].float().mean())
 
 
-def curve(rows: TrainingSet, question: Question, learning: Tensor, asked: Tensor, draws: int) -> list[dict[str, float]]:
-    """The share of right choices, in percent, by the number of groups that the matcher learns from; the best of the ridges each time."""
-    pictures = normalised(torch.from_numpy(rows.parts.closeup).float())[torch.from_numpy(np.maximum(rows.image_index, 0))]
-    group = rows.group[learning.numpy()]
+def curve(groups: np.ndarray, pictures: Tensor, question: Question, learning: Tensor, asked: Tensor, draws: int) -> list[dict[str, float]]:
+    """The share of right choices, in percent, by the number of groups that the matcher learns from; the best of the ridges each time.
+
+    groups: `[R]`; pictures: `[R, Dv]`, normalised; learning: the rows to learn from; asked: `[R]` bool, the rows that are asked about.
+    """
+    group = groups[learning.numpy()]
     names, found = np.unique(group), []
     for share in SHARES:
         rights = []
@@ -144,7 +146,7 @@ def following(matcher: Matcher, encoder: TGQFormer, spread: float) -> Change:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=["fashion-x"])
+    parser.add_argument("--catalogs", nargs="+", type=catalog_named, default=[catalog_named("fashion-x")], metavar="NAME")
     parser.add_argument("--draws", type=int, default=5, help="random choices of the groups to learn from, for each number of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -152,37 +154,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     args = parser.parse_args()
     tower_input = {name: getattr(EncoderConfig(), name) for name in ("image_size", "closeups")}
-    chosen, work = tuple(c for c in CATALOGS if c.name in args.catalogs), work_folder(args.work, tower_input)
+    chosen, work = tuple(args.catalogs), work_folder(args.work, tower_input)
     prepare(chosen, tower_input, work, ConsoleProgress(Console(stderr=True)), sides=("train",))
     torch.set_num_threads(args.threads)
     options = TrainConfig(seed=args.seed, scene_share=0.5, scene_same_category=0.3)
-    lines, report = ["# Choosing the product of a scene", "", "Shares, MRR and attention in percent, of held-out groups.", ""], {}
     for catalog in chosen:
-        rows = features(catalog, "train", work)
-        held_out = validation_rows(rows, options)
-        encoder = initialised(rows, held_out, options)
-        question = Question.of(encoder, rows, options)
-        asked, learning = (torch.from_numpy(mask) & (question.quarter >= 0) for mask in (held_out, ~held_out))
-        by_groups = curve(rows, question, torch.where(learning)[0], asked, args.draws)
-        own = torch.where(learning)[0]
-        pictures = normalised(torch.from_numpy(rows.parts.closeup).float())[torch.from_numpy(np.maximum(rows.image_index, 0))]
-        matcher = Matcher.fit(pictures[own], question.text[own], RIDGE)
-        ways: dict[str, Change] = {
-            "the anchor": unchanged, "close-ups by the matcher": following(matcher, encoder, 0.0),
-            "close-ups and cells by the matcher": following(matcher, encoder, 0.7), "on the item, known from the scene": on_the_item,
-        }  # fmt: skip
-        rows = rows.with_attention_logits(encoder, views=1)
-        retrieval = {name: {k: 100 * v for k, v in figures_of(encoder, rows, held_out, options, way).items()} for name, way in ways.items()}
-        chance = 100 * float((1 / question.products[asked]).mean())
-        report[catalog.name] = {"chance": chance, "scenes": int(asked.sum()), "curve": by_groups, "retrieval": retrieval}
-        lines += [f"## {catalog.name}", "", f"{int(asked.sum())} scenes, {float(question.products[asked].float().mean()):.2f} products in each; one of them at "
-                  f"random: {chance:.1f}.", "", "| groups to learn from | right | lowest to highest draw |", "|---|---|---|"]  # fmt: skip
-        lines += [f"| {one['groups']} | {one['right']:.1f} | {one['lowest']:.1f} to {one['highest']:.1f} |" for one in by_groups]
+        report = measured(features(catalog, "train", work), options, args.draws)
+        lines = [f"# Choosing the product of a scene: {catalog.name}", "", "Shares, MRR and attention in percent, of held-out groups.", "",
+                 f"{report['scenes']} scenes, {report['products']:.2f} products in each; one of them at random: {report['chance']:.1f}.", "",
+                 "| groups to learn from | right | lowest to highest draw |", "|---|---|---|"]  # fmt: skip
+        lines += [f"| {one['groups']} | {one['right']:.1f} | {one['lowest']:.1f} to {one['highest']:.1f} |" for one in report["curve"]]
         lines += ["", "| attention | MRR, pictures | MRR, scenes | attention on the item |", "|---|---|---|---|"]
-        lines += ["| " + " | ".join([name, *(f"{value:.1f}" for value in values.values())]) + " |" for name, values in retrieval.items()] + [""]
-    (args.out / "choosing.json").write_text(json.dumps(report, indent=1) + "\n")
-    (args.out / "choosing.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+        lines += ["| " + " | ".join([name, *(f"{value:.1f}" for value in values.values())]) + " |" for name, values in report["retrieval"].items()]
+        write_report(args.out, f"choosing-{catalog.name}", report, lines)
+
+
+def measured(rows: TrainingSet, options: TrainConfig, draws: int) -> dict[str, Any]:
+    """The figures of one catalog: the share of right choices by the number of groups, and retrieval by each attention."""
+    held_out = validation_rows(rows, options)
+    encoder = initialised(rows, held_out, options)
+    question = Question.of(encoder, rows, options)
+    asked, learning = (torch.from_numpy(mask) & (question.quarter >= 0) for mask in (held_out, ~held_out))
+    own = torch.where(learning)[0]
+    pictures = normalised(torch.from_numpy(rows.parts.closeup).float())[torch.from_numpy(np.maximum(rows.image_index, 0))]
+    by_groups = curve(rows.group, pictures, question, own, asked, draws)
+    matcher = Matcher.fit(pictures[own], question.text[own], RIDGE)
+    ways: dict[str, Change] = {
+        "the anchor": unchanged, "close-ups by the matcher": following(matcher, encoder, 0.0),
+        "close-ups and cells by the matcher": following(matcher, encoder, 0.7), "on the item, known from the scene": on_the_item,
+    }  # fmt: skip
+    rows = rows.with_attention_logits(encoder, views=1)
+    retrieval = {name: {k: 100 * v for k, v in figures_of(encoder, rows, held_out, options, way).items()} for name, way in ways.items()}
+    products = question.products[asked].float()
+    return {"scenes": int(asked.sum()), "products": float(products.mean()), "chance": 100 * float((1 / products).mean()), "curve": by_groups,
+            "retrieval": retrieval}  # fmt: skip
 
 
 if __name__ == "__main__":

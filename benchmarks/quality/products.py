@@ -25,7 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, Catalog, features, prepare, work_folder  # noqa: E402
+from catalogs import CATALOGS, catalog_named, features, prepare, work_folder  # noqa: E402
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     args = parser.parse_args()
     tower_input = {name: getattr(EncoderConfig(), name) for name in ("image_size", "closeups")}
-    work, large = work_folder(args.work, tower_input), Catalog(f"demo-{args.items}", "demo", "catalogs/demo", args.items)
+    work, large = work_folder(args.work, tower_input), catalog_named(f"demo-{args.items}")
     tests = {c.name: c for c in CATALOGS if c.name in args.tests}
     prepare((large, *tests.values()), tower_input, work, ConsoleProgress(Console(stderr=True)))
     learning = features(large, "train", work)

@@ -1,6 +1,6 @@
 """What gradient steps change on held-out groups, part by part, and what an attention that knows the item's place would be worth.
 
-    python benchmarks/quality/steps.py [--catalogs fashion-x] [--steps 50] [--seed 0] [--threads 1]
+    python benchmarks/quality/steps.py [--catalogs fashion-x demo-10000] [--steps 50] [--seed 0] [--threads 1]
 
 TGQ-Former is initialised on a catalog's training groups, half of them in composed scenes, and then some of its parts are trained. All figures are of
 the training groups' held-out part (`tgq.training.validation`), on which settings may be chosen; test groups are not read. The pool is all training
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import CATALOGS, features, prepare, work_folder  # noqa: E402
+from catalogs import catalog_named, features, prepare, work_folder  # noqa: E402
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
@@ -78,7 +79,7 @@ TRAININGS: tuple[tuple[dict | None, dict[str, Change]], ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalogs", nargs="+", choices=[c.name for c in CATALOGS], default=["fashion-x"])
+    parser.add_argument("--catalogs", nargs="+", type=catalog_named, default=[catalog_named("fashion-x")], metavar="NAME")
     parser.add_argument("--steps", type=int, default=50, help="steps of 128 pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
@@ -86,19 +87,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality"))
     args = parser.parse_args()
     tower_input = {name: getattr(EncoderConfig(), name) for name in ("image_size", "closeups")}
-    chosen, work = tuple(c for c in CATALOGS if c.name in args.catalogs), work_folder(args.work, tower_input)
+    chosen, work = tuple(args.catalogs), work_folder(args.work, tower_input)
     prepare(chosen, tower_input, work, ConsoleProgress(Console(stderr=True)))
     torch.set_num_threads(args.threads)
-    lines = ["# What gradient steps change on held-out groups", "", f"{args.steps} steps of 128 pairs, seed {args.seed}; MRR and attention in percent.", ""]
-    found = {}
     for catalog in chosen:
         rows = features(catalog, "train", work)
-        figures = found[catalog.name] = measured(rows, args)
-        groups = len(set(rows.group.tolist()))
-        lines += [f"## {catalog.name}: {len(rows)} rows of {groups} groups", "", "| variant | MRR, pictures | MRR, scenes | attention |", "|---|---|---|---|"]
-        lines += ["| " + " | ".join([name, *(f"{100 * value:.1f}" for value in values.values())]) + " |" for name, values in figures.items()] + [""]
-    (args.out / "steps.json").write_text(json.dumps(vars(args) | {"work": "", "out": "", "found": found}, indent=1) + "\n")
-    (args.out / "steps.md").write_text("\n".join(lines))
+        figures, groups = measured(rows, args), len(set(rows.group.tolist()))
+        lines = [f"# What gradient steps change on held-out groups: {catalog.name}", "",
+                 f"{len(rows)} rows of {groups} groups; {args.steps} steps of 128 pairs, seed {args.seed}; MRR and attention in percent.", "",
+                 "| variant | MRR, pictures | MRR, scenes | attention |", "|---|---|---|---|"]  # fmt: skip
+        lines += ["| " + " | ".join([name, *(f"{100 * value:.1f}" for value in values.values())]) + " |" for name, values in figures.items()]
+        report = {"rows": len(rows), "groups": groups, "steps": args.steps, "seed": args.seed, "found": figures}
+        write_report(args.out, f"steps-{catalog.name}", report, lines)
+
+
+def write_report(out: Path, name: str, report: dict[str, Any], lines: list[str]) -> None:
+    """Write `name`.json and `name`.md, and print the latter."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (out / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 
