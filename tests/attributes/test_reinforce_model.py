@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from tests.refinement.test_local import TEMPLATE, written
-from tgq.attributes import reinforce_model as module
+from tgq.attributes import supervise_model as module
 from tgq.attributes.reinforce_model import INVALID, ModelReinforceConfig, Task, need_model, reinforce_model
 from tgq.attributes.source import REQUEST, SYSTEM, Asked, ModelSource, chat_about
+from tgq.attributes.supervise_model import Lesson
 from tgq.attributes.vocabulary import Vocabulary
 from tgq.errors import ConfigError, ModelError, SourceError, UsageError
 from tgq.refinement.generators.local import LocalModel
@@ -129,6 +130,29 @@ def test_where_nothing_is_better_the_model_stays(folder, tmp_path):
     before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path))
     assert found.step == 0 and all(torch.equal(before[name], after[name]) for name in before)
     assert found.curve[-1].divergence > 0, "it moved, for answers that are no JSON cost"
+
+
+def test_a_warm_up_teaches_what_the_shop_states_and_the_reinforcement_begins_there(folder, tmp_path):
+    pytest.importorskip("trl", reason="trl is not installed: pip install 'tgq[reinforce]'")
+    unasked = [Lesson(Asked(ItemText(""), ("colour",), False), {"colour": "Red"}), Lesson(Asked(ItemText("shoe"), ()), {"colour": "Red"})]
+    lessons, losses = [Lesson(ASKED[row], {"colour": "Navy Blue"}) for row in SIDES[0]] + unasked, []
+    options = ModelReinforceConfig(steps=1, items=4, samples=2, every=1, lr=1e-6, warm_up=30, warm_up_lr=1e-2)
+    local = local_of(folder, tokens=2)
+    found = reinforce_model(local, ASKED, VOCABULARY, Blue(), *SIDES, options, lessons=lessons, log_warm_up=lambda *step: losses.append(step))
+    found.save(tmp_path)
+    before, start, last = found.curve
+    assert [point.step for point in found.curve] == [-30, 0, 1] and [step for step, _ in losses] == list(range(1, 31))
+    assert before.held_out_invalid == 1 and start.held_out_invalid == 0 and (before.held_out_recall, start.held_out_recall) == (0, 1)
+    assert losses[-1][1] < losses[0][1] / 2 and start.held_out_tokens == 2, "the answer and the end token"
+    assert last.divergence < 1e-3, "of the supervised model, not of the one before the warm-up"
+    assert found.step == 0 and probability(tmp_path, BLUE) > 0.5 > probability(folder, BLUE)
+    with pytest.raises(SourceError, match="no item that states attributes can be learned from in the warm-up"):
+        reinforce_model(local, ASKED, VOCABULARY, Blue(), *SIDES, options, lessons=unasked)
+
+
+def test_a_lesson_has_null_for_what_the_shop_does_not_state():
+    asked = Asked(ItemText("Crème shoe"), ("colour", "material"))
+    assert Lesson(asked, {"colour": "Crème", "size": "9"}).answer == '{"colour": "Crème", "material": null}'
 
 
 def test_prompts_are_those_of_a_night(folder):

@@ -6,18 +6,15 @@ rewarded is what a night would use. An item's own attributes are hidden, and all
 trl draws G answers for each item of a step. An answer that is no JSON object is invalid and rewarded with INVALID; any other with `RecallRewards` of its
 values that pass the checks, perhaps none. An answer's advantage is its reward's deviation from the group's mean, in standard deviations. The loss is
 GRPO's (Shao et al. 2024, arXiv 2402.03300): PPO's clipped one, averaged over the tokens of an answer and then over answers, plus the divergence from the
-model without its adapter, estimated at each token as exp(r) - r - 1, where r is the reference's log-probability less the policy's.
+model without its adapter, estimated at each token as exp(r) - r - 1, where r is the reference's log-probability less the policy's. With `warm_up` the
+model is first supervised on what the shop states (`tgq.attributes.supervise_model`); the reference is the supervised model then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +25,10 @@ from pydantic import Field
 from tgq.attributes.answers import checked
 from tgq.attributes.reinforce import Point, ReinforceConfig, Rewarding
 from tgq.attributes.source import Asked, chat_about
+from tgq.attributes.supervise_model import Lesson, adapter, alone, need_trl, supervised
 from tgq.attributes.vocabulary import Vocabulary
 from tgq.encoder.quiet import quiet_transformers
-from tgq.errors import ModelError, SourceError, UsageError
+from tgq.errors import ModelError, SourceError
 from tgq.refinement.generators.local import LocalModel, answered, fits
 from tgq.refinement.generators.reader import TextReader
 from tgq.settings.section import Positive
@@ -49,6 +47,8 @@ class ModelReinforceConfig(ReinforceConfig):
     every: Positive = 10  # steps between two evaluations
     evaluated: Positive = 50  # items of an evaluation, of each side
     rank: Positive = 16  # of the adapter
+    warm_up: Annotated[int, Field(ge=0)] = 0  # supervised steps before, of `items` items each, on the attributes that the shop states
+    warm_up_lr: Annotated[float, Field(gt=0)] = 2e-4
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class ModelPoint(Point):
 
 @dataclass(frozen=True)
 class ReinforcedModel:
-    """The model of the step with the best held-out recall, the first one of equals, and the curve."""
+    """The model of the step with the best held-out recall, the first one of equals, and the curve. Step 0 is after a warm-up; the curve then begins
+    before it, with the number of its steps as a negative one."""
 
     tokenizer: Any
     model: Any
@@ -118,15 +119,14 @@ def need_model(local: LocalModel) -> None:
         UsageError: trl is not installed.
         ModelError: as `LocalModel.need`.
     """
-    if missing := [name for name in ("trl", "datasets") if not find_spec(name)]:
-        raise UsageError(f"the reinforcement of a language model needs the packages trl and datasets; {missing[0]} is not installed",
-                         "install them, with Python 3.11 or newer: pip install 'tgq[reinforce]'")  # fmt: skip
+    need_trl()
     local.need()
 
 
 def reinforce_model(
     local: LocalModel, asked: Sequence[Asked], vocabulary: Vocabulary, rewards: Rewarding, train: np.ndarray, held_out: np.ndarray,
-    options: ModelReinforceConfig, log: Callable[[ModelPoint], None] = lambda point: None,
+    options: ModelReinforceConfig, log: Callable[[ModelPoint], None] = lambda point: None, lessons: Sequence[Lesson] = (),
+    log_warm_up: Callable[[int, float], None] = lambda step, loss: None,
 ) -> ReinforcedModel:  # fmt: skip
     """Reinforce a language model. Its folder and the encoder behind the rewards stay as they are.
 
@@ -136,6 +136,8 @@ def reinforce_model(
         local: also says how many tokens an answer may have, and how many items an evaluation asks about at a time.
         asked: of all rows; the keys that an item would lack without its attributes.
         train, held_out: numbers of rows with a positive, of different groups.
+        lessons: of a warm-up, about items of other groups than `held_out`.
+        log_warm_up: called after each step of a warm-up with its number and its loss, in nats per token.
 
     Cost: for each step `items * samples` answers, which are written together, so memory holds what the model keeps of all their tokens; then each goes
     forward without the adapter once, and for each epoch forward twice, because only the bounds of layers are kept, and back once.
@@ -143,7 +145,7 @@ def reinforce_model(
     Raises:
         UsageError: trl is not installed.
         ModelError: the model cannot be loaded, or cannot answer.
-        SourceError: there is no item on one of the sides that has keys and texts, and whose prompt the model can read.
+        SourceError: there is no item on one of the sides that has keys and texts, and whose prompt the model can read; or none to warm up with.
     """
     need_model(local)
     reader, model = local.load()
@@ -159,10 +161,15 @@ def reinforce_model(
         a, b = (_greedy(task, rows, reader, policy.eval(), local) for rows in judged)
         curve.append(ModelPoint(step, a.recall, b.recall, a.length, b.length, *seen, a.tokens, b.tokens, a.invalid, b.invalid))
         log(curve[-1])
-        if _best(curve) is curve[-1]:
+        if step >= 0 and _best(curve) is curve[-1]:
             best = {name: value.detach().clone() for name, value in policy.named_parameters() if value.requires_grad}
 
-    with _alone() as folder:
+    if options.warm_up:
+        evaluate(-options.warm_up, model, (float("nan"),) * 3)
+        taught = _teachable(lessons, vocabulary, reader, model, local)
+        model = supervised(reader, model, taught, vocabulary, steps=options.warm_up, items=options.items, lr=options.warm_up_lr, rank=options.rank,
+                           seed=options.seed, log=log_warm_up)  # fmt: skip
+    with alone() as folder:
         trainer = _trainer(reader, model, task, train, local.answer_tokens, options, folder, evaluate)
         evaluate(0, trainer.model, (float("nan"),) * 3)
         trainer.train()
@@ -173,7 +180,7 @@ def reinforce_model(
 
 
 def _best(curve: Sequence[ModelPoint]) -> ModelPoint:
-    return max(curve, key=lambda point: point.held_out_recall)  # the first one of equals
+    return max((point for point in curve if point.step >= 0), key=lambda point: point.held_out_recall)  # the first one of equals
 
 
 def _readable(rows: np.ndarray, task: Task, reader: TextReader, model: Any, local: LocalModel) -> np.ndarray:
@@ -184,6 +191,15 @@ def _readable(rows: np.ndarray, task: Task, reader: TextReader, model: Any, loca
         raise SourceError("no item with a relevance pair can be asked about, on one of the two sides of the reinforcement",
                           "train on more items, or with a model that reads longer prompts")  # fmt: skip
     return np.array(found, int)
+
+
+def _teachable(lessons: Sequence[Lesson], vocabulary: Vocabulary, reader: TextReader, model: Any, local: LocalModel) -> list[Lesson]:
+    """The lessons whose question a night would ask, and whose question and answer the model can read."""
+    asked = [lesson for lesson in lessons if lesson.asked.keys and lesson.asked.has_something]
+    found = [lesson for lesson in asked if fits(reader, model, chat_about(lesson.asked, vocabulary), local.answer_tokens)]
+    if not found:
+        raise SourceError("no item that states attributes can be learned from in the warm-up", "train on more items, or set warm_up=0")
+    return found
 
 
 def _greedy(task: Task, rows: np.ndarray, reader: TextReader, model: Any, local: LocalModel) -> _Greedy:
@@ -200,7 +216,6 @@ def _trainer(
 ) -> Any:  # fmt: skip
     """trl's trainer, which calls `evaluate` with the step, the model, and the means of reward, divergence and invalid answers since the last call."""
     from datasets import Dataset
-    from peft import LoraConfig
     from transformers import PrinterCallback, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
@@ -242,22 +257,7 @@ def _trainer(
     settings._n_gpu = min(1, settings.n_gpu)  # trl refuses to run beside unused GPUs
     trainer = GRPOTrainer(
         model, recall, settings, Dataset.from_dict({"prompt": chats, "row": train.tolist()}), processing_class=own,
-        peft_config=LoraConfig(r=options.rank, lora_alpha=2 * options.rank, target_modules="all-linear"), callbacks=[Curve()],
+        peft_config=adapter(options.rank), callbacks=[Curve()],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[str]:
-    """A temporary folder, where transformers and trl print nothing, and no hub is asked or told anything: trl would report that it is used."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        with quiet_transformers(), warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="tgq-reinforce-") as folder:
-            warnings.simplefilter("ignore")  # trl uses names of transformers that will go
-            yield folder
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -25,6 +25,7 @@ from tgq.attributes.reinforce import Point, ReinforceConfig, Reinforced, reinfor
 from tgq.attributes.reinforce_model import ModelReinforceConfig, ReinforcedModel, need_model, reinforce_model
 from tgq.attributes.rewards import RecallRewards
 from tgq.attributes.source import Asked
+from tgq.attributes.supervise_model import Lesson
 from tgq.attributes.training import FOLDS, AttributeTrainConfig, train_heads
 from tgq.attributes.vocabulary import Labelled, Vocabulary
 from tgq.catalog.ingest import ingest
@@ -203,14 +204,18 @@ def _reinforced(
     progress.start("reinforce", how.steps)
 
     def log(point: Point) -> None:
-        progress.update(point.step, f"recall@{rewards.k} of left-out items {point.held_out_recall:.4f}, {point.held_out_length:.2f} values an item")
+        progress.update(max(0, point.step), f"recall@{rewards.k} of left-out items {point.held_out_recall:.4f}, {point.held_out_length:.2f} values an item")
+
+    def log_warm_up(step: int, loss: float) -> None:
+        progress.update(0, f"warm-up step {step} of {getattr(how, 'warm_up', 0)}, loss {loss:.3f}")
 
     try:
         if local is None:
             return reinforce(heads, part.features, missing, rewards, train, held_out, how, log), rewards.k
         assert isinstance(how, ModelReinforceConfig)
         asked = [_asked(texts, keys) for texts, keys in zip(part.texts, missing, strict=True)]
-        return reinforce_model(local, asked, vocabulary, rewards, train, held_out, how, log), rewards.k
+        lessons = [Lesson(asked[n], part.items[n].attributes) for n in part.teaching(True)]
+        return reinforce_model(local, asked, vocabulary, rewards, train, held_out, how, log, lessons, log_warm_up), rewards.k
     finally:
         progress.finish()
 

@@ -59,7 +59,8 @@ def train_attributes(
     judge it; if it does not help there, the heads stay as they were.
 
     With --language-model the language model is reinforced, by a low-rank adapter that is merged into a copy of it. Device, precision and the longest answer
-    are those of the settings: encoder.device, encoder.dtype, enrich.text.local.batch and enrich.text.answer_tokens.
+    are those of the settings: encoder.device, encoder.dtype, enrich.text.local.batch and enrich.text.answer_tokens. --reinforce-option warm_up=200
+    first teaches it, in so many steps, to answer with the attributes that the shop states: a small model needs that to answer with JSON at all.
 
     Then name the folder: --set enrich.attributes.source=heads --set enrich.attributes.folder=OUT. The command prints what to set for a language model.
 
@@ -67,7 +68,7 @@ def train_attributes(
 
     Example: tgq train-attributes attribute-heads --catalog demo=catalogs/demo --precision 0.95
 
-    Example: tgq train-attributes reinforced --catalog demo=catalogs/demo --reinforce --language-model models/instruct
+    Example: tgq train-attributes reinforced --catalog demo=catalogs/demo --reinforce --language-model models/instruct --reinforce-option warm_up=200
     """
     from tgq.attributes.reinforce import ReinforceConfig
     from tgq.attributes.reinforce_model import ModelPoint, ModelReinforceConfig, need_model
@@ -110,8 +111,9 @@ def train_attributes(
             if dry_run:
                 for line in attribute_job.planned(spark, sources, how, most, ConsoleProgress(err)):
                     out.print(line, soft_wrap=True)
-                if local:
-                    out.print(f"{language_model}: {further.steps} steps of {further.items} items with {further.samples} answers each", soft_wrap=True)
+                if isinstance(further, ModelReinforceConfig):
+                    out.print(f"{language_model}: {further.warm_up} supervised steps, "
+                              f"then {further.steps} steps of {further.items} items with {further.samples} answers each", soft_wrap=True)
                 return
             made = attribute_job.train_attributes(
                 spark, out_folder, sources, model_folder(settings), how, most, ConsoleProgress(err), further if reinforce else None, local
@@ -124,6 +126,10 @@ def train_attributes(
         out.print(f"reinforced to step {best.step}: recall@{made.k} of left-out items {first.held_out_recall:.4f} -> {best.held_out_recall:.4f}, "
                   f"values said of an item {first.held_out_length:.2f} -> {best.held_out_length:.2f}", soft_wrap=True)  # fmt: skip
         if isinstance(first, ModelPoint) and isinstance(best, ModelPoint):
+            if first.step < 0:
+                supervised = made.reinforced.curve[1]
+                out.print(f"after the warm-up: recall@{made.k} {supervised.held_out_recall:.4f}, values {supervised.held_out_length:.2f}, "
+                          f"no JSON object {supervised.held_out_invalid:.0%}", soft_wrap=True)  # fmt: skip
             out.print(f"answers that are no JSON object: {first.held_out_invalid:.0%} -> {best.held_out_invalid:.0%}", soft_wrap=True)
     out.print(f"attribute heads {made.version} in {out_folder}, trained on {made.items} items", soft_wrap=True)
     out.print(f"to use them: --set enrich.attributes.source=heads --set enrich.attributes.folder={out_folder}", soft_wrap=True)
