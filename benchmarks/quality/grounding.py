@@ -1,6 +1,7 @@
 """What cropping pictures to their product is worth, on catalogs whose boxes are known: those of `tgq demo-catalog` and `tgq multiply`.
 
-    python benchmarks/quality/grounding.py CATALOG [CATALOG ...] [--fitted-on CATALOG ...] [--detectors anchor saliency FOLDER ...] [--items N] [--out FILE]
+    python benchmarks/quality/grounding.py CATALOG [CATALOG ...] [--fitted-on CATALOG ...] [--detectors anchor saliency FOLDER ...] [--items N]
+        [--work DIR] [--out FILE]
 
 Two tables. The first has, for each detector, the overlap (intersection over union) of what it would embed with the true box, and the share of
 pictures that it keeps whole. Its threshold is the one with the largest mean overlap on the train groups; the figures are of the test groups.
@@ -10,12 +11,16 @@ groups under the same view of their pictures. *own* fits to the catalog's own tr
 whole picture, the crop of each detector, the true box, which no detector can beat, the whole picture with close-ups of its quarters, and crop and
 whole picture as two views whose vectors are added. All but the quarters are without close-ups. Differences from the whole picture are paired, with
 95 % intervals by group.
+
+Folders of one name, such as 0/luma and 1/luma, are draws of one shop: each is measured on its own, and their test items are counted together. What was
+measured of a draw is kept in --work, so an interrupted study goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -86,29 +91,86 @@ class Side:
     found: dict[str, list[Found | None]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What is measured of n test items, of one draw of a catalog or of several."""
+
+    group: np.ndarray  # [n]
+    beside: np.ndarray  # [n] bool, the picture shows other products too
+    thresholds: dict[str, np.ndarray]  # [draws], by detector, like the next two
+    overlap: dict[str, np.ndarray]  # [n] of what is embedded with the true box, without a margin
+    kept_whole: dict[str, np.ndarray]  # [n] bool
+    ranks: dict[str, np.ndarray]  # [n] of the first positive, by view
+
+    @classmethod
+    def pooled(cls, draws: Sequence[Measured]) -> Measured:
+        """The items of several draws together."""
+        found = {}
+        for name in cls.__dataclass_fields__:
+            parts = [getattr(draw, name) for draw in draws]
+            found[name] = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} if isinstance(parts[0], dict) else np.concatenate(parts)
+        return cls(**found)
+
+    def save(self, file: Path) -> None:
+        """Write an `.npz` file."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {f"{name}:{key}": array for name, value in self.__dict__.items() if isinstance(value, dict) for key, array in value.items()}
+        np.savez(file, group=self.group.astype(str), beside=self.beside, **arrays)
+
+    @classmethod
+    def load(cls, file: Path) -> Measured:
+        """Read a file that `save` wrote."""
+        found: dict[str, Any] = {name: {} for name in cls.__dataclass_fields__}
+        with np.load(file, allow_pickle=False) as arrays:
+            for full in arrays.files:
+                name, _, key = full.partition(":")
+                if key:
+                    found[name][key] = arrays[full]
+                else:
+                    found[name] = arrays[full]
+        return cls(**found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("catalogs", nargs="+", type=Path, metavar="CATALOG", help="folder that `tgq demo-catalog` or `tgq multiply` wrote")
     parser.add_argument("--fitted-on", nargs="+", type=Path, default=[], metavar="CATALOG", help="catalogs of other shops for the regime transfer")
+    parser.add_argument("--regimes", nargs="+", choices=("own", "transfer"), default=["own"], help="transfer needs --fitted-on (default own)")
     parser.add_argument("--detectors", nargs="+", default=["anchor"], metavar="NAME", help="values of enrich.grounding.detector (default anchor)")
     parser.add_argument("--items", type=int, help="items of each catalog and side, whole groups; default: all")
+    parser.add_argument("--work", type=Path, default=Path("build/grounding"), help="folder for what was measured (default build/grounding)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/quality/grounding.md"))
     args = parser.parse_args()
+    if "transfer" in args.regimes and not args.fitted_on:
+        parser.error("the regime transfer needs --fitted-on")
     boxes, retrieval = [], []
-    for catalog in args.catalogs:
-        for regime, sources in (("own", [catalog]), *([("transfer", args.fitted_on)] if args.fitted_on else [])):
-            for kind, line in lines_of(sources, catalog, args.detectors, args.items):
-                print(f"| {regime} | {catalog.name} | {line} |", flush=True)
-                (boxes if kind == "boxes" else retrieval).append(f"| {regime} | {catalog.name} | {line} |")
-    heads = ("| regime | catalog | detector | threshold | items | mean overlap | overlap of 0.5 or more | kept whole |",
+    for name in dict.fromkeys(catalog.name for catalog in args.catalogs):
+        folders = [catalog for catalog in args.catalogs if catalog.name == name]
+        for regime in args.regimes:
+            found = Measured.pooled([kept(regime, folder, args) for folder in folders])
+            boxes += [f"| {regime} | {name} | {len(folders)} | {line} |" for line in boxes_lines(found)]
+            retrieval += [f"| {regime} | {name} | {line} |" for line in retrieval_lines(found)]
+    heads = ("| regime | catalog | draws | detector | threshold | items | mean overlap | overlap of 0.5 or more | kept whole |",
              f"| regime | catalog | items | queries | view | {' | '.join(f'{m} | minus whole' for m in METRICS)} |")  # fmt: skip
     parts = [[head, "|---" * (head.count("|") - 1) + "|", *rows] for head, rows in zip(heads, (boxes, retrieval), strict=True)]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text("\n".join(["# Grounded pictures", "", *parts[0], "", *parts[1]]) + "\n")
+    print(args.out.read_text())
 
 
-def lines_of(sources: Sequence[Path], catalog: Path, detectors: Sequence[str], most: int | None) -> Iterator[tuple[str, str]]:
-    """('boxes' or 'retrieval', line) of a catalog, for encoders that are fitted to the train groups of `sources`."""
+def kept(regime: str, folder: Path, args: argparse.Namespace) -> Measured:
+    """What is measured of one draw, from `--work` if it was measured before."""
+    sources = [folder] if regime == "own" else args.fitted_on
+    asked = [str(path.resolve()) for path in (folder, *sources)] + [*args.detectors, str(args.items)]
+    file = args.work / f"{folder.name}-{regime}-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]}.npz"
+    if not file.is_file():
+        measured(sources, folder, args.detectors, args.items).save(file)
+        print(f"{folder}, {regime}: measured", flush=True)
+    return Measured.load(file)
+
+
+def measured(sources: Sequence[Path], catalog: Path, detectors: Sequence[str], most: int | None) -> Measured:
+    """The figures of a catalog, for encoders that are fitted to the train groups of `sources`."""
     encoder = TGQFormer(EncoderConfig(closeups=0)).eval()
     train = Side([item for source in sources for item in read_items(source, "train", most)])
     test = Side(read_items(catalog, "test", most))
@@ -121,8 +183,14 @@ def lines_of(sources: Sequence[Path], catalog: Path, detectors: Sequence[str], m
         for side in (train, test):
             side.found[name] = found_in(detector, side.items, name)
         thresholds[name] = max(THRESHOLDS, key=lambda t, name=name: (np.mean(overlaps(train, name, t)), -t))
-        yield "boxes", boxes_line(test, name, thresholds[name])
-    yield from (("retrieval", line) for line in retrieval_lines(encoder, train, test, thresholds))
+    called = {name: Path(name).name for name in detectors}
+    return Measured(
+        np.array([item.group for item in test.items]), np.array([item.distractors > 0 for item in test.items]),
+        {called[name]: np.array([threshold]) for name, threshold in thresholds.items()},
+        {called[name]: overlaps(test, name, threshold) for name, threshold in thresholds.items()},
+        {called[name]: np.array([one.kept_whole for one in decided(test, name, threshold, MARGIN)]) for name, threshold in thresholds.items()},
+        ranks_of(encoder, train, test, thresholds),
+    )  # fmt: skip
 
 
 def policy_of(name: str) -> Policy:
@@ -188,15 +256,17 @@ def overlaps(side: Side, name: str, threshold: float) -> np.ndarray:
     return np.array([overlap(crop, item.box) for crop, item in zip(crops(side, name, threshold, 0.0), side.items, strict=True)])
 
 
-def boxes_line(side: Side, name: str, threshold: float) -> str:
-    """Overlap with the true boxes, and share kept whole."""
-    shares = overlaps(side, name, threshold)
-    whole = np.array([grounding.kept_whole for grounding in decided(side, name, threshold, MARGIN)])
-    return f"{Path(name).name} | {threshold:.2f} | {len(shares)} | {shares.mean():.3f} | {100 * (shares >= 0.5).mean():.1f} % | {100 * whole.mean():.1f} %"
+def boxes_lines(found: Measured) -> Iterator[str]:
+    """Thresholds, overlap with the true boxes, and share kept whole, by detector."""
+    for name, shares in found.overlap.items():
+        low, high = found.thresholds[name].min(), found.thresholds[name].max()
+        threshold = f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+        whole = 100 * found.kept_whole[name].mean()
+        yield f"{name} | {threshold} | {len(shares)} | {shares.mean():.3f} | {100 * (shares >= 0.5).mean():.1f} % | {whole:.1f} %"
 
 
-def retrieval_lines(encoder: TGQFormer, train: Side, test: Side, thresholds: dict[str, float]) -> Iterator[str]:
-    """A line for each view and slice of the test items."""
+def ranks_of(encoder: TGQFormer, train: Side, test: Side, thresholds: dict[str, float]) -> dict[str, np.ndarray]:
+    """Ranks of the test items, by view."""
     views = {"whole picture": lambda side: [WHOLE] * len(side.items)}
     for name, threshold in thresholds.items():
         views[f"crop of {Path(name).name}"] = lambda side, name=name, threshold=threshold: crops(side, name, threshold)
@@ -212,13 +282,17 @@ def retrieval_lines(encoder: TGQFormer, train: Side, test: Side, thresholds: dic
     whole = views["whole picture"]
     vectors["quarters"] = embed(fitted(closer, train, whole(train)), training_set(closer, test, whole(test)))
     asked = np.arange(len(test.items))
-    ranks = {name: first_ranks(found, rows, asked) for name, found in vectors.items()}
-    beside = np.array([item.distractors > 0 for item in test.items])
-    for slice_name, queries in {"all": np.ones_like(beside), "beside other products": beside, "alone": ~beside}.items():
-        chosen = queries & np.isfinite(ranks["whole picture"])
-        for name, found in ranks.items():
+    return {name: first_ranks(found, rows, asked) for name, found in vectors.items()}
+
+
+def retrieval_lines(found: Measured) -> Iterator[str]:
+    """A line for each view and slice of the test items."""
+    whole = found.ranks["whole picture"]
+    for slice_name, queries in {"all": np.ones_like(found.beside), "beside other products": found.beside, "alone": ~found.beside}.items():
+        chosen = queries & np.isfinite(whole)
+        for name, ranks in found.ranks.items():
             if chosen.any():
-                cells = compared(found[chosen], ranks["whole picture"][chosen], rows.group[chosen], is_baseline=name == "whole picture")
+                cells = compared(ranks[chosen], whole[chosen], found.group[chosen], is_baseline=name == "whole picture")
                 yield f"{slice_name} | {chosen.sum()} | {name} | {' | '.join(cells)}"
 
 

@@ -126,8 +126,7 @@ def train_attributes(
         out.print(f"reinforced to step {best.step}: recall@{made.k} of left-out items {first.held_out_recall:.4f} -> {best.held_out_recall:.4f}, "
                   f"values said of an item {first.held_out_length:.2f} -> {best.held_out_length:.2f}", soft_wrap=True)  # fmt: skip
         if isinstance(first, ModelPoint) and isinstance(best, ModelPoint):
-            if first.step < 0:
-                supervised = made.reinforced.curve[1]
+            if first.step < 0 and isinstance(supervised := made.reinforced.curve[1], ModelPoint):
                 out.print(f"after the warm-up: recall@{made.k} {supervised.held_out_recall:.4f}, values {supervised.held_out_length:.2f}, "
                           f"no JSON object {supervised.held_out_invalid:.0%}", soft_wrap=True)  # fmt: skip
             out.print(f"answers that are no JSON object: {first.held_out_invalid:.0%} -> {best.held_out_invalid:.0%}", soft_wrap=True)
