@@ -86,6 +86,7 @@ DESIGNS = {
         Design("tgq, correlation only", {"connector": "tgq"}, {"vocabulary": False}, "ablation"),
         Design("tgq, close-ups unused", {"connector": "tgq"}, {"closeup_share": 0.0}, "ablation"),
         Design("tgq, attribute-guided", {"connector": "tgq"}, {"agcl": True}, "ablation"),
+        Design("tgq, base trained", {"connector": "tgq"}, {"base_steps": 400}, "ablation"),
         Design("tgq, SmolLM2 head", {"connector": "tgq", "head": "llm", "llm": "smollm2-135m-instruct"}, LLM_TRAINING, "ablation"),
         Design("tgq, initialisation only", {"connector": "tgq"}, {"steps": 1, "lr": 0.0, "base_lr": 0.0}, "ablation"),
     )

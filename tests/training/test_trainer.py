@@ -11,11 +11,12 @@ from tgq.encoder.layers.fusion import PlainFusion
 from tgq.encoder.model import TGQFormer
 from tgq.encoder.tiny import write_tiny_encoder, write_tiny_llm
 from tgq.errors import ModelError, SourceError, TgqError
+from tgq.training.config import learning_rate_factor
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.initialisation import initialise
 from tgq.training.loss.ranking import first_ranks
 from tgq.training.processes import Processes
-from tgq.training.trainer import TrainConfig, learning_rate_factor, train
+from tgq.training.trainer import TrainConfig, train
 from tgq.training.validation import Validation, embed, validation_rows
 
 CONFIG = TrainConfig(steps=4, pairs=16, evaluate_every=2)

@@ -34,7 +34,7 @@ from tgq.query_training.initialisation import initialise, side_targets
 from tgq.query_training.item_side import ItemSide
 from tgq.query_training.loss import listwise
 from tgq.query_training.measure import graded_metrics
-from tgq.training.trainer import learning_rate_factor
+from tgq.training.config import learning_rate_factor
 
 Log = Callable[[str, int, dict[str, float]], None]
 

@@ -18,7 +18,8 @@ from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.errors import SourceError, TgqError
 from tgq.training import checkpoint as checkpoints
-from tgq.training.config import TrainConfig
+from tgq.training.base import train_base
+from tgq.training.config import TrainConfig, learning_rate_factor
 from tgq.training.data.batches import Batches
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
@@ -40,9 +41,10 @@ def train(
 ) -> list[dict[str, float]]:  # fmt: skip
     """Train the encoder in place. It ends in eval mode with the weights of the best validation, rounded to float16.
 
-    Training begins with the closed-form initialisation (`initialise`), fitted to scenes too if `scene_share` is above 0. It is also validated:
-    later weights replace it only if they are better (see `Validation`; its groups are held out by a hash of the group id). Cost: about
-    `steps * 2 * pairs` passes of the connector, and one or two passes per row at each evaluation.
+    Training begins with the closed-form initialisation (`initialise`), fitted to scenes too if `scene_share` is above 0. With `base_steps` the linear base
+    is then trained alone, on pooled features (`train_base`). Where the other steps begin is also validated: later weights replace it only if they are
+    better (see `Validation`; its groups are held out by a hash of the group id). Cost: about `steps * 2 * pairs` passes of the connector, and one or two
+    passes per row at each evaluation.
 
     A batch is processed in chunks, and the loss is computed over the whole batch. The dropout of a chunk follows from (seed,
     step, chunk), and composed scenes follow from (seed, step). The curve is therefore the same for one process or several and
@@ -50,8 +52,8 @@ def train(
 
     Args:
         rows: rows of training groups only. Precomputed attention logits must come from this encoder.
-        log: called with `(step, values)` at each evaluation. At step 0 the values are the validation MRR and the values that the
-            initialisation chose.
+        log: called with `(step, values)` at each evaluation. At step 0 the values are the validation MRR, the values that the
+            initialisation chose and those of `train_base`.
         initialised: the encoder is already initialised by `initialise`.
         checkpoint: file that is written at each evaluation. If it exists, training resumes from it.
         processes: the process group that shares the work. Every process is given the same rows.
@@ -82,6 +84,8 @@ def train(
         all_views = 2 * config.steps * config.pairs > rows.metadata_index.size
         rows = rows.with_attention_logits(encoder, views=None if all_views else 1)
         learning = rows.subset(np.flatnonzero(~held_out))
+    if config.base_steps and isinstance(encoder.head, LightHead):
+        chosen |= train_base(encoder, rows, held_out, casting, config)
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
     gradients = BatchGradients(encoder, objective, Batches(learning, sampler, casting, teacher_embeddings(encoder, learning), config), config, processes)
@@ -146,13 +150,6 @@ def _state(objective: Objective) -> dict[str, torch.Tensor]:
     """The weights of encoder and temperatures, without the frozen weights of the towers and of a language model."""
     own = {f"encoder.{name}" for name in objective.encoder.own_state()}
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("encoder.") or name in own}
-
-
-def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at a step (from 1): linear warm-up, then cosine decay (Loshchilov, Hutter 2017), in [0, 1]."""
-    warm = max(1, round(warmup * steps))
-    rest = (step - 1 - warm) / max(1, steps - warm)
-    return step / warm if step <= warm else 0.5 * (1 + math.cos(math.pi * rest))
 
 
 def _optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Optimizer:

@@ -72,15 +72,20 @@ class PlainFusion(nn.Module):
         self.register_buffer("image_mean", torch.zeros(image_width))
         self.register_buffer("text_mean", torch.zeros(text_width))
 
-    def forward(self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor, trust: Tensor | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, has_image: Tensor, text: Tensor, has_text: Tensor, trust: Tensor | None = None, dropout: float = 0.0
+    ) -> Tensor:  # fmt: skip
         """Embeddings `[B, De]`, not normalised.
 
         Args:
             image: `[B, Dg]`. has_image: `[B]` bool.
             text: `[B, Dp]`. has_text: `[B]` bool.
             trust: `[B]`, trust in the text, 0 to 1; None: 1.
+            dropout: share of the features that are left out at random, for training.
         """
         image, text = self._unit_sides(image, text)
+        if dropout:
+            image, text = F.dropout(image, dropout), F.dropout(text, dropout)
         no_image, no_text = self.null_image, self.null_text
         if self.image_expected is not None and self.text_expected is not None:
             no_image = no_image + IMPUTED * self.image_expected(text * has_text[:, None])
