@@ -119,16 +119,17 @@ def _judged(trial: dict[str, np.ndarray], name: str, state: str) -> np.ndarray:
 
 def lines_of(found: dict[int, list[dict[str, np.ndarray]]], groups: dict[str, np.ndarray], args: argparse.Namespace) -> list[str]:
     """The tables in Markdown: each state by number of products, and the gains of steps and of twice as many products."""
-    how = (f"Drawn products; {args.seeds} seeds, {args.base_steps} steps of the base, {args.steps} of all; H@1 in percent, "
+    how = (f"Drawn products; {args.seeds} seed{'s' * (args.seeds > 1)}, {args.base_steps} steps of the base, {args.steps} of all; H@1 in percent, "
            "differences in points with 95 % intervals by group.")  # fmt: skip
     lines = ["# Retrieval against the number of distinct products", "", how, ""]
-    head = ("products", *STATES, "base trained - closed form", "best - closed form", "closed form - with half", "base trained - with half")
+    states = STATES if args.steps else (CLOSED, BASE)
+    head = ("products", *states, *(f"{state} - closed form" for state in states[1:]), "closed form - with half", "base trained - with half")
     for name, group in groups.items():
         lines += [f"## Tested on `{name}`", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for number, trials in found.items():
             half = found.get(number // 2)
-            cells = [f"{summary(trials, name, state)['H@1']:.1f}" for state in STATES]
-            cells += [gain(trials, trials, name, (state, CLOSED), group) for state in (BASE, BEST)]
+            cells = [f"{summary(trials, name, state)['H@1']:.1f}" for state in states]
+            cells += [gain(trials, trials, name, (state, CLOSED), group) for state in states[1:]]
             cells += [gain(trials, half, name, (state, state), group) if half else "" for state in (CLOSED, BASE)]
             lines.append("| " + " | ".join([f"{number:,}", *cells]) + " |")
         lines.append("")
