@@ -145,7 +145,7 @@ def train_encoder(
             rows = replace(rows, banks=kept_banks(model, progress))
         tracker.log_params({f"encoder.{k}": v for k, v in asdict(encoder).items()} | {f"train.{k}": v for k, v in asdict(options).items()})
         worker.prepare(work, encoder, options, rows, torch_device)
-        with curve_reported(work, options.steps, tracker, progress):
+        with curve_reported(work, options, tracker, progress):
             launch(work, processes, launcher, spark, torch_device)
         return _finish(out, work, rows, sources, max_items, options, tracker, progress)
 
@@ -232,13 +232,14 @@ def _reason(text: str) -> str:
 
 
 @contextlib.contextmanager
-def curve_reported(work: Path, steps: int, tracker: Tracker, progress: Progress) -> Iterator[None]:
+def curve_reported(work: Path, config: TrainConfig, tracker: Tracker, progress: Progress) -> Iterator[None]:
     """Show the training curve on the progress bar and log it to MLflow while the body runs.
 
     The curve is the file that the first process writes. A training that fails has logged its curve up to the failure.
     """
-    progress.say(f"the closed-form initialisation, then {steps} gradient steps")  # the first takes minutes on large sets and logs no curve
-    progress.start("train", steps)
+    alone = f"{config.base_steps} steps of the linear base alone, " if config.base_steps else ""
+    progress.say(f"the closed-form initialisation, {alone}then {config.steps} gradient steps")  # the first two take minutes on large sets and log no curve
+    progress.start("train", config.steps)
     logged = 0
 
     def show() -> None:
