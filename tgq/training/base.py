@@ -96,7 +96,7 @@ def light(encoder: TGQFormer) -> LightHead:
     return encoder.head
 
 
-def train_base(encoder: TGQFormer, rows: TrainingSet, held_out: np.ndarray, casting: Casting | None, config: TrainConfig) -> dict[str, float]:
+def train_base(encoder: TGQFormer, rows: TrainingSet, held_out: np.ndarray, config: TrainConfig) -> dict[str, float]:
     """Train the linear base of an initialised encoder in place, for `base_steps` batches of `base_pairs` pairs. All other weights stay.
 
     The loss is InfoNCE at `base_temperature`. A batch is a function of (seed, step). Items lose their picture or metadata as in the training of the whole
@@ -106,21 +106,20 @@ def train_base(encoder: TGQFormer, rows: TrainingSet, held_out: np.ndarray, cast
     Args:
         rows: all rows, with attention logits of this encoder if it has an anchor.
         held_out: `[R]` bool, rows that are not learned from.
-        casting: of the rows that are learned from; None: no scenes.
 
     Returns:
         `base_mrr_before`, `base_mrr`, `base_steps_lr` and `base_step`, the learning rate and the step whose weights are kept.
 
-    Cost: a pass of the connector over all rows for each of the views, which are one without scenes and `3 + base_scenes` with them (two of them of
-    all rows, to validate on); then the base's `4 base_pairs (Dg + Dp) De` operations forward and twice that back for each step
+    Cost: a pass of the connector over the rows for each view of them: one without scenes, and `2 + base_scenes` if `scene_share` is above 0 (two of all
+    rows, to validate on); then the base's `4 base_pairs (Dg + Dp) De` operations forward and twice that back for each step
     and learning rate.
     """
     base, learned = light(encoder).base, torch.from_numpy(np.flatnonzero(~held_out))
     learning = rows.subset(learned.numpy())
-    seen = Casting(rows, 1.0, config.scene_same_category) if casting else None
+    seen = Casting(rows, 1.0, config.scene_same_category) if config.scene_share else None
     judged = PooledViews.of(encoder, rows, [(None, 0), *([(seen, config.seed)] if seen else [])])
     views = judged.pictures(learned.to(judged.image.device))
-    if casting is not None:
+    if config.scene_share:
         own = Casting(learning, 1.0, config.scene_same_category)
         views = views.joined(PooledViews.of(encoder, learning, [(own, _seed(config, n)) for n in range(config.base_scenes)]))
     found = {"base_mrr_before": _mrr(base, judged, rows, held_out, config), "base_mrr": 0.0, "base_steps_lr": 0.0, "base_step": 0.0}

@@ -85,7 +85,7 @@ def train(
         rows = rows.with_attention_logits(encoder, views=None if all_views else 1)
         learning = rows.subset(np.flatnonzero(~held_out))
     if config.base_steps and isinstance(encoder.head, LightHead):
-        chosen |= train_base(encoder, rows, held_out, casting, config)
+        chosen |= train_base(encoder, rows, held_out, config)
     objective = Objective(encoder, config)
     optimizer = _optimizer(objective, config)
     gradients = BatchGradients(encoder, objective, Batches(learning, sampler, casting, teacher_embeddings(encoder, learning), config), config, processes)
