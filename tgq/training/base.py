@@ -119,7 +119,7 @@ def train_base(encoder: TGQFormer, rows: TrainingSet, held_out: np.ndarray, conf
     seen = Casting(rows, 1.0, config.scene_same_category) if config.scene_share else None
     judged = PooledViews.of(encoder, rows, [(None, 0), *([(seen, config.seed)] if seen else [])])
     views = judged.pictures(learned.to(judged.image.device))
-    if config.scene_share:
+    if config.scene_share and config.base_scenes:
         own = Casting(learning, 1.0, config.scene_same_category)
         views = views.joined(PooledViews.of(encoder, learning, [(own, _seed(config, n)) for n in range(config.base_scenes)]))
     found = {"base_mrr_before": _mrr(base, judged, rows, held_out, config), "base_mrr": 0.0, "base_steps_lr": 0.0, "base_step": 0.0}
