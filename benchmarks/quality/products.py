@@ -21,20 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import CATALOGS, catalog_named, features, prepare, work_folder  # noqa: E402
+from steps import initialised  # noqa: E402
 
 from tgq.cli.console import ConsoleProgress  # noqa: E402
 from tgq.encoder.config import EncoderConfig  # noqa: E402
-from tgq.encoder.model import TGQFormer  # noqa: E402
 from tgq.metrics.bootstrap import difference_interval, partial  # noqa: E402
-from tgq.training.data.casting import Casting  # noqa: E402
 from tgq.training.data.dataset import TrainingSet  # noqa: E402
-from tgq.training.initialisation import initialise  # noqa: E402
 from tgq.training.loss.ranking import first_ranks  # noqa: E402
 from tgq.training.trainer import TrainConfig, train  # noqa: E402
 from tgq.training.validation import embed, validation_rows  # noqa: E402
@@ -89,15 +86,12 @@ def trial(rows: TrainingSet, tests: dict[str, TrainingSet], seed: int, args: arg
     """Ranks of the first positive of each test item, by test and state; not finite for an item without a positive."""
     options = TrainConfig(seed=seed, steps=args.steps, pairs=128, evaluate_every=max(1, args.steps // 8), patience=10**6, scene_share=0.5,
                           scene_same_category=0.3, base_steps=args.base_steps)  # fmt: skip
-    torch.manual_seed(seed)
-    encoder, found = TGQFormer(EncoderConfig()), {}
+    encoder, found = initialised(rows, validation_rows(rows, options), options), {}
 
     def measured(state: str) -> None:
         for name, test in tests.items():
             found[f"{name}, {state}"] = first_ranks(embed(encoder, test), test, np.arange(len(test)))
 
-    learning = rows.subset(np.flatnonzero(~validation_rows(rows, options)))
-    initialise(encoder, Casting(learning, options.scene_share, options.scene_same_category).applied(seed), options)
     tests = {name: test.with_attention_logits(encoder, views=1) for name, test in tests.items()}
     measured(CLOSED)
     rows = rows.with_attention_logits(encoder, views=1)

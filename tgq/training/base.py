@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tgq.encoder.layers.fusion import PlainFusion
-from tgq.encoder.layers.heads import LightHead
 from tgq.encoder.model import TGQFormer
 from tgq.training.config import BASE_RATES, TrainConfig, learning_rate_factor
 from tgq.training.data.casting import Casting
 from tgq.training.data.dataset import TrainingSet
 from tgq.training.data.sampling import ExcludedNegatives, PairSampler
+from tgq.training.initialisation import light
 from tgq.training.loss.losses import info_nce
 from tgq.training.loss.ranking import catalog_mrr
 from tgq.training.validation import chunks_of
@@ -88,12 +88,6 @@ class PooledViews:
         if without is not None:
             has_image, has_text = has_image & ~(without[0] & ~without[1]), has_text & ~without[1]
         return F.normalize(base(self.image[view, row].float(), has_image, text, has_text, self.trust[view, row], dropout), dim=-1)
-
-
-def light(encoder: TGQFormer) -> LightHead:
-    """The encoder's light head, which has a linear base."""
-    assert isinstance(encoder.head, LightHead)
-    return encoder.head
 
 
 def train_base(encoder: TGQFormer, rows: TrainingSet, held_out: np.ndarray, config: TrainConfig) -> dict[str, float]:

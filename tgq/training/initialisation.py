@@ -104,7 +104,7 @@ def _choose(
     correlation would look too good, and a base fitted to few rows moves them too close to each other and to all other rows.
     A value without alternatives, or a set without rows in both halves, needs no ranking.
     """
-    anchor, pooling = encoder.anchor, _light(encoder).pooling
+    anchor, pooling = encoder.anchor, light(encoder).pooling
     strengths = [0.0] if anchor is None else STRENGTHS if config.strength is None else [config.strength]
     shares = [0.0] if not (pooling.closeups and encoder.connector.has_tokens) else SHARES if config.closeup_share is None else [config.closeup_share]
     floors = FLOORS if config.base_floor is None else [config.base_floor]
@@ -168,7 +168,7 @@ def _cross_validated_mrr(
     scores = []
     for image, queries in zip(images, halves, strict=True):
         learning = torch.from_numpy(~queries).to(image.device)
-        vectors = _light(encoder).base.fit_and_project(image, text, learning, group, catalog, weight, floor, leading)
+        vectors = light(encoder).base.fit_and_project(image, text, learning, group, catalog, weight, floor, leading)
         scores.append(catalog_mrr(F.normalize(vectors, dim=-1).cpu().numpy().__getitem__, rows, queries))
     return float(np.mean(scores))
 
@@ -219,7 +219,7 @@ def _shifted_images(encoder: TGQFormer, rows: TrainingSet, logits: Tensor, share
 
     Without logits and shares nothing shifts f_img, so no token is read.
     """
-    head = _light(encoder)
+    head = light(encoder)
     pooling = head.pooling
     if not logits.any() and not any(shares):
         return [torch.from_numpy(rows.image[rows.image_index]).to(logits.device)]
@@ -233,7 +233,8 @@ def _shifted_images(encoder: TGQFormer, rows: TrainingSet, logits: Tensor, share
     return [torch.cat(parts) for parts in images]
 
 
-def _light(encoder: TGQFormer) -> LightHead:
+def light(encoder: TGQFormer) -> LightHead:
+    """The encoder's light head, which has a linear base."""
     assert isinstance(encoder.head, LightHead)
     return encoder.head
 
